@@ -1,0 +1,111 @@
+"""The demo base's autoencoder: an 8x AutoencoderKL with 4 latent channels, trained on crops of rendered scenes.
+
+It is trained on colour, depth and normal maps alike: one that saw colour alone decodes a grey map badly, and its error is a
+floor under every figure of the dense modalities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from jointnet.demo.world.cache import SceneCache
+from jointnet.training.config import OptimConfig
+from jointnet.training.loop import fit
+from jointnet.training.state import Progress
+
+CROP = 64
+KIND_SHARES = {"rgb": 0.55, "disparity": 0.2, "normal": 0.2, "shuffled rgb": 0.05}
+
+
+def autoencoder_config() -> OptimConfig:
+    """Cosine from 1.5e-3; 160,000 crops."""
+    return OptimConfig(lr=1.5e-3, batch_size=16, steps=10_000, warmup_steps=100, decay="cosine", weight_decay=1e-4, precision="bfloat16")
+
+
+def new_autoencoder() -> AutoencoderKL:
+    """2.1 M parameters, fully convolutional (no attention in the middle), so that any size and any tile decodes alike."""
+    torch.manual_seed(0)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(24, 48, 96, 96),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=128,
+        mid_block_add_attention=False,
+    )
+
+
+class _Crops:
+    """Random crops of the cached maps as (B, 3, CROP, CROP) in [-1, 1]."""
+
+    def __init__(self, scenes: SceneCache) -> None:
+        self.maps = {name: scenes.arrays(name) for name in ("rgb", "disparity", "normal")}
+        self.chunk = len(self.maps["rgb"][0])
+        self.kinds = list(KIND_SHARES)
+        self.edges = np.cumsum(list(KIND_SHARES.values()))
+
+    def __call__(self, indices: Tensor, generator: torch.Generator) -> Tensor:
+        draws = torch.rand(len(indices), 4, generator=generator).numpy()
+        crops = [self._one(int(i), *d) for i, d in zip(indices, draws, strict=True)]
+        return torch.stack(crops).contiguous(memory_format=torch.channels_last)  # the convolutions run faster so
+
+    def _one(self, index: int, which: float, row: float, column: float, flip: float) -> Tensor:
+        kind = self.kinds[min(int(np.searchsorted(self.edges, which)), len(self.kinds) - 1)]
+        map_ = self.maps["rgb" if kind == "shuffled rgb" else kind][index // self.chunk][index % self.chunk]
+        top, left = (int(v * (map_.shape[0] - CROP + 1)) for v in (row, column))
+        crop = map_[top : top + CROP, left : left + CROP].astype(np.float32)
+        if kind == "disparity":
+            crop = np.repeat(crop[..., None] / 65535, 3, 2)
+        else:
+            crop = crop / 255
+        if kind == "shuffled rgb":
+            crop = crop[..., [1, 2, 0]] if flip < 0.5 else 1 - crop
+        if flip < 0.5:
+            crop = crop[:, ::-1]
+        return torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1) * 2 - 1
+
+
+def reconstruction_loss(model: AutoencoderKL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """L1 + L1 of the image gradients + 1e-4 KL, for images (B, 3, H, W) in [-1, 1]."""
+    posterior = model.encode(images).latent_dist
+    noise = torch.randn(posterior.mean.shape, generator=generator)
+    decoded = model.decode(posterior.mean + posterior.std * noise).sample.float()
+    difference = decoded - images
+    l1 = difference.abs().mean()
+    gradient = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
+    kl = posterior.kl().mean() / posterior.mean[0].numel()
+    return {"loss": l1 + gradient + 1e-4 * kl, "l1": l1, "kl": kl}
+
+
+def train_autoencoder(
+    scenes: SceneCache, run_dir: Path, *, budget_minutes: float | None = None, seed: int = 0
+) -> tuple[AutoencoderKL, Progress]:
+    """Train (or resume) the autoencoder and set its scaling factor to one over the standard deviation of RGB latents."""
+    model = new_autoencoder()
+    crops = _Crops(scenes)
+    progress = fit(
+        model,
+        lambda indices, generator: reconstruction_loss(model, crops(indices, generator), generator),
+        num_samples=scenes.num_scenes,
+        config=replace(autoencoder_config(), seed=seed),
+        run_dir=run_dir,
+        budget_minutes=budget_minutes,
+    )
+    model.register_to_config(scaling_factor=latent_scale(model, scenes))
+    return model, progress
+
+
+@torch.no_grad()
+def latent_scale(model: AutoencoderKL, scenes: SceneCache, num: int = 256) -> float:
+    """One over the standard deviation of the posterior mean over the first ``num`` RGB scenes."""
+    rgb = torch.from_numpy(np.array(scenes.arrays("rgb")[0][:num])).permute(0, 3, 1, 2) / 127.5 - 1
+    latents = torch.cat([model.encode(part).latent_dist.mean for part in rgb.split(32)])
+    return round(float(1 / latents.std()), 5)

@@ -1,0 +1,31 @@
+"""What can go wrong, by kind. Every message says what was got, what is expected and what to do."""
+
+from __future__ import annotations
+
+
+class JointNetError(ValueError):
+    """Base of every error this package raises for its user's input."""
+
+
+class ShapeError(JointNetError):
+    """A tensor or a picture has a size the model cannot take."""
+
+
+class RangeError(JointNetError):
+    """A value leaves the range it is stated in."""
+
+
+class UnsupportedBaseError(JointNetError):
+    """A base network has parts that the joint network does not carry over."""
+
+
+class ModelFolderError(JointNetError):
+    """A model folder is missing, incomplete or of another kind."""
+
+
+class OutputError(JointNetError):
+    """A result cannot be written where it was asked for."""
+
+
+class UnknownNameError(JointNetError):
+    """A modality, recipe or scheduler that is not registered."""

@@ -1,0 +1,92 @@
+"""What a modality is: how its maps become three channels for the RGB autoencoder and back, and how they are written to files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from jointnet.errors import RangeError, ShapeError, UnknownNameError
+
+
+@runtime_checkable
+class Modality(Protocol):
+    """One kind of map. Implement it in a file of your own and call register(): nothing else needs to know.
+
+    Attributes:
+        name: as users write it, a Python identifier ("depth").
+        channels: of the map itself (depth 1, normals 3).
+        meaning: the convention in one sentence; it is written beside every file.
+    """
+
+    name: str
+    channels: int
+    meaning: str
+
+    def encode(self, maps: Tensor) -> Tensor:
+        """Maps (B, channels, H, W), in the range ``meaning`` states -> (B, 3, H, W) in [-1, 1]."""
+        ...
+
+    def decode(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W), about [-1, 1] -> maps (B, channels, H, W)."""
+        ...
+
+    def files(self, map_: Tensor) -> dict[str, WritableMap]:
+        """What to write for one map (channels, H, W): suffixes such as "depth.npy" -> what knows how to write itself."""
+        ...
+
+
+class WritableMap(Protocol):
+    """Something that can be written to a path whose suffix it was listed under."""
+
+    def write(self, path: Path) -> None: ...
+
+
+_REGISTRY: dict[str, Modality] = {}
+
+
+def register(modality: Modality) -> Modality:
+    """Make a modality known by its name. Raises: UnknownNameError if the name is taken or not an identifier."""
+    if not modality.name.isidentifier():
+        raise UnknownNameError(f"got modality name {modality.name!r}; expected letters, digits and underscores")
+    if modality.name in _REGISTRY:
+        raise UnknownNameError(f"a modality named {modality.name!r} is registered already; choose another name")
+    _REGISTRY[modality.name] = modality
+    return modality
+
+
+def get_modality(name: str) -> Modality:
+    """The registered modality of that name. Raises: UnknownNameError."""
+    if name not in _REGISTRY:
+        raise UnknownNameError(
+            f"got modality {name!r}; expected one of {', '.join(sorted(_REGISTRY))}, or register your own with jointnet.register_modality"
+        )
+    return _REGISTRY[name]
+
+
+def registered_modalities() -> tuple[str, ...]:
+    """Names of all registered modalities."""
+    return tuple(_REGISTRY)
+
+
+@dataclass(frozen=True)
+class MapCheck:
+    """What encode() requires of its input."""
+
+    name: str
+    channels: int
+    low: float
+    high: float
+
+    def __call__(self, maps: Tensor) -> None:
+        """Raises: ShapeError, RangeError. NaN counts as out of range."""
+        if maps.ndim != 4 or maps.shape[1] != self.channels:
+            raise ShapeError(f"got {self.name} of shape {tuple(maps.shape)}; expected (B, {self.channels}, H, W)")
+        slack = 1e-4 * (self.high - self.low)
+        low, high = float(maps.min()), float(maps.max())
+        if not (low >= self.low - slack and high <= self.high + slack):
+            raise RangeError(
+                f"got {self.name} values from {low:g} to {high:g}; expected [{self.low:g}, {self.high:g}]: scale the map first"
+            )

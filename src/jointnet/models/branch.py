@@ -1,0 +1,138 @@
+"""A diffusers U-Net run in two halves, so that something can be exchanged between them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from jointnet.errors import UnsupportedBaseError
+
+
+class Encoded(NamedTuple):
+    """What the encoder half hands to the decoder half.
+
+    ``skips`` are conv_in's output and every resnet's and downsampler's; ``embedding`` is the time embedding with all that is added
+    to it; ``context`` the text as the attention layers take it.
+    """
+
+    skips: list[Tensor]
+    mid: Tensor
+    embedding: Tensor
+    context: Tensor
+
+
+class Branch(nn.Module):
+    """One modality's U-Net. ``branch("encode", ...)`` and ``branch("decode", ...)`` together equal ``unet.forward`` bit for bit.
+
+    Both halves go through ``forward``, because the hooks of accelerate and diffusers (offloading, casting) hang on it.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        check_base(unet)
+        self.unet = unet
+
+    def forward(self, half: str, *args: Any, **kwargs: Any) -> Any:
+        """Run one half: "encode" or "decode"."""
+        return {"encode": self._encode, "decode": self._decode}[half](*args, **kwargs)
+
+    def _encode(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        received_input: Tensor,
+        *,
+        class_labels: Tensor | None = None,
+        added_cond_kwargs: dict[str, Tensor] | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+    ) -> Encoded:
+        """sample (B, C, H, W), timestep (B,), text (B, L, D), and what is added to conv_in's output (B, C0, H, W) -> skips, mid."""
+        unet = self.unet
+        if unet.config.center_input_sample:
+            sample = 2 * sample - 1
+        embedding = self._embed(sample, timestep, encoder_hidden_states, class_labels, added_cond_kwargs or {})
+        context = unet.process_encoder_hidden_states(encoder_hidden_states, added_cond_kwargs or {})
+
+        h = unet.conv_in(sample) + received_input  # (B, C0, H, W)
+        skips = [h]
+        for block in unet.down_blocks:
+            h, block_skips = block(h, embedding, **_attention_inputs(block, context, cross_attention_kwargs))
+            skips.extend(block_skips)
+        if unet.mid_block is not None:
+            h = unet.mid_block(h, embedding, **_attention_inputs(unet.mid_block, context, cross_attention_kwargs))
+        return Encoded(skips, h, embedding, context)
+
+    def _embed(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        class_labels: Tensor | None,
+        added_cond_kwargs: dict[str, Tensor],
+    ) -> Tensor:
+        unet = self.unet
+        embedding = unet.time_embedding(unet.get_time_embed(sample, timestep))
+        if (labels := unet.get_class_embed(sample, class_labels)) is not None:
+            embedding = embedding + labels
+        added = unet.get_aug_embed(embedding, encoder_hidden_states, added_cond_kwargs)
+        if added is not None:
+            embedding = embedding + added
+        return embedding if unet.time_embed_act is None else unet.time_embed_act(embedding)
+
+    def _decode(self, encoded: Encoded, cross_attention_kwargs: dict[str, Any] | None = None) -> Tensor:
+        """Own plus received skips and mid -> prediction (B, C_out, H, W)."""
+        unet, skips, h = self.unet, list(encoded.skips), encoded.mid
+        divisor = 2**unet.num_upsamplers
+        odd = any(side % divisor for side in skips[0].shape[-2:])
+        for index, block in enumerate(unet.up_blocks):
+            count = len(block.resnets)
+            mine, skips = skips[-count:], skips[:-count]
+            size = skips[-1].shape[2:] if odd and index < len(unet.up_blocks) - 1 else None
+            h = block(
+                hidden_states=h,
+                temb=encoded.embedding,
+                res_hidden_states_tuple=tuple(mine),
+                upsample_size=size,
+                **_attention_inputs(block, encoded.context, cross_attention_kwargs),
+            )
+        if unet.conv_norm_out:
+            h = unet.conv_act(unet.conv_norm_out(h))
+        return unet.conv_out(h)
+
+
+def _attention_inputs(block: nn.Module, context: Tensor, cross_attention_kwargs: dict[str, Any] | None) -> dict[str, Any]:
+    if not getattr(block, "has_cross_attention", False):
+        return {}
+    return {"encoder_hidden_states": context, "cross_attention_kwargs": cross_attention_kwargs}
+
+
+def skip_channels(unet: UNet2DConditionModel) -> list[int]:
+    """Channels of every skip, conv_in's output first, in the order the encoder half makes them."""
+    channels = [unet.conv_in.out_channels]
+    for block in unet.down_blocks:
+        channels += [resnet.out_channels for resnet in block.resnets]
+        channels += [layer.out_channels for layer in block.downsamplers or ()]
+    return channels
+
+
+def check_base(unet: UNet2DConditionModel) -> None:
+    """Refuse, by name, what the two halves do not carry.
+
+    Raises: UnsupportedBaseError.
+    """
+    config = unet.config
+    found = {
+        f"addition_embed_type {config.addition_embed_type!r}": config.addition_embed_type not in (None, "text", "text_time"),
+        f"encoder_hid_dim_type {config.encoder_hid_dim_type!r}": config.encoder_hid_dim_type not in (None, "text_proj"),
+        f"attention_type {config.attention_type!r} (GLIGEN)": config.attention_type != "default",
+        "class_embeddings_concat": config.class_embeddings_concat,
+        "time_cond_proj_dim (distilled guidance)": config.time_cond_proj_dim is not None,
+    }
+    refused = [name for name, is_there in found.items() if is_there]
+    if refused:
+        raise UnsupportedBaseError(
+            f"got a U-Net with {', '.join(refused)}; expected a text-to-image U-Net (SD 1/2, SDXL, DeepFloyd-IF): use its plain version"
+        )

@@ -1,0 +1,155 @@
+"""The joint network: one U-Net a modality, every ordered pair of them joined by zero convolutions (Sec. 3.1, Fig. 2c)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from diffusers import ModelMixin, UNet2DConditionModel
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.utils import BaseOutput
+from diffusers.utils.peft_utils import apply_lora_scale
+from torch import Tensor, nn
+
+from jointnet.errors import ShapeError, UnknownNameError
+from jointnet.models.branch import Branch, Encoded, skip_channels
+from jointnet.models.exchange import Exchange
+
+
+@dataclass
+class JointUNetOutput(BaseOutput):
+    """``sample`` (B, M, C_out, H, W): each modality's prediction."""
+
+    sample: Tensor
+
+
+class JointUNet(ModelMixin, ConfigMixin):
+    """M branches and an exchange for every ordered pair; with two modalities, exactly the paper's network.
+
+    Args:
+        unet_config: config of the base's ``UNet2DConditionModel``; every branch is built from it.
+        modalities: names, "rgb" first.
+    Raises: UnknownNameError if the first modality is not "rgb" or a name comes twice.
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = UNet2DConditionModel._no_split_modules
+    _skip_layerwise_casting_patterns = UNet2DConditionModel._skip_layerwise_casting_patterns
+    _repeated_blocks = UNet2DConditionModel._repeated_blocks
+
+    @register_to_config
+    def __init__(self, unet_config: dict[str, Any], modalities: Sequence[str] = ("rgb", "depth")) -> None:
+        super().__init__()
+        self._assemble([cast(UNet2DConditionModel, UNet2DConditionModel.from_config(unet_config)) for _ in modalities])
+
+    def _assemble(self, unets: Sequence[UNet2DConditionModel]) -> None:
+        names = list(self.config.modalities)
+        if not names or names[0] != "rgb" or len(set(names)) < len(names):
+            raise UnknownNameError(f"got modalities {names}; expected different names, 'rgb' first")
+        self.branches = nn.ModuleDict({n: Branch(u) for n, u in zip(names, unets, strict=True)})
+        channels = skip_channels(unets[0])
+        kernel = unets[0].config.conv_in_kernel
+        self.exchanges = nn.ModuleDict(
+            {
+                _route(sender, receiver): Exchange(unets[0].config.in_channels, channels, kernel)
+                for sender in names
+                for receiver in names
+                if sender != receiver
+            }
+        )
+
+    @classmethod
+    def from_unet(cls, unet: UNet2DConditionModel, modalities: Sequence[str] = ("rgb", "depth")) -> JointUNet:
+        """Extend a text-to-image U-Net: the RGB branch *is* ``unet``, each dense branch a copy of it, the exchanges are zero.
+
+        Raises: UnsupportedBaseError, UnknownNameError.
+        """
+        with torch.device("meta"):
+            joint = cls(unet_config=dict(unet.config), modalities=tuple(modalities))
+        joint._assemble([unet, *(copy.deepcopy(unet) for _ in modalities[1:])])
+        joint.exchanges.to(dtype=unet.dtype, device=unet.device)
+        return joint
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.config.modalities)
+
+    @property
+    def in_channels(self) -> int:
+        """C of the state."""
+        return self.config.unet_config["in_channels"]
+
+    def branch(self, modality: str) -> UNet2DConditionModel:
+        """The U-Net of a modality."""
+        return cast(Branch, self.branches[modality]).unet
+
+    @apply_lora_scale("cross_attention_kwargs")
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float,
+        encoder_hidden_states: Tensor,
+        *,
+        class_labels: Tensor | None = None,
+        added_cond_kwargs: dict[str, Tensor] | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        return_dict: bool = True,
+    ) -> JointUNetOutput | tuple[Tensor]:
+        """Predict every modality's noise (or whatever the base predicts) from all of them.
+
+        Shapes: sample (B, M, C, H, W); timestep a number, (B,) or (B, M); encoder_hidden_states (B, L, D), shared by the branches.
+        Raises: ShapeError if M is not the number of branches.
+        Source: Sec. 3.1; the arguments of Eq. 1's eps_theta and eps_phi.
+        """
+        names = self.modalities
+        if sample.ndim != 5 or sample.shape[1] != len(names):
+            raise ShapeError(
+                f"got a sample of shape {tuple(sample.shape)}; expected (B, {len(names)}, C, H, W), one for each of {', '.join(names)}"
+            )
+        t = per_modality(timestep, sample)  # (B, M)
+        maps = dict(zip(names, sample.unbind(1), strict=True))  # each (B, C, H, W)
+
+        encoded: dict[str, Encoded] = {}
+        for index, name in enumerate(names):
+            encoded[name] = self.branches[name](
+                "encode",
+                maps[name],
+                t[:, index],
+                encoder_hidden_states,
+                sum(self._exchange(other, name).input(maps[other]) for other in names if other != name),
+                class_labels=class_labels,
+                added_cond_kwargs=added_cond_kwargs,
+                cross_attention_kwargs=cross_attention_kwargs,
+            )
+        predictions = [self.branches[name]("decode", self._receive(name, encoded), cross_attention_kwargs) for name in names]
+        prediction = torch.stack(predictions, 1)  # (B, M, C_out, H, W)
+        return JointUNetOutput(sample=prediction) if return_dict else (prediction,)
+
+    def _exchange(self, sender: str, receiver: str) -> Exchange:
+        return cast(Exchange, self.exchanges[_route(sender, receiver)])
+
+    def _receive(self, receiver: str, encoded: dict[str, Encoded]) -> Encoded:
+        """The receiver's own skips and mid output plus all that the others send."""
+        own = encoded[receiver]
+        skips, mid = list(own.skips), own.mid
+        for sender, theirs in encoded.items():
+            if sender != receiver:
+                sent_skips, sent_mid = self._exchange(sender, receiver)(theirs.skips, theirs.mid)
+                skips = [a + b for a, b in zip(skips, sent_skips, strict=True)]
+                mid = mid + sent_mid
+        return own._replace(skips=skips, mid=mid)
+
+
+def per_modality(timestep: Tensor | float, sample: Tensor) -> Tensor:
+    """A number, (B,) or (B, M) -> (B, M) on the sample's device."""
+    t = torch.as_tensor(timestep, device=sample.device)
+    if t.ndim == 1:
+        t = t[:, None]
+    return t.expand(sample.shape[0], sample.shape[1])
+
+
+def _route(sender: str, receiver: str) -> str:
+    return f"{sender}_to_{receiver}"

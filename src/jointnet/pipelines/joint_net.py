@@ -1,0 +1,292 @@
+"""JointNetPipeline: the joint network with its text encoder, autoencoder and scheduler, in diffusers' manner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from jointnet.errors import RangeError, ShapeError
+from jointnet.modalities.codec import LatentCodec
+from jointnet.models.joint_unet import JointUNet
+from jointnet.pipelines.output import OUTPUT_TYPES, JointNetPipelineOutput, package
+from jointnet.pipelines.text import encode_clip
+from jointnet.sampling.guidance import Guided
+from jointnet.sampling.loop import sample
+from jointnet.sampling.steps import Generators, set_timesteps
+from jointnet.types import Conditioning, Denoiser, Text
+
+StepEnd = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
+
+
+class JointNetPipeline(DiffusionPipeline):
+    """Text -> image and dense maps.
+
+    Args:
+        vae, text_encoder, tokenizer, scheduler: the base's own.
+        joint_unet: the branches and their exchanges.
+        depth_near_m: the distance at which a depth map reads 1, in metres, for models whose disparity has a scale (near / z); None: up to
+            an affine map.
+    """
+
+    model_cpu_offload_seq = "text_encoder->joint_unet->vae"
+    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]  # noqa: RUF012 - diffusers reads a list
+
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    joint_unet: JointUNet
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        joint_unet: JointUNet,
+        scheduler: Any,
+        depth_near_m: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, joint_unet=joint_unet, scheduler=scheduler)
+        self.register_to_config(depth_near_m=depth_near_m)
+        self._guidance_scale = 1.0
+        self._num_timesteps = 0
+        self._interrupt = False
+
+    @classmethod
+    def from_base(cls, base: Any, modalities: Sequence[str] = ("rgb", "depth"), **kwargs: Any) -> JointNetPipeline:
+        """Extend a Stable Diffusion 1/2 pipeline (or its folder or hub id) to more modalities; untrained, it still generates its images.
+
+        Args:
+            base: a StableDiffusionPipeline, a folder or a hub id; ``kwargs`` go to its from_pretrained.
+        Raises: UnsupportedBaseError, UnknownNameError.
+        """
+        if not isinstance(base, StableDiffusionPipeline):
+            base = StableDiffusionPipeline.from_pretrained(base, safety_checker=None, requires_safety_checker=False, **kwargs)
+        return cls(
+            vae=base.vae,
+            text_encoder=base.text_encoder,
+            tokenizer=base.tokenizer,
+            joint_unet=JointUNet.from_unet(base.unet, modalities),
+            scheduler=base.scheduler,
+        )
+
+    @property
+    def unet(self) -> UNet2DConditionModel:
+        """The RGB branch, where adapters made for the base belong."""
+        return self.joint_unet.branch("rgb")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the maps this model makes, "rgb" first."""
+        return self.joint_unet.modalities
+
+    @property
+    def codec(self) -> LatentCodec:
+        """Between maps and the state."""
+        return LatentCodec(self.vae)
+
+    @property
+    def guidance_scale(self) -> float:
+        return self._guidance_scale
+
+    @property
+    def num_timesteps(self) -> int:
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        return self._interrupt
+
+    @property
+    def default_size(self) -> int:
+        """Pixels along a side of the square images the base was made for."""
+        return self.unet.config.sample_size * self.codec.factor
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width must be multiples of this many pixels."""
+        return self.codec.factor
+
+    def encode_prompt(
+        self,
+        prompt: str | list[str] | None = None,
+        negative_prompt: str | list[str] | None = None,
+        num_images_per_prompt: int = 1,
+        do_classifier_free_guidance: bool = True,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        clip_skip: int | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Prompts (or their given embeddings) and negative prompts -> ((B * num, L, D), the same or None).
+
+        Raises: ShapeError if neither or both of prompt and prompt_embeds are given, or the counts differ.
+        """
+        if (prompt is None) == (prompt_embeds is None):
+            raise ShapeError("got neither or both of prompt and prompt_embeds; pass one of them")
+        if prompt_embeds is None:
+            prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
+            prompt_embeds = encode_clip(self.tokenizer, self.text_encoder, prompts, clip_skip=clip_skip)
+        count = len(prompt_embeds)
+        if do_classifier_free_guidance and negative_prompt_embeds is None:
+            negatives = negative_prompt if isinstance(negative_prompt, list) else [negative_prompt or ""] * count
+            negative_prompt_embeds = encode_clip(self.tokenizer, self.text_encoder, negatives, clip_skip=clip_skip)
+        if not do_classifier_free_guidance:
+            negative_prompt_embeds = None
+        if negative_prompt_embeds is not None and len(negative_prompt_embeds) != count:
+            raise ShapeError(f"got {len(negative_prompt_embeds)} negative prompts for {count} prompts; pass one or as many")
+
+        def repeated(embeds: Tensor) -> Tensor:
+            return embeds.to(self._execution_device, self.joint_unet.dtype).repeat_interleave(num_images_per_prompt, 0)
+
+        return repeated(prompt_embeds), None if negative_prompt_embeds is None else repeated(negative_prompt_embeds)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int = 50,
+        timesteps: list[int] | None = None,
+        sigmas: list[float] | None = None,
+        guidance_scale: float = 7.5,
+        negative_prompt: str | list[str] | None = None,
+        num_images_per_prompt: int = 1,
+        eta: float = 0.0,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        guidance_rescale: float = 0.0,
+        clip_skip: int | None = None,
+        callback_on_step_end: StepEnd | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> JointNetPipelineOutput | tuple[Any, dict[str, Any]]:
+        """Generate images and their dense maps from prompts. Arguments as in StableDiffusionPipeline.
+
+        Args:
+            height, width: pixels, multiples of ``size_multiple``; by default the size the base was made for.
+            generator: one for the whole batch, or a list with one for each image: then a batch equals its single images.
+            latents: initial noise (B, M * C, h, w), unscaled.
+            guidance_scale: 1 turns guidance off.
+            callback_on_step_end: called as (pipeline, step, timestep, tensors); it may return changed tensors.
+        Raises: ShapeError, RangeError.
+        Source: Sec. 3.1, 5.1.
+        """
+        height, width = height or self.default_size, width or self.default_size
+        self._check_inputs(height, width, num_inference_steps, output_type, callback_on_step_end_tensor_inputs)
+        self._guidance_scale, self._interrupt = guidance_scale, False
+        guided = guidance_scale != 1
+        positive, negative = self.encode_prompt(
+            prompt, negative_prompt, num_images_per_prompt, guided, prompt_embeds, negative_prompt_embeds, clip_skip
+        )
+        steps = set_timesteps(self.scheduler, num_inference_steps, self._execution_device, timesteps, sigmas)
+        self._num_timesteps = len(steps)
+        x = self._initial_noise(len(positive), height, width, generator, latents)
+        denoiser: Denoiser = Network(self.joint_unet, cross_attention_kwargs)
+        conditioning = Conditioning(Text(positive), None if negative is None else Text(negative))
+        if guided:
+            denoiser = Guided(denoiser, guidance_scale, guidance_rescale)
+        with self.progress_bar(total=len(steps)) as bar:
+            x = sample(
+                denoiser,
+                x,
+                conditioning,
+                scheduler=self.scheduler,
+                timesteps=steps,
+                generator=generator,
+                eta=eta,
+                on_step=_StepReport(self, bar, callback_on_step_end, callback_on_step_end_tensor_inputs),
+                should_stop=lambda: self._interrupt,
+            )
+        if output_type == "latent":
+            output = JointNetPipelineOutput(images=x.flatten(1, 2))
+        else:
+            output = package(self.codec.decode_all(x, self.modalities), output_type)
+        self.maybe_free_model_hooks()
+        return output if return_dict else (output.images, output.dense)
+
+    def _check_inputs(self, height: int, width: int, num_steps: int, output_type: str, callback_inputs: Sequence[str]) -> None:
+        multiple = self.size_multiple
+        if height % multiple or width % multiple or min(height, width) < multiple:
+            raise ShapeError(
+                f"got a size of {height}x{width}; expected multiples of {multiple}, such as {_nearest(height, width, multiple)}"
+            )
+        if num_steps < 1:
+            raise RangeError(f"got {num_steps} steps; expected at least 1")
+        if output_type not in OUTPUT_TYPES:
+            raise RangeError(f"got output_type {output_type!r}; expected one of {', '.join(OUTPUT_TYPES)}")
+        unknown = set(callback_inputs) - set(self._callback_tensor_inputs)
+        if unknown:
+            raise RangeError(f"got callback tensor inputs {sorted(unknown)}; expected some of {self._callback_tensor_inputs}")
+
+    def _initial_noise(self, batch: int, height: int, width: int, generator: Generators, latents: Tensor | None) -> Tensor:
+        """Noise (B, M, C, h, w) at the scheduler's first sigma. Raises: ShapeError."""
+        factor, device, dtype = self.codec.factor, self._execution_device, self.joint_unet.dtype
+        shape = (batch, len(self.modalities), self.joint_unet.in_channels, height // factor, width // factor)
+        if isinstance(generator, list) and len(generator) != batch:
+            raise ShapeError(f"got {len(generator)} generators for {batch} images; pass one each, or a single one")
+        if latents is None:
+            x = randn_tensor(shape, generator=generator, device=torch.device(device), dtype=dtype)
+        else:
+            flat = (shape[0], shape[1] * shape[2], *shape[3:])
+            if tuple(latents.shape) != flat:
+                raise ShapeError(f"got latents of shape {tuple(latents.shape)}; expected (B, M * C, h, w) = {flat}")
+            x = latents.to(device, dtype).unflatten(1, shape[1:3])
+        return x * self.scheduler.init_noise_sigma
+
+
+class Network:
+    """The joint network as a denoiser."""
+
+    def __init__(self, joint_unet: JointUNet, cross_attention_kwargs: dict[str, Any] | None = None) -> None:
+        self.joint_unet = joint_unet
+        self.cross_attention_kwargs = cross_attention_kwargs
+
+    def __call__(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        return self.joint_unet(
+            x.to(self.joint_unet.dtype),
+            t,
+            conditioning.text.embeds,
+            added_cond_kwargs=conditioning.text.added,
+            cross_attention_kwargs=self.cross_attention_kwargs,
+            return_dict=False,
+        )[0]
+
+
+class _StepReport:
+    """Moves the progress bar and runs the user's callback after each step."""
+
+    def __init__(self, pipeline: JointNetPipeline, bar: Any, callback: StepEnd | None, inputs: Sequence[str]) -> None:
+        self.pipeline, self.bar, self.callback, self.inputs = pipeline, bar, callback, inputs
+
+    def __call__(self, index: int, t: Tensor, x: Tensor, conditioning: Conditioning) -> tuple[Tensor, Conditioning]:
+        self.bar.update()
+        if self.callback is None:
+            return x, conditioning
+        text, negative = conditioning.text, conditioning.negative
+        tensors: dict[str, Any] = {
+            "latents": x.flatten(1, 2),
+            "prompt_embeds": text.embeds,
+            "negative_prompt_embeds": None if negative is None else negative.embeds,
+        }
+        given = {name: tensors[name] for name in self.inputs}
+        tensors.update(self.callback(self.pipeline, index, t, given) or {})
+        if negative is not None:
+            negative = replace(negative, embeds=tensors["negative_prompt_embeds"])
+        changed = replace(conditioning, text=replace(text, embeds=tensors["prompt_embeds"]), negative=negative)
+        return tensors["latents"].unflatten(1, x.shape[1:3]), changed
+
+
+def _nearest(height: int, width: int, multiple: int) -> str:
+    return "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in (height, width))

@@ -1,0 +1,57 @@
+"""What the pipeline returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from diffusers.utils import BaseOutput
+from torch import Tensor
+
+from jointnet.modalities import get_modality
+from jointnet.modalities.files import channels_last, to_pil
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+
+
+@dataclass
+class JointNetPipelineOutput(BaseOutput):
+    """Generated images and their dense maps.
+
+    Attributes:
+        images: RGB; "pil": list of B pictures; "np": (B, H, W, 3) in [0, 1]; "pt": (B, 3, H, W); "latent": the state as (B, M * C, h, w).
+        dense: name -> maps in the units the modality states; "pil" and "np": float32 (B, H, W) or (B, H, W, c); "pt": (B, c, H, W);
+            "latent": empty.
+    """
+
+    images: list[PIL.Image.Image] | np.ndarray | Tensor
+    dense: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def depth(self) -> Any:
+        """The depth maps. Raises: KeyError if the model has no depth."""
+        return self.dense["depth"]
+
+    @property
+    def normal(self) -> Any:
+        """The normal maps. Raises: KeyError if the model has no normals."""
+        return self.dense["normal"]
+
+
+def package(maps: dict[str, Tensor], output_type: str) -> JointNetPipelineOutput:
+    """Maps (B, c, H, W) by modality -> the output in the asked form."""
+    images = maps["rgb"]
+    dense = {name: value for name, value in maps.items() if name != "rgb"}
+    if output_type == "pt":
+        return JointNetPipelineOutput(images=images, dense=dense)
+    arrays = {name: np.stack([channels_last(m) for m in value]) for name, value in dense.items()}
+    if output_type == "np":
+        return JointNetPipelineOutput(images=np.stack([channels_last(m) for m in images]), dense=arrays)
+    return JointNetPipelineOutput(images=[to_pil(m) for m in images], dense=arrays)
+
+
+def meanings(modalities: tuple[str, ...]) -> dict[str, str]:
+    """What each map's numbers mean, to be written beside the files."""
+    return {name: get_modality(name).meaning for name in modalities}

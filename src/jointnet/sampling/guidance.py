@@ -1,0 +1,33 @@
+"""Classifier-free guidance as a wrapper around a denoiser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jointnet.types import Conditioning, Denoiser
+
+
+@dataclass(frozen=True)
+class Guided:
+    """Pushes the prediction away from the negative prompt: e_neg + scale (e_pos - e_neg), in one doubled batch.
+
+    ``rescale`` in [0, 1] mixes in the guided prediction brought back to the standard deviation of e_pos, per sample and modality.
+    Source: Ho & Salimans (2022); rescale: Lin et al. (2023), Eq. 15-16.
+    """
+
+    denoiser: Denoiser
+    scale: float
+    rescale: float = 0.0
+
+    def __call__(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        both = self.denoiser(torch.cat([x, x]), torch.cat([t, t]), conditioning.guidance_pair())
+        negative, positive = both.chunk(2)
+        guided = negative + self.scale * (positive - negative)
+        if self.rescale == 0:
+            return guided
+        axes = tuple(range(2, x.ndim))
+        ratio = positive.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
+        return self.rescale * guided * ratio + (1 - self.rescale) * guided

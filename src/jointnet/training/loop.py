@@ -1,0 +1,127 @@
+"""The only training loop: any network, any loss; saves, resumes, averages weights, stops on a budget."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from jointnet.training.config import OptimConfig
+from jointnet.training.state import Progress, load_state, save_state
+
+Losses = dict[str, Tensor]
+LossFn = Callable[[Tensor, torch.Generator], Losses]
+"""(indices of the batch's samples, the step's generator) -> named losses; "loss" is the one that is minimised."""
+
+
+def fit(
+    model: nn.Module,
+    loss_fn: LossFn,
+    *,
+    num_samples: int,
+    config: OptimConfig,
+    run_dir: Path,
+    budget_minutes: float | None = None,
+    save_every_minutes: float = 5.0,
+    on_save: Callable[[Progress], None] | None = None,
+    log_every: int = 50,
+) -> Progress:
+    """Train the parameters of ``model`` that require gradients, from ``run_dir``'s state if there is one.
+
+    With ``budget_minutes`` the run ends when its training time (summed over resumes) reaches the budget, and the learning rate
+    decays over the budget instead of over ``config.steps``. At the end ``model`` holds the averaged weights if there are any.
+    Every draw of step k comes from a generator seeded by (config.seed, k); batches walk through a new permutation each epoch.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    average = [p.detach().clone() for p in parameters] if config.ema_decay is not None else None
+    progress = load_state(run_dir, model, average, optimizer)
+    model.train()
+    torch.set_flush_denormal(True)
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.precision]
+    clock = saved = time.monotonic()
+    running: dict[str, float] = {}
+
+    def save() -> None:
+        save_state(run_dir, model, average, optimizer, progress)
+        if on_save is not None:
+            with _Averaged(parameters, average):
+                on_save(progress)
+
+    while (done := _share_done(progress, config, budget_minutes)) < 1:
+        lr = config.lr_at(done, progress.step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        indices = batch_indices(num_samples, config.batch_size, progress.step, config.seed)
+        generator = torch.Generator().manual_seed(_mix(config.seed, progress.step))
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            losses = loss_fn(indices, generator)
+        losses["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(f"gradient norm is {norm.item()} at step {progress.step}; lower lr or use float32")
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if average is not None and config.ema_decay is not None:
+            decay = min(config.ema_decay, (1 + progress.step) / (10 + progress.step))
+            torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
+
+        for name, value in losses.items():
+            running[name] = running.get(name, 0.0) + float(value.detach())
+        progress.step += 1
+        progress.samples += len(indices)
+        now = time.monotonic()
+        progress.seconds += now - clock
+        clock = now
+        if progress.step % log_every == 0:
+            row = {name: value / log_every for name, value in running.items()}
+            progress.curve.append({"step": progress.step, "seconds": round(progress.seconds, 1), "lr": lr, **row})
+            running.clear()
+            shown = "  ".join(f"{k} {v:.4f}" for k, v in row.items())
+            print(f"step {progress.step}  {progress.seconds:.0f} s  lr {lr:.2e}  {shown}", file=sys.stderr, flush=True)
+        if now - saved > 60 * save_every_minutes:
+            save()
+            saved = clock = time.monotonic()
+
+    save()
+    _Averaged(parameters, average).__enter__()
+    model.eval()
+    return progress
+
+
+def batch_indices(num_samples: int, batch_size: int, step: int, seed: int) -> Tensor:
+    """Sample indices of a step: consecutive pieces of one permutation an epoch, so that a step needs no history."""
+    per_epoch = max(num_samples // batch_size, 1)
+    epoch, place = divmod(step, per_epoch)
+    order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(_mix(seed, -1 - epoch)))
+    return order[place * batch_size : (place + 1) * batch_size]
+
+
+def _mix(seed: int, number: int) -> int:
+    return hash((seed, number, 0x6A6F696E74)) % 2**63
+
+
+def _share_done(progress: Progress, config: OptimConfig, budget_minutes: float | None) -> float:
+    share = progress.step / config.steps
+    return share if budget_minutes is None else max(share, progress.seconds / (60 * budget_minutes))
+
+
+class _Averaged:
+    """Swaps the averaged weights in while it is entered, the trained ones back on leaving."""
+
+    def __init__(self, parameters: list[nn.Parameter], average: list[Tensor] | None) -> None:
+        self.pairs = list(zip(parameters, average or (), strict=False))
+        self.kept: list[Tensor] = []
+
+    def __enter__(self) -> None:
+        self.kept = [p.detach().clone() for p, _ in self.pairs]
+        for parameter, value in self.pairs:
+            parameter.data.copy_(value)
+
+    def __exit__(self, *_: object) -> None:
+        for (parameter, _), value in zip(self.pairs, self.kept, strict=True):
+            parameter.data.copy_(value)
