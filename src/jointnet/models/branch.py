@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
@@ -88,7 +88,7 @@ class Branch(nn.Module):
         divisor = 2**unet.num_upsamplers
         odd = any(side % divisor for side in skips[0].shape[-2:])
         for index, block in enumerate(unet.up_blocks):
-            count = len(block.resnets)
+            count = len(cast(nn.ModuleList, block.resnets))
             mine, skips = skips[-count:], skips[:-count]
             size = skips[-1].shape[2:] if odd and index < len(unet.up_blocks) - 1 else None
             h = block(
@@ -99,7 +99,7 @@ class Branch(nn.Module):
                 **_attention_inputs(block, encoded.context, cross_attention_kwargs),
             )
         if unet.conv_norm_out:
-            h = unet.conv_act(unet.conv_norm_out(h))
+            h = cast(nn.Module, unet.conv_act)(unet.conv_norm_out(h))
         return unet.conv_out(h)
 
 
@@ -111,10 +111,10 @@ def _attention_inputs(block: nn.Module, context: Tensor, cross_attention_kwargs:
 
 def skip_channels(unet: UNet2DConditionModel) -> list[int]:
     """Channels of every skip, conv_in's output first, in the order the encoder half makes them."""
-    channels = [unet.conv_in.out_channels]
+    channels: list[Any] = [unet.conv_in.out_channels]
     for block in unet.down_blocks:
-        channels += [resnet.out_channels for resnet in block.resnets]
-        channels += [layer.out_channels for layer in block.downsamplers or ()]
+        channels += [resnet.out_channels for resnet in cast(nn.ModuleList, block.resnets)]
+        channels += [layer.out_channels for layer in cast(nn.ModuleList | None, block.downsamplers) or ()]
     return channels
 
 

@@ -197,7 +197,7 @@ class JointNetPipeline(DiffusionPipeline):
         conditioning = Conditioning(Text(positive), None if negative is None else Text(negative))
         if guided:
             denoiser = Guided(denoiser, guidance_scale, guidance_rescale)
-        with self.progress_bar(total=len(steps)) as bar:
+        with self.progress_bar(total=len(steps)) as bar:  # pyright: ignore[reportCallIssue] - diffusers decorates it without types
             x = sample(
                 denoiser,
                 x,

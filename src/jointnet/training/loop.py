@@ -123,5 +123,5 @@ class _Averaged:
             parameter.data.copy_(value)
 
     def __exit__(self, *_: object) -> None:
-        for (parameter, _), value in zip(self.pairs, self.kept, strict=True):
+        for (parameter, _average), value in zip(self.pairs, self.kept, strict=True):
             parameter.data.copy_(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,18 @@ CROP = 64
 KIND_SHARES = {"rgb": 0.55, "disparity": 0.2, "normal": 0.2, "shuffled rgb": 0.05}
 
 
+_AUTOENCODER: dict[str, Any] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (24, 48, 96, 96),
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 8,
+    "sample_size": 128,
+    "mid_block_add_attention": False,
+}
+
+
 def autoencoder_config() -> OptimConfig:
     """Cosine from 1.5e-3; 160,000 crops."""
     return OptimConfig(lr=1.5e-3, batch_size=16, steps=10_000, warmup_steps=100, decay="cosine", weight_decay=1e-4, precision="bfloat16")
@@ -31,16 +44,7 @@ def autoencoder_config() -> OptimConfig:
 def new_autoencoder() -> AutoencoderKL:
     """2.1 M parameters, fully convolutional (no attention in the middle), so that any size and any tile decodes alike."""
     torch.manual_seed(0)
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(24, 48, 96, 96),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=128,
-        mid_block_add_attention=False,
-    )
+    return AutoencoderKL(**_AUTOENCODER)
 
 
 class _Crops:

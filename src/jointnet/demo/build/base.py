@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
-from jointnet.demo.build.text import MAX_TOKENS, new_text_encoder, new_tokenizer
+from jointnet.demo.build.text import new_text_encoder, new_tokenizer, tokenize
 from jointnet.training.config import OptimConfig
 from jointnet.training.loop import fit
 from jointnet.training.state import Progress
 
 TEXT_DROP, NOISE_OFFSET, SNR_LIMIT = 0.1, 0.05, 5.0
-CAPTION_DRAWS = 4
-"""Captions drawn for a scene; a step picks one of them."""
+
+
+_UNET: dict[str, Any] = {
+    "sample_size": 16,
+    "block_out_channels": (64, 96, 160),
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "cross_attention_dim": 128,
+    "attention_head_dim": (2, 3, 5),
+    "norm_num_groups": 16,
+}
 
 
 def base_config() -> OptimConfig:
@@ -36,16 +47,7 @@ def base_config() -> OptimConfig:
 def new_unet() -> UNet2DConditionModel:
     """7.4 M parameters for 16 x 16 latents; attention at 8 x 8 and 4 x 4 only, where it is cheap on a CPU."""
     torch.manual_seed(2)
-    return UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(64, 96, 160),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=128,
-        attention_head_dim=(2, 3, 5),
-        norm_num_groups=16,
-    )
+    return UNet2DConditionModel(**_UNET)
 
 
 def new_scheduler() -> DDIMScheduler:
@@ -74,13 +76,13 @@ def train_base(
 ) -> tuple[StableDiffusionPipeline, Progress]:
     """Train U-Net and text encoder together.
 
-    Shapes: latents (N, 4, h, w), scaled RGB latents; captions: CAPTION_DRAWS lists of N captions.
+    Shapes: latents (N, 4, h, w), scaled RGB latents; captions: one or more lists of N captions, of which a step draws.
     The loss is that of Ho et al. (2020), each step's weight limited to SNR 5 (Hang et al., 2023).
     """
     parts, scheduler = _BaseParts(), new_scheduler()
     alpha_bar = scheduler.alphas_cumprod
-    tokens = torch.stack([_tokenize(parts, draw) for draw in captions])  # (draws, N, L)
-    empty = _tokenize(parts, [""])[0]
+    tokens = torch.stack([tokenize(parts.tokenizer, draw) for draw in captions])  # (draws, N, L)
+    empty = tokenize(parts.tokenizer, [""])[0]
 
     def loss_fn(indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         count = len(indices)
@@ -104,18 +106,13 @@ def train_base(
         run_dir=run_dir,
         budget_minutes=budget_minutes,
     )
-    pipeline = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=parts.text_encoder,
-        tokenizer=parts.tokenizer,
-        unet=parts.unet,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    return pipeline, progress
-
-
-def _tokenize(parts: _BaseParts, captions: list[str]) -> Tensor:
-    return parts.tokenizer(captions, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt").input_ids
+    components: dict[str, Any] = {
+        "vae": vae,
+        "text_encoder": parts.text_encoder,
+        "tokenizer": parts.tokenizer,
+        "unet": parts.unet,
+        "scheduler": scheduler,
+        "safety_checker": None,
+        "feature_extractor": None,
+    }
+    return StableDiffusionPipeline(**components, requires_safety_checker=False), progress

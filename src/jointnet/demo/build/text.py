@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from jointnet.demo.world.captions import known_words
@@ -44,9 +46,15 @@ def new_tokenizer() -> CLIPTokenizer:
         )
 
 
+def tokenize(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
+    """Token ids (N, MAX_TOKENS) of captions."""
+    return tokenizer(list(captions), padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt").input_ids
+
+
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """Two layers of width 128, with random weights: it is trained along with the U-Net."""
     torch.manual_seed(1)
+    tokens = tokenizer.get_vocab()
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -57,8 +65,8 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
             num_attention_heads=4,
             max_position_embeddings=MAX_TOKENS,
             hidden_act="gelu",
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokens[_START],
+            eos_token_id=tokens[_END],
+            pad_token_id=tokens[_END],
         )
     )

@@ -81,7 +81,7 @@ def _wooden(u, v, footprint, rng):
     return tone + grain - 0.45 * _line(2 * u, 0.07, 2 * footprint)
 
 
-def _checkered(u, v, footprint, rng):
+def _checkered(u, v, footprint, _rng):
     def square(x):
         blur = np.maximum(footprint, 0.02)
         return np.clip((0.25 - np.abs((x / 2) % 1 - 0.5)) * 4 / blur, -1, 1)

@@ -1,0 +1,54 @@
+"""Model folders: checked before loading, written in 16 bit and whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+
+from jointnet.errors import ModelFolderError
+
+INDEX_FILE = "model_index.json"
+
+
+def pipeline_class(folder: Path) -> str:
+    """The pipeline class a folder was saved by. Raises: ModelFolderError if it is no pipeline folder."""
+    if not folder.is_dir():
+        raise ModelFolderError(f"got model {str(folder)!r}, which is no folder; expected a saved pipeline (a folder with {INDEX_FILE})")
+    index = folder / INDEX_FILE
+    if not index.is_file():
+        raise ModelFolderError(f"got model folder {str(folder)!r} without {INDEX_FILE}; expected a folder written by save_pretrained")
+    try:
+        content = json.loads(index.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelFolderError(f"got a broken {index}: {error}; save the model again") from error
+    name = content.get("_class_name") if isinstance(content, dict) else None
+    if not isinstance(name, str):
+        raise ModelFolderError(f"got {index} without _class_name; expected a folder written by save_pretrained")
+    return name
+
+
+def save_half(pipeline: DiffusionPipeline, folder: Path) -> None:
+    """Save a pipeline with float16 weights, replacing ``folder`` in one move; the pipeline itself is rounded to float16 values.
+
+    The text encoder's config asks for float32, so that a plain from_pretrained gives every component the same type.
+    """
+    modules = [m for m in pipeline.components.values() if isinstance(m, torch.nn.Module)]
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    for module in modules:
+        module.half()
+    pipeline.save_pretrained(unfinished)
+    for module in modules:
+        module.float()
+    config = unfinished / "text_encoder" / "config.json"
+    if config.is_file():
+        content: dict[str, Any] = json.loads(config.read_text())
+        content["dtype"] = "float32"
+        config.write_text(json.dumps(content, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)

@@ -1,0 +1,117 @@
+"""The demo models from nothing: scenes, autoencoder, base, joint stages. Each step resumes, and is skipped once it is done."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+
+from jointnet.checkpoints.folder import save_half
+from jointnet.data.latents import encode_to_file, load_latents
+from jointnet.data.samples import LatentSamples, batched, encode_source
+from jointnet.demo.build.autoencoder import autoencoder_config, train_autoencoder
+from jointnet.demo.build.base import base_config, train_base
+from jointnet.demo.build.source import SceneSource
+from jointnet.demo.build.text import tokenize
+from jointnet.demo.world.cache import SceneCache
+from jointnet.demo.world.scene import NEAR_M
+from jointnet.errors import UnknownNameError
+from jointnet.modalities.codec import LatentCodec
+from jointnet.pipelines.joint_net import JointNetPipeline
+from jointnet.recipes import get_recipe
+from jointnet.training.joint import train_joint
+from jointnet.training.loss import NoiseSchedule
+from jointnet.training.provenance import PROVENANCE_FILE, write_provenance
+
+AUTOENCODER_SCENES, TRAINING_SCENES = 12_000, 24_000
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A working folder with one folder a step; ``budget_minutes`` limits each training step."""
+
+    root: Path
+    budget_minutes: float | None = None
+
+    def scenes(self) -> SceneCache:
+        """Rendered training scenes."""
+        cache = SceneCache(self.root / "scenes", "train", TRAINING_SCENES)
+        cache.build()
+        return cache
+
+    def autoencoder(self) -> AutoencoderKL:
+        """The base's autoencoder."""
+        folder = self.root / "autoencoder" / "model"
+        if not (folder / PROVENANCE_FILE).exists():
+            scenes = SceneCache(self.root / "scenes", "train", AUTOENCODER_SCENES)
+            scenes.build()
+            vae, progress = train_autoencoder(scenes, folder.parent, budget_minutes=self.budget_minutes)
+            vae.half().save_pretrained(folder)
+            write_provenance(folder, "demo-autoencoder", autoencoder_config(), progress, scenes=f"train 0..{AUTOENCODER_SCENES - 1}")
+        return AutoencoderKL.from_pretrained(folder)
+
+    def base(self) -> StableDiffusionPipeline:
+        """The text-to-image base, a genuine Stable Diffusion folder."""
+        folder = self.root / "base" / "model"
+        if not (folder / PROVENANCE_FILE).exists():
+            source, vae = SceneSource(self.scenes()), self.autoencoder()
+            path = encode_to_file(LatentCodec(vae), "rgb", batched(source.maps("rgb")), self.root / "latents" / "rgb.npy")
+            pipeline, progress = train_base(
+                vae, load_latents([path])[:, 0], source.captions(), folder.parent, budget_minutes=self.budget_minutes
+            )
+            save_half(pipeline, folder)
+            write_provenance(folder, "demo-base", base_config(), progress, scenes=f"train 0..{TRAINING_SCENES - 1}")
+        return StableDiffusionPipeline.from_pretrained(folder)
+
+    def stage1(self) -> JointNetPipeline:
+        """Joint network on the base: RGB frozen (Sec. 3.4)."""
+        return self._stage("stage1", "demo-stage1", lambda: JointNetPipeline.from_base(self.base()))
+
+    def stage2(self) -> JointNetPipeline:
+        """Everything fine-tuned from stage 1's checkpoint (Sec. 3.4)."""
+        return self._stage("stage2", "demo-stage2", self.stage1)
+
+    def samples(self, pipeline: JointNetPipeline) -> LatentSamples:
+        """The training scenes, encoded for a pipeline's modalities."""
+        return encode_source(
+            SceneSource(self.scenes()),
+            pipeline.modalities,
+            pipeline.codec,
+            self.root / "latents",
+            lambda captions: tokenize(pipeline.tokenizer, captions),
+            lambda ids: pipeline.text_encoder(ids).last_hidden_state,
+        )
+
+    def _stage(self, name: str, recipe: str, start: Callable[[], JointNetPipeline]) -> JointNetPipeline:
+        folder = self.root / name / "model"
+        if not (folder / PROVENANCE_FILE).exists():
+            pipeline, config = start(), get_recipe(recipe)
+            pipeline.register_to_config(depth_near_m=NEAR_M)
+            schedule = NoiseSchedule.of(pipeline.scheduler)
+            progress = train_joint(
+                pipeline.joint_unet,
+                self.samples(pipeline),
+                schedule,
+                config,
+                folder.parent,
+                budget_minutes=self.budget_minutes,
+            )
+            save_half(pipeline, folder)
+            write_provenance(folder, recipe, config, progress, scenes=f"train 0..{TRAINING_SCENES - 1}")
+        return JointNetPipeline.from_pretrained(folder)
+
+
+STEPS = ("scenes", "autoencoder", "base", "stage1", "stage2")
+
+
+def build(root: Path, steps: tuple[str, ...] = STEPS, budget_minutes: float | None = None) -> None:
+    """Run steps of the chain, each with what it needs. Raises: UnknownNameError."""
+    chain = Chain(root, budget_minutes)
+    for name in steps:
+        if name not in STEPS:
+            raise UnknownNameError(f"got build step {name!r}; expected some of {', '.join(STEPS)}")
+        print(f"== {name}", file=sys.stderr, flush=True)
+        getattr(chain, name)()

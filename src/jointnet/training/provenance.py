@@ -1,0 +1,62 @@
+"""Where weights come from, written beside them."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jointnet.training.config import OptimConfig, TrainConfig
+from jointnet.training.state import Progress
+
+PROVENANCE_FILE = "provenance.json"
+
+
+def code_commit() -> str:
+    """The commit of the working copy this package runs from, with "+changes" if it has any; the version if it is installed."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here.parent))
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return f"version {version('jointnet')}"
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and library versions."""
+    import os
+
+    model = next((line.split(":", 1)[1].strip() for line in _cpu_info() if line.startswith("model name")), platform.processor())
+    libraries = {name: version(name) for name in ("torch", "diffusers", "transformers", "numpy")}
+    return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version(), **libraries}
+
+
+def _cpu_info() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def write_provenance(folder: Path, recipe: str, config: TrainConfig | OptimConfig, progress: Progress, **facts: Any) -> None:
+    """Write recipe, configuration, commit, machine, steps, samples, seconds and the loss curve (<= 100 rows)."""
+    every = max(1, len(progress.curve) // 100)
+    content = {
+        "recipe": recipe,
+        "commit": code_commit(),
+        "machine": machine(),
+        "config": asdict(config),
+        "steps": progress.step,
+        "samples_seen": progress.samples,
+        "seconds": round(progress.seconds),
+        **facts,
+        "loss_curve": progress.curve[every - 1 :: every],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PROVENANCE_FILE).write_text(json.dumps(content, indent=1) + "\n")
