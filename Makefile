@@ -1,0 +1,34 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow lint clean
+
+demo: $(VENV)/base.installed
+	$(BIN)/jointnet generate "a large red ball left of a small blue box on a checkered floor under a blue sky" --seed 7 -o out/demo
+	@echo "The picture and its depth are in out/demo: open image.png and depth_preview.png"
+
+test: $(VENV)/dev.installed
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/dev.installed
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/dev.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/base.installed: pyproject.toml $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(VENV)/dev.installed: pyproject.toml $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -e ".[train,eval,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) out

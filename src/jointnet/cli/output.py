@@ -1,0 +1,45 @@
+"""Output folders: checked before the work, and filled so that no half-written file ever has its final name."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from jointnet.errors import OutputError
+from jointnet.modalities import get_modality
+from jointnet.modalities.modality import WritableMap
+
+
+def prepare_folder(folder: Path) -> Path:
+    """Make an output folder and try whether it can be written. Raises: OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-test-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot write to output folder {str(folder)!r}: {error.strerror}; choose another with -o") from error
+    return folder
+
+
+def write_set(folder: Path, maps: dict[str, Tensor], result: dict[str, Any]) -> list[Path]:
+    """Write one image's maps, each (c, H, W), in all their forms, and result.json last. Raises: OutputError."""
+    prepare_folder(folder)
+    files: dict[str, WritableMap] = {}
+    for name, map_ in maps.items():
+        files |= get_modality(name).files(map_)
+    try:
+        for name, content in files.items():
+            unfinished = folder / f".{name}"
+            content.write(unfinished)
+            os.replace(unfinished, folder / name)
+        unfinished = folder / ".result.json"
+        unfinished.write_text(json.dumps({**result, "files": sorted(files)}, indent=2, ensure_ascii=False) + "\n")
+        os.replace(unfinished, folder / "result.json")
+    except OSError as error:
+        raise OutputError(f"cannot write {str(folder)!r}: {error.strerror}; free space or choose another folder with -o") from error
+    return [folder / name for name in (*files, "result.json")]

@@ -1,0 +1,21 @@
+"""The models that ship with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jointnet.errors import ModelFolderError
+
+WEIGHTS = Path(__file__).parent / "weights"
+BUNDLED = {"demo": "rgbd", "demo-base": "base"}
+"""Name on the command line -> folder below demo/weights."""
+
+
+def bundled_folder(name: str) -> Path:
+    """Folder of a bundled model. Raises: ModelFolderError if the name is unknown or its weights are missing."""
+    if name not in BUNDLED:
+        raise ModelFolderError(f"got model {name!r}; bundled are {', '.join(BUNDLED)}")
+    folder = WEIGHTS / BUNDLED[name]
+    if not folder.is_dir():
+        raise ModelFolderError(f"the weights of {name!r} are missing at {folder}; make them with: jointnet demo build")
+    return folder

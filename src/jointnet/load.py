@@ -1,0 +1,52 @@
+"""Opening a model by the name of a bundled one or by its folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jointnet.demo.bundled import BUNDLED, bundled_folder
+from jointnet.errors import ModelFolderError
+
+if TYPE_CHECKING:
+    from jointnet.pipelines.joint_net import JointNetPipeline
+
+VOCABULARY_FILE = "vocabulary.json"
+
+
+def model_folder(model: str | Path) -> Path:
+    """The folder of a bundled model's name, or the given folder."""
+    return bundled_folder(str(model)) if str(model) in BUNDLED else Path(model)
+
+
+def load(model: str | Path = "demo") -> JointNetPipeline:
+    """Open a joint model for use: "demo", or a folder saved by JointNetPipeline.save_pretrained. Never reaches for the network.
+
+    Raises: ModelFolderError if the folder is missing, of another kind or broken.
+    """
+    from diffusers.utils.logging import disable_progress_bar
+    from transformers.utils.logging import disable_progress_bar as disable_transformers_progress_bar
+
+    from jointnet.checkpoints.folder import pipeline_class
+    from jointnet.pipelines.joint_net import JointNetPipeline
+
+    folder = model_folder(model)
+    kind = pipeline_class(folder)
+    if kind != JointNetPipeline.__name__:
+        raise ModelFolderError(
+            f"got a {kind} folder {str(folder)!r}; expected a JointNetPipeline: extend it with JointNetPipeline.from_base and train it"
+        )
+    disable_progress_bar()
+    disable_transformers_progress_bar()
+    try:
+        return JointNetPipeline.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()
+        raise ModelFolderError(f"cannot load the model in {str(folder)!r}: {reason[0] if reason else error!r}") from error
+
+
+def vocabulary(model: str | Path) -> dict[str, list[str]] | None:
+    """What a small model was trained to draw: kind -> phrases; None if the model does not say."""
+    path = model_folder(model) / VOCABULARY_FILE
+    return json.loads(path.read_text()) if path.is_file() else None

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from jointnet.errors import ShapeError, UnknownNameError, UnsupportedBaseError
+from jointnet.models.joint_unet import JointUNet
+from tests.conftest import UNETS, network_inputs, tiny_unet
+
+
+def of_branch(inputs: dict, index: int) -> dict:
+    """The base's own arguments for one modality of the joint network's."""
+    return {**inputs, "sample": inputs["sample"][:, index], "timestep": inputs["timestep"][:, index]}
+
+
+def perturbed(joint: JointUNet) -> JointUNet:
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for parameter in joint.exchanges.parameters():
+            parameter.normal_(0, 0.05)
+    return joint
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(16, 16), (12, 20)])
+@pytest.mark.parametrize("base", UNETS)
+def test_every_branch_equals_the_base_at_init(base: str, size: tuple[int, int]) -> None:
+    unet = tiny_unet(base)
+    joint = JointUNet.from_unet(tiny_unet(base), ("rgb", "depth"))
+    inputs = network_inputs(base, 2, 2, *size)
+    prediction = joint(**inputs).sample
+    for index in range(2):
+        assert torch.equal(prediction[:, index], unet(**of_branch(inputs, index)).sample)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("base", ["sd1", "sd2", "sdxl"])
+def test_odd_sizes_are_preserved_too(base: str) -> None:
+    unet = tiny_unet(base)
+    joint = JointUNet.from_unet(tiny_unet(base), ("rgb", "depth", "normal"))
+    inputs = network_inputs(base, 1, 3, 15, 17)
+    prediction = joint(**inputs).sample
+    for index in range(3):
+        assert torch.equal(prediction[:, index], unet(**of_branch(inputs, index)).sample)
+
+
+@torch.no_grad()
+def test_trained_exchanges_join_every_pair() -> None:
+    joint = perturbed(JointUNet.from_unet(tiny_unet("sd1"), ("rgb", "depth", "normal")))
+    inputs = network_inputs("sd1", 1, 3)
+    before = joint(**inputs).sample
+    for changed in range(3):
+        sample = inputs["sample"].clone()
+        sample[:, changed] += 1
+        moved = (joint(**{**inputs, "sample": sample}).sample - before).abs().amax((0, 2, 3, 4))
+        assert (moved > 1e-4).all()
+
+
+@torch.no_grad()
+def test_each_exchange_acts_on_its_receiver_alone() -> None:
+    inputs = network_inputs("sd1", 1, 3)
+    for part in ("input", "mid", "skips"):
+        joint = JointUNet.from_unet(tiny_unet("sd1"), ("rgb", "depth", "normal"))
+        before = joint(**inputs).sample
+        for parameter in getattr(joint.exchanges["depth_to_rgb"], part).parameters():
+            parameter.add_(0.1)
+        moved = (joint(**inputs).sample - before).abs().amax((0, 2, 3, 4))
+        assert moved[0] > 1e-5
+        assert moved[1:].max() == 0
+
+
+@torch.no_grad()
+def test_a_number_and_a_vector_of_timesteps_mean_all_modalities() -> None:
+    joint = perturbed(JointUNet.from_unet(tiny_unet("sd1")))
+    inputs = network_inputs("sd1", 2, 2)
+    full = joint(**{**inputs, "timestep": torch.full((2, 2), 500)}).sample
+    assert torch.equal(joint(**{**inputs, "timestep": 500}).sample, full)
+    assert torch.equal(joint(**{**inputs, "timestep": torch.tensor([500, 500])}).sample, full)
+
+
+@torch.no_grad()
+def test_save_and_load_is_exact(tmp_path: Path) -> None:
+    joint = perturbed(JointUNet.from_unet(tiny_unet("sd2"), ("rgb", "normal"))).eval()
+    joint.save_pretrained(tmp_path)
+    loaded = JointUNet.from_pretrained(tmp_path)
+    inputs = network_inputs("sd2", 2, 2)
+    assert loaded.modalities == ("rgb", "normal")
+    assert torch.equal(loaded(**inputs).sample, joint(**inputs).sample)
+
+
+def test_gradient_checkpointing_changes_no_gradient() -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        joint = perturbed(JointUNet.from_unet(tiny_unet("sd1"))).train()
+        if checkpointing:
+            joint.enable_gradient_checkpointing()
+        joint(**network_inputs("sd1", 2, 2)).sample.square().mean().backward()
+        gradients.append([p.grad for p in joint.parameters()])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
+
+
+def test_the_loss_of_the_frozen_rgb_branch_trains_what_it_receives() -> None:
+    joint = JointUNet.from_unet(tiny_unet("sd1")).train()
+    joint.branch("rgb").requires_grad_(False)
+    joint(**network_inputs("sd1", 2, 2)).sample[:, 0].square().mean().backward()
+    received = joint.exchanges["depth_to_rgb"]
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in received.parameters())
+    assert all(p.grad is None for p in joint.branch("rgb").parameters())
+
+
+def test_from_unet_keeps_the_base_as_the_rgb_branch() -> None:
+    unet = tiny_unet("sd1")
+    joint = JointUNet.from_unet(unet)
+    assert joint.branch("rgb") is unet
+    assert joint.branch("depth") is not unet
+    assert isinstance(joint.branch("depth"), UNet2DConditionModel)
+
+
+def test_a_sample_without_one_map_a_modality_is_refused() -> None:
+    joint = JointUNet.from_unet(tiny_unet("sd1"))
+    with pytest.raises(ShapeError, match="expected \\(B, 2, C, H, W\\)"):
+        joint(**network_inputs("sd1", 1, 3))
+
+
+@pytest.mark.parametrize("names", [("depth", "rgb"), ("rgb", "rgb"), ()])
+def test_modalities_must_be_rgb_first_and_different(names: tuple[str, ...]) -> None:
+    with pytest.raises(UnknownNameError, match="rgb"):
+        JointUNet.from_unet(tiny_unet("sd1"), names)
+
+
+def test_an_unsupported_base_is_refused_by_name() -> None:
+    unet = UNet2DConditionModel(
+        sample_size=16, norm_num_groups=8, **{**UNETS["sd1"], "encoder_hid_dim": 8, "encoder_hid_dim_type": "image_proj"}
+    )
+    with pytest.raises(UnsupportedBaseError, match="image_proj"):
+        JointUNet.from_unet(unet)
