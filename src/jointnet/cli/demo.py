@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from jointnet.cli.arguments import number
+from jointnet.cli.arguments import number, whole_number
+from jointnet.errors import RangeError
 
 
 def add_parser(commands: Any) -> None:
@@ -15,10 +16,21 @@ def add_parser(commands: Any) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=type(parser))
 
     build = actions.add_parser("build", help="train the demo models from nothing; resumes where it was stopped")
-    build.add_argument("steps", nargs="*", metavar="STEP", help="scenes, autoencoder, base, stage1, stage2 (default: all)")
+    build.add_argument("steps", nargs="*", metavar="STEP", help="scenes, autoencoder, base, stage1, stage2, judges (default: all)")
     build.add_argument("--work", type=Path, default=Path("runs/demo"), metavar="DIR", help="working folder (default: runs/demo)")
     build.add_argument("--budget", type=number(0.01, 100_000), metavar="MINUTES", help="training time of each step")
     build.set_defaults(run=run_build)
+
+    evaluate = actions.add_parser("evaluate", help="measure the bundled models and write docs/demo-model.md")
+    evaluate.add_argument("--work", type=Path, default=Path("runs/demo"), metavar="DIR", help="working folder (default: runs/demo)")
+    evaluate.add_argument("--budget", type=number(0.01, 100_000), metavar="MINUTES", help="training time of each judge")
+    evaluate.add_argument("--prompts", type=whole_number(20, 100_000), default=500, help="prompts for attributes and depth (default: 500)")
+    evaluate.add_argument("--images", type=whole_number(100, 100_000), default=3000, help="images for distances (default: 3000)")
+    evaluate.add_argument("--steps", type=whole_number(1, 1000), default=25, help="denoising steps (default: 25)")
+    evaluate.add_argument("--guidance", type=number(0, 100), default=7.5, help="guidance scale (default: 7.5)")
+    evaluate.add_argument("--notes", type=Path, metavar="FILE", help="text to add at the end: the causes of misses")
+    evaluate.add_argument("-o", "--output", type=Path, default=Path("docs/demo-model.md"), metavar="FILE", help="the page")
+    evaluate.set_defaults(run=run_evaluate)
 
 
 def run_build(options: argparse.Namespace) -> None:
@@ -28,3 +40,22 @@ def run_build(options: argparse.Namespace) -> None:
 
     prepare_folder(options.work)
     build(options.work, tuple(options.steps) or STEPS, options.budget)
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    """Measure and write the page. Raises: JointNetError."""
+    from jointnet.cli.output import prepare_folder
+    from jointnet.demo.build.chain import Chain
+    from jointnet.demo.measure.report import write_report
+    from jointnet.demo.measure.run import MeasureConfig, measure, save_figures
+
+    if options.images < options.prompts:
+        raise RangeError(f"got {options.images} images for {options.prompts} prompts; pass at least as many images as prompts")
+    prepare_folder(options.output.parent)
+    notes = options.notes.read_text() if options.notes else ""
+    judges = Chain(options.work, options.budget).judges()
+    config = MeasureConfig(num_prompts=options.prompts, num_images=options.images, steps=options.steps, guidance=options.guidance)
+    figures = measure(options.work / "pictures", judges, config)
+    save_figures(figures, options.output.with_suffix(".json"))
+    write_report(figures, options.output, notes)
+    print(options.output)

@@ -109,5 +109,3 @@ def warn_of_unknown_words(prompt: str, vocabulary: dict[str, list[str]] | None) 
     if unknown:
         lists = "; ".join(f"{kind}: {', '.join(phrases)}" for kind, phrases in vocabulary.items())
         warnings.warn(f"this model never saw the words {', '.join(unknown)}; it knows {lists}", UnknownWordsWarning, stacklevel=2)
-
-

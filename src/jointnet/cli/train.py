@@ -1,16 +1,85 @@
-"""jointnet train: one stage of a joint network on one's own base and data."""
+"""jointnet train: one stage of a joint network, on one's own base and data."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jointnet.cli.arguments import SEED, number, whole_number
+
+if TYPE_CHECKING:
+    from jointnet.pipelines.joint_net import JointNetPipeline
+    from jointnet.training.config import TrainConfig
+
+RECIPE_NAMES = ("stage1", "stage2", "demo-stage1", "demo-stage2")
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser("train", help="train a joint network")
+    parser = commands.add_parser("train", help="train one stage of a joint network; resumes where it was stopped")
+    parser.add_argument("recipe", choices=RECIPE_NAMES, metavar="RECIPE", help=f"one of {', '.join(RECIPE_NAMES)}")
+    parser.add_argument("--from", dest="start", required=True, metavar="MODEL", help="Stable Diffusion folder (stage 1) or a stage's model")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="NAME.png, NAME.txt, NAME.depth.npy (or .png)")
+    parser.add_argument("--modalities", default="rgb,depth", help="what to extend a base to (default: rgb,depth)")
+    parser.add_argument("--size", type=whole_number(8, 8192), help="training size in pixels (default: the base's)")
+    parser.add_argument("--steps", type=whole_number(1, 10**9), help="instead of the recipe's")
+    parser.add_argument("--batch-size", type=whole_number(1, 100_000), help="instead of the recipe's")
+    parser.add_argument("--lr", type=number(1e-9, 1), help="learning rate, instead of the recipe's")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), help="instead of the recipe's")
+    parser.add_argument("--seed", type=SEED, default=0)
+    parser.add_argument("--budget", type=number(0.01, 10**6), metavar="MINUTES", help="stop and save when this much was trained")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="run folder: state, latents and model/")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the command. Raises: JointNetError."""
+    from jointnet.checkpoints.folder import save_half
+    from jointnet.cli.output import prepare_folder
+    from jointnet.data.folder import FolderSource
+    from jointnet.data.samples import encode_source
+    from jointnet.training.joint import train_joint
+    from jointnet.training.loss import NoiseSchedule
+    from jointnet.training.provenance import write_provenance
+
+    prepare_folder(options.output)
+    config = configure(options)
+    pipeline = open_start(options.start, config.modalities)
+    config = replace(config, modalities=pipeline.modalities)
+    source = FolderSource(options.data, options.size or pipeline.default_size)
+    samples = encode_source(
+        source, pipeline.modalities, pipeline.codec, options.output / "latents", pipeline.tokenize, pipeline.encode_tokens
+    )
+    schedule = NoiseSchedule.of(pipeline.scheduler)
+    progress = train_joint(pipeline.joint_unet, samples, schedule, config, options.output, budget_minutes=options.budget)
+    save_half(pipeline, options.output / "model")
+    write_provenance(options.output / "model", options.recipe, config, progress, data=str(options.data), start=str(options.start))
+    print(options.output / "model")
+
+
+def configure(options: argparse.Namespace) -> TrainConfig:
+    """The recipe with the command's changes."""
+    from jointnet.recipes import get_recipe
+
+    config = get_recipe(options.recipe)
+    named = {"steps": options.steps, "batch_size": options.batch_size, "lr": options.lr, "precision": options.precision}
+    changes = {name: value for name, value in named.items() if value is not None}
+    optim = replace(config.optim, seed=options.seed, **changes)
+    return replace(config, optim=optim, modalities=tuple(name.strip() for name in options.modalities.split(",")))
+
+
+def open_start(start: str, modalities: tuple[str, ...]) -> JointNetPipeline:
+    """A joint model as it is, or a Stable Diffusion folder extended to the modalities. Raises: ModelFolderError."""
+    from jointnet.checkpoints.folder import pipeline_class
+    from jointnet.load import load, model_folder
+    from jointnet.modalities import get_modality
+    from jointnet.pipelines.joint_net import JointNetPipeline
+
+    for name in modalities:
+        get_modality(name)
+    folder = model_folder(start)
+    if pipeline_class(folder) == "StableDiffusionPipeline":
+        return JointNetPipeline.from_base(folder, modalities, local_files_only=True)
+    return load(start)

@@ -147,6 +147,18 @@ class JointNetPipeline(DiffusionPipeline):
 
         return repeated(prompt_embeds), None if negative_prompt_embeds is None else repeated(negative_prompt_embeds)
 
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids (B, L), padded to the text encoder's limit; longer prompts are cut."""
+        tokens = self.tokenizer(
+            list(prompts), padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True, return_tensors="pt"
+        )
+        return tokens.input_ids
+
+    @torch.no_grad()
+    def encode_tokens(self, ids: Tensor) -> Tensor:
+        """Token ids (B, L) -> text embeddings (B, L, D), as training reads them."""
+        return self.text_encoder(ids).last_hidden_state
+
     @torch.no_grad()
     def __call__(
         self,

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from jointnet.training.config import OptimConfig
 from jointnet.training.state import Progress, load_state, save_state
 
+_FOR_STEPS, _FOR_EPOCHS = 0, 1
 Losses = dict[str, Tensor]
 LossFn = Callable[[Tensor, torch.Generator], Losses]
 """(indices of the batch's samples, the step's generator) -> named losses; "loss" is the one that is minimised."""
@@ -57,7 +59,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = lr
         indices = batch_indices(num_samples, config.batch_size, progress.step, config.seed)
-        generator = torch.Generator().manual_seed(_mix(config.seed, progress.step))
+        generator = torch.Generator().manual_seed(_mix(_FOR_STEPS, config.seed, progress.step))
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             losses = loss_fn(indices, generator)
         losses["loss"].backward()
@@ -97,12 +99,13 @@ def batch_indices(num_samples: int, batch_size: int, step: int, seed: int) -> Te
     """Sample indices of a step: consecutive pieces of one permutation an epoch, so that a step needs no history."""
     per_epoch = max(num_samples // batch_size, 1)
     epoch, place = divmod(step, per_epoch)
-    order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(_mix(seed, -1 - epoch)))
+    order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(_mix(_FOR_EPOCHS, seed, epoch)))
     return order[place * batch_size : (place + 1) * batch_size]
 
 
-def _mix(seed: int, number: int) -> int:
-    return hash((seed, number, 0x6A6F696E74)) % 2**63
+def _mix(*numbers: int) -> int:
+    """One seed of several numbers, none of them negative."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _share_done(progress: Progress, config: OptimConfig, budget_minutes: float | None) -> float:

@@ -6,8 +6,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from diffusers import AutoencoderKL, StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from jointnet.checkpoints.folder import save_half
 from jointnet.data.latents import encode_to_file, load_latents
@@ -15,7 +18,8 @@ from jointnet.data.samples import LatentSamples, batched, encode_source
 from jointnet.demo.build.autoencoder import autoencoder_config, train_autoencoder
 from jointnet.demo.build.base import base_config, train_base
 from jointnet.demo.build.source import SceneSource
-from jointnet.demo.build.text import tokenize
+from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
+from jointnet.demo.judges.train import judge_config, train_attribute_judge, train_depth_regressor
 from jointnet.demo.world.cache import SceneCache
 from jointnet.demo.world.scene import NEAR_M
 from jointnet.errors import UnknownNameError
@@ -25,7 +29,9 @@ from jointnet.recipes import get_recipe
 from jointnet.training.joint import train_joint
 from jointnet.training.loss import NoiseSchedule
 from jointnet.training.provenance import PROVENANCE_FILE, write_provenance
+from jointnet.training.state import Progress
 
+Judge = TypeVar("Judge", bound=nn.Module)
 AUTOENCODER_SCENES, TRAINING_SCENES = 12_000, 24_000
 
 
@@ -74,6 +80,24 @@ class Chain:
         """Everything fine-tuned from stage 1's checkpoint (Sec. 3.4)."""
         return self._stage("stage2", "demo-stage2", self.stage1)
 
+    def judges(self) -> tuple[AttributeJudge, DepthRegressor]:
+        """The judges of the measurement, trained on rendered scenes only."""
+        return (
+            self._judge("attributes", AttributeJudge, train_attribute_judge),
+            self._judge("depth", DepthRegressor, train_depth_regressor),
+        )
+
+    def _judge(self, name: str, kind: Callable[[], Judge], train: Callable[..., tuple[Judge, Progress]]) -> Judge:
+        folder = self.root / "judges" / name
+        weights = folder / "judge.safetensors"
+        if not weights.exists():
+            judge, progress = train(self.scenes(), folder, budget_minutes=self.budget_minutes)
+            write_provenance(folder, f"demo-judge-{name}", judge_config(), progress, scenes=f"train 0..{TRAINING_SCENES - 1}")
+            save_file(judge.state_dict(), weights)
+        judge = kind()
+        judge.load_state_dict(load_file(weights))
+        return judge.eval()
+
     def samples(self, pipeline: JointNetPipeline) -> LatentSamples:
         """The training scenes, encoded for a pipeline's modalities."""
         return encode_source(
@@ -81,8 +105,8 @@ class Chain:
             pipeline.modalities,
             pipeline.codec,
             self.root / "latents",
-            lambda captions: tokenize(pipeline.tokenizer, captions),
-            lambda ids: pipeline.text_encoder(ids).last_hidden_state,
+            pipeline.tokenize,
+            pipeline.encode_tokens,
         )
 
     def _stage(self, name: str, recipe: str, start: Callable[[], JointNetPipeline]) -> JointNetPipeline:
@@ -104,7 +128,7 @@ class Chain:
         return JointNetPipeline.from_pretrained(folder)
 
 
-STEPS = ("scenes", "autoencoder", "base", "stage1", "stage2")
+STEPS = ("scenes", "autoencoder", "base", "stage1", "stage2", "judges")
 
 
 def build(root: Path, steps: tuple[str, ...] = STEPS, budget_minutes: float | None = None) -> None:

@@ -1,0 +1,74 @@
+"""The pictures a measurement looks at: held-out renders and what the models make of their captions, kept on disk."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jointnet.demo.world.captions import Caption, caption
+from jointnet.demo.world.render import render
+from jointnet.demo.world.scene import Scene, sample_scene
+from jointnet.demo.world.splits import seeds
+
+BATCH = 20
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Scenes of the test split with one caption each and their exact maps."""
+
+    scenes: list[Scene]
+    captions: list[Caption]
+    rgb: Tensor
+    disparity01: Tensor
+    normal: Tensor
+
+
+def held_out(count: int, start: int = 0, size: int = 128) -> HeldOut:
+    """Render test scenes: rgb (N, 3, H, W) in [0, 1], disparity01 (N, 1, H, W), normal (N, 3, H, W)."""
+    scenes = [sample_scene(s) for s in seeds("test", count, start)]
+    maps = [render(scene, size) for scene in scenes]
+    return HeldOut(
+        scenes,
+        [caption(scene) for scene in scenes],
+        torch.from_numpy(np.stack([m.rgb for m in maps])).permute(0, 3, 1, 2).float(),
+        torch.from_numpy(np.stack([m.disparity01 for m in maps]))[:, None].float(),
+        torch.from_numpy(np.stack([m.normal for m in maps])).permute(0, 3, 1, 2).float(),
+    )
+
+
+MakeBatch = Callable[[list[str], list[torch.Generator]], dict[str, Tensor]]
+"""(prompts, one generator each) -> maps by name, each (B, c, H, W)."""
+
+
+def generated(make: MakeBatch, prompts: list[str], folder: Path, first_seed: int) -> dict[str, Tensor]:
+    """Maps for all prompts, image i with seed first_seed + i; batches that are on disk already are read.
+
+    Returns rgb as uint8 (N, H, W, 3) and every other map as float32 (N, c, H, W).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    parts: list[dict[str, np.ndarray]] = []
+    for start in range(0, len(prompts), BATCH):
+        path = folder / f"{start:06d}.npz"
+        if not path.exists():
+            chosen = prompts[start : start + BATCH]
+            generators = [torch.Generator().manual_seed(first_seed + start + i) for i in range(len(chosen))]
+            maps = make(chosen, generators)
+            arrays = {name: value.numpy().astype(np.float16) for name, value in maps.items() if name != "rgb"}
+            arrays["rgb"] = (maps["rgb"] * 255).round().byte().permute(0, 2, 3, 1).numpy()
+            unfinished = path.with_name(f".{path.name}")
+            with unfinished.open("wb") as file:
+                np.savez(file, **arrays)
+            os.replace(unfinished, path)
+            print(f"{folder.name}: {start + len(chosen)} of {len(prompts)}", file=sys.stderr, flush=True)
+        with np.load(path) as saved:
+            parts.append({name: saved[name] for name in saved.files})
+    joined = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+    return {n: torch.from_numpy(a if n == "rgb" else a.astype(np.float32)) for n, a in joined.items()}

@@ -1,0 +1,149 @@
+"""The first measurement of the demo models: floors, attributes, agreement of depth and image, image distances."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor
+
+from jointnet.demo.bundled import bundled_folder
+from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
+from jointnet.demo.measure.figures import attribute_shares, depth_agreement, in_batches
+from jointnet.demo.measure.pictures import MakeBatch, generated, held_out
+from jointnet.evaluation.features import NAME, EffLite0, extract
+from jointnet.evaluation.metrics.frechet import bootstrap_frechet, kernel_distance
+from jointnet.evaluation.metrics.image import psnr
+from jointnet.load import load
+from jointnet.modalities.codec import LatentCodec
+from jointnet.pipelines.joint_net import JointNetPipeline
+from jointnet.training.provenance import code_commit, machine
+
+FIRST_SEED = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureConfig:
+    """How much is measured, and how the models sample."""
+
+    num_prompts: int = 500
+    num_images: int = 3000
+    steps: int = 25
+    guidance: float = 7.5
+    num_bootstrap: int = 100
+
+
+@torch.no_grad()
+def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: MeasureConfig) -> dict[str, Any]:
+    """Measure the bundled models; pictures are kept below ``work`` so that a stopped run goes on. Returns all figures."""
+    attribute_judge, depth_regressor = judges[0].eval(), judges[1].eval()
+    joint = load("demo")
+    joint.set_progress_bar_config(disable=True)
+    base = StableDiffusionPipeline.from_pretrained(bundled_folder("demo-base"), local_files_only=True)
+    base.set_progress_bar_config(disable=True)
+
+    scenes = held_out(config.num_images)
+    prompts = [c.text for c in scenes.captions]
+    few = config.num_prompts
+    captions = scenes.captions[:few]
+    rgb, disparity01, normal = scenes.rgb[:few], scenes.disparity01[:few], scenes.normal[:few]
+    decoded = {n: _round_trip(joint.codec, n, m) for n, m in {"rgb": rgb, "depth": disparity01, "normal": normal}.items()}
+
+    key = f"{config.steps}-{config.guidance:g}"
+    by_base = generated(_with_base(base, config), prompts, work / f"base-{key}", FIRST_SEED)
+    by_joint = generated(_with_joint(joint, config), prompts, work / f"joint-{key}", FIRST_SEED)
+    images = {"base": _floats(by_base["rgb"][:few]), "joint": _floats(by_joint["rgb"][:few])}
+    read_depth = {n: in_batches(depth_regressor, i) for n, i in {**images, "renders": rgb, "decoded": decoded["rgb"]}.items()}
+    depth = by_joint["depth"][:few]
+
+    features = {"renders": _features(scenes.rgb), "base": extract_all(by_base["rgb"]), "joint": extract_all(by_joint["rgb"])}
+    reference = features.pop("renders")
+    return {
+        "config": asdict(config),
+        "commit": code_commit(),
+        "machine": machine(),
+        "features": NAME,
+        "autoencoder_psnr_db": {
+            "rgb": float(psnr(decoded["rgb"], rgb).mean()),
+            "depth": float(psnr(decoded["depth"], disparity01).mean()),
+            "normal": float(psnr((decoded["normal"] + 1) / 2, (normal + 1) / 2).mean()),
+        },
+        "attributes": {
+            "renders": attribute_shares(attribute_judge, rgb, captions),
+            "autoencoded renders": attribute_shares(attribute_judge, decoded["rgb"], captions),
+            "base": attribute_shares(attribute_judge, images["base"], captions),
+            "joint": attribute_shares(attribute_judge, images["joint"], captions),
+        },
+        "depth": {
+            "regressor on renders": depth_agreement(read_depth["renders"], disparity01),
+            "regressor on autoencoded renders": depth_agreement(read_depth["decoded"], disparity01),
+            "autoencoded depth": depth_agreement(decoded["depth"], disparity01),
+            "generated depth": depth_agreement(depth, read_depth["joint"]),
+            "generated depth, shuffled": depth_agreement(depth, read_depth["joint"].roll(1, 0)),
+        },
+        "distance": {
+            name: {
+                "fd": asdict(bootstrap_frechet(reference, value, num_draws=config.num_bootstrap)),
+                "kid": kernel_distance(reference, value),
+            }
+            for name, value in features.items()
+        },
+    }
+
+
+def save_figures(figures: dict[str, Any], path: Path) -> None:
+    """Write figures as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _round_trip(codec: LatentCodec, modality: str, maps: Tensor) -> Tensor:
+    return torch.cat([codec.decode(modality, codec.encode(modality, part)) for part in maps.split(50)])
+
+
+def _with_base(base: StableDiffusionPipeline, config: MeasureConfig) -> MakeBatch:
+    def make(prompts: list[str], generators: list[torch.Generator]) -> dict[str, Tensor]:
+        result = base(
+            prompts,
+            num_inference_steps=config.steps,
+            guidance_scale=config.guidance,
+            generator=generators,
+            output_type="pt",
+            return_dict=False,
+        )
+        return {"rgb": result[0]}
+
+    return make
+
+
+def _with_joint(joint: JointNetPipeline, config: MeasureConfig) -> MakeBatch:
+    def make(prompts: list[str], generators: list[torch.Generator]) -> dict[str, Tensor]:
+        images, dense = joint(
+            prompts,
+            num_inference_steps=config.steps,
+            guidance_scale=config.guidance,
+            generator=generators,
+            output_type="pt",
+            return_dict=False,
+        )
+        return {"rgb": images, **dense}
+
+    return make
+
+
+def _floats(images: Tensor) -> Tensor:
+    """uint8 (N, H, W, 3) -> (N, 3, H, W) in [0, 1]."""
+    return images.permute(0, 3, 1, 2).float() / 255
+
+
+def _features(rgb: Tensor) -> Any:
+    return extract_all((rgb * 255).round().byte().permute(0, 2, 3, 1))
+
+
+def extract_all(images: Tensor) -> Any:
+    """EffLite0 features of uint8 (N, H, W, 3), as float64 (N, 1280)."""
+    return extract(EffLite0(), images).double().numpy()

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from jointnet import get_modality, register_modality, registered_modalities
+from jointnet.errors import RangeError, ShapeError, UnknownNameError
+from jointnet.modalities import DEPTH, NORMAL, RGB
+from jointnet.modalities.codec import LatentCodec
+from jointnet.modalities.files import FloatArray, Png8, Png16
+from tests.conftest import tiny_pipeline
+
+
+def unit(*shape: int) -> Tensor:
+    return torch.nn.functional.normalize(torch.randn(*shape), dim=1)
+
+
+@pytest.mark.parametrize(("modality", "maps"), [(RGB, torch.rand(2, 3, 8, 8)), (DEPTH, torch.rand(2, 1, 8, 8)), (NORMAL, unit(2, 3, 8, 8))])
+def test_encode_and_decode_are_inverse(modality, maps: Tensor) -> None:
+    images = modality.encode(maps)
+    assert images.shape == (2, 3, 8, 8)
+    assert images.abs().max() <= 1
+    assert torch.allclose(modality.decode(images), maps, atol=1e-6)
+
+
+def test_no_normal_stays_none() -> None:
+    maps = unit(1, 3, 4, 4)
+    maps[:, :, 0] = 0
+    assert torch.equal(NORMAL.decode(NORMAL.encode(maps) + 0.05)[:, :, 0], torch.zeros(1, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("modality", "maps"),
+    [
+        (RGB, torch.full((1, 3, 4, 4), 1.5)),
+        (RGB, torch.full((1, 3, 4, 4), torch.nan)),
+        (DEPTH, torch.full((1, 1, 4, 4), -0.2)),
+        (DEPTH, torch.full((1, 1, 4, 4), torch.inf)),
+        (NORMAL, torch.full((1, 3, 4, 4), 3.0)),
+    ],
+)
+def test_values_out_of_range_are_refused(modality, maps: Tensor) -> None:
+    with pytest.raises(RangeError, match="expected"):
+        modality.encode(maps)
+
+
+def test_a_wrong_number_of_channels_is_refused() -> None:
+    with pytest.raises(ShapeError, match="\\(B, 1, H, W\\)"):
+        DEPTH.encode(torch.rand(1, 3, 4, 4))
+
+
+def test_depth_png_keeps_16_bits(tmp_path: Path) -> None:
+    depth = torch.rand(1, 9, 7)
+    Png16(depth).write(tmp_path / "d.png")
+    read = np.asarray(Image.open(tmp_path / "d.png")).astype(np.float64) / 65535
+    assert read.shape == (9, 7)
+    assert np.abs(read - depth[0].numpy()).max() <= 0.5 / 65535 + 1e-7
+
+
+def test_float_files_are_not_clipped(tmp_path: Path) -> None:
+    depth = torch.tensor([[[-0.5, 1.7]]])
+    FloatArray(depth).write(tmp_path / "d.npy")
+    read = np.load(tmp_path / "d.npy")
+    assert read.dtype == np.float32
+    assert read.tolist() == depth[0].tolist()
+
+
+def test_colour_png_rounds_to_the_nearest_level(tmp_path: Path) -> None:
+    image = torch.rand(3, 5, 6)
+    Png8(image).write(tmp_path / "i.png")
+    read = np.asarray(Image.open(tmp_path / "i.png")).transpose(2, 0, 1) / 255
+    assert np.abs(read - image.numpy()).max() <= 0.5 / 255 + 1e-6
+
+
+def test_files_of_a_modality_are_named_for_it() -> None:
+    assert set(DEPTH.files(torch.rand(1, 4, 4))) == {"depth.png", "depth.npy", "depth_preview.png"}
+    assert set(NORMAL.files(torch.rand(3, 4, 4))) == {"normal.png", "normal.npy"}
+    assert set(RGB.files(torch.rand(3, 4, 4))) == {"image.png"}
+
+
+def test_a_user_registers_a_modality_in_one_file() -> None:
+    class Albedo:
+        name = "albedo_for_test"
+        channels = 3
+        meaning = "linear albedo in [0, 1]"
+
+        def encode(self, maps: Tensor) -> Tensor:
+            return maps * 2 - 1
+
+        def decode(self, images: Tensor) -> Tensor:
+            return (images + 1) / 2
+
+        def files(self, map_: Tensor) -> dict:
+            return {"albedo.npy": FloatArray(map_)}
+
+    albedo = register_modality(Albedo())
+    assert get_modality("albedo_for_test") is albedo
+    assert "albedo_for_test" in registered_modalities()
+    output = tiny_pipeline(("rgb", "albedo_for_test"))("a red ball", num_inference_steps=2, output_type="np")
+    assert output.dense["albedo_for_test"].shape == (1, 32, 32, 3)
+    with pytest.raises(UnknownNameError, match="registered already"):
+        register_modality(Albedo())
+
+
+def test_an_unknown_modality_lists_the_known() -> None:
+    with pytest.raises(UnknownNameError, match="depth, normal, rgb"):
+        get_modality("thermal")
+
+
+@torch.no_grad()
+def test_the_codec_is_deterministic_and_scales_by_the_config() -> None:
+    vae = tiny_pipeline().vae
+    vae.register_to_config(scaling_factor=0.5)
+    codec, images = LatentCodec(vae), torch.rand(1, 3, 16, 16)
+    latents = codec.encode("rgb", images)
+    assert torch.equal(latents, codec.encode("rgb", images))
+    assert torch.equal(latents, vae.encode(images * 2 - 1).latent_dist.mean * 0.5)
+    assert torch.equal(codec.decode("rgb", latents), ((vae.decode(latents / 0.5).sample + 1) / 2).clamp(0, 1))
+    drawn = codec.encode("rgb", images, torch.Generator().manual_seed(0))
+    assert not torch.equal(drawn, latents)
+
+
+def test_the_codec_refuses_sizes_it_would_crop() -> None:
+    with pytest.raises(ShapeError, match="multiples of 2"):
+        LatentCodec(tiny_pipeline().vae).encode("rgb", torch.rand(1, 3, 15, 16))

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jointnet.data.samples import LatentSamples
+from jointnet.models.joint_unet import JointUNet
+from jointnet.recipes import RECIPES, demo_stage1, demo_stage2, get_recipe, stage1, stage2
+from jointnet.training.config import OptimConfig
+from jointnet.training.joint import train_joint
+from jointnet.training.loop import batch_indices, fit
+from jointnet.training.loss import NoiseSchedule, draw_noise, joint_loss
+from jointnet.types import PredictionType, Text
+from tests.conftest import tiny_unet
+
+CONFIG = OptimConfig(lr=1e-2, batch_size=4, steps=12, warmup_steps=2, decay="cosine", ema_decay=0.9)
+
+
+def toy() -> tuple[nn.Linear, Tensor]:
+    torch.manual_seed(0)
+    return nn.Linear(3, 3), torch.randn(16, 3)
+
+
+def train_toy(run_dir: Path, steps: int = 12) -> list[Tensor]:
+    model, data = toy()
+
+    def loss_fn(indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        x = data[indices] + 0.1 * torch.randn(len(indices), 3, generator=generator)
+        return {"loss": (model(x) - 2 * x).square().mean()}
+
+    fit(model, loss_fn, num_samples=16, config=replace(CONFIG, steps=steps), run_dir=run_dir, log_every=4)
+    return [p.detach().clone() for p in model.parameters()]
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    class Stopped(Exception):
+        """Raised where the run is cut."""
+
+    whole = train_toy(tmp_path / "whole")
+    model, data = toy()
+    calls = 0
+
+    def loss_fn(indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        nonlocal calls
+        calls += 1
+        if calls == 8:
+            raise Stopped
+        x = data[indices] + 0.1 * torch.randn(len(indices), 3, generator=generator)
+        return {"loss": (model(x) - 2 * x).square().mean()}
+
+    with pytest.raises(Stopped):
+        fit(model, loss_fn, num_samples=16, config=CONFIG, run_dir=tmp_path / "cut", save_every_minutes=0)
+    assert all(torch.equal(a, b) for a, b in zip(whole, train_toy(tmp_path / "cut"), strict=True))
+
+
+def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
+    first = train_toy(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(first, train_toy(tmp_path), strict=True))
+
+
+def test_the_result_is_the_weight_average(tmp_path: Path) -> None:
+    model, data = toy()
+    seen = []
+
+    def loss_fn(indices: Tensor, _generator: torch.Generator) -> dict[str, Tensor]:
+        seen.append(model.weight.detach().clone())
+        return {"loss": (model(data[indices]) - 1).square().mean()}
+
+    fit(model, loss_fn, num_samples=16, config=replace(CONFIG, steps=3, ema_decay=0.05), run_dir=tmp_path)
+    after_first, after_second = seen[1], seen[2]
+    average = 0.05 * (0.05 * seen[0] + 0.95 * after_first) + 0.95 * after_second
+    third = (model.weight - 0.05 * average) / 0.95
+    assert not torch.allclose(model.weight, third, atol=1e-5)
+    assert (third - after_second).abs().max() < 2 * CONFIG.lr
+
+
+def test_every_sample_comes_once_an_epoch() -> None:
+    steps = [batch_indices(16, 4, step, seed=3) for step in range(8)]
+    for epoch in (steps[:4], steps[4:]):
+        assert sorted(torch.cat(epoch).tolist()) == list(range(16))
+    assert not torch.equal(torch.cat(steps[:4]), torch.cat(steps[4:]))
+
+
+def test_a_budget_ends_the_run(tmp_path: Path) -> None:
+    model, data = toy()
+    config = replace(CONFIG, steps=10**9)
+    progress = fit(
+        model,
+        lambda i, _: {"loss": model(data[i]).square().mean()},
+        num_samples=16,
+        config=config,
+        run_dir=tmp_path,
+        budget_minutes=0.5 / 60,
+    )
+    assert 0 < progress.step < 10**9
+    assert progress.seconds >= 0.5
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    model, data = toy()
+    with pytest.raises(FloatingPointError, match="step 0"):
+        fit(model, lambda i, _: {"loss": model(data[i]).sum() * torch.inf}, num_samples=16, config=CONFIG, run_dir=tmp_path)
+
+
+def test_the_learning_rate_warms_up_and_decays() -> None:
+    config = OptimConfig(lr=1.0, batch_size=1, steps=100, warmup_steps=10, decay="cosine", final_lr_ratio=0.1)
+    assert config.lr_at(0.0, 0) == pytest.approx(0.1)
+    assert config.lr_at(0.5, 50) == pytest.approx(0.55)
+    assert config.lr_at(1.0, 100) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("kind", PredictionType)
+def test_targets_follow_the_prediction_type(kind: PredictionType) -> None:
+    x0, noise, a = torch.randn(2, 2, 4, 3, 3), torch.randn(2, 2, 4, 3, 3), torch.tensor(0.3)
+    x_t = a.sqrt() * x0 + (1 - a).sqrt() * noise
+    target = kind.target(x0, noise, a)
+    recovered = {
+        PredictionType.EPSILON: (x_t - (1 - a).sqrt() * target) / a.sqrt(),
+        PredictionType.V: a.sqrt() * x_t - (1 - a).sqrt() * target,
+        PredictionType.SAMPLE: target,
+    }[kind]
+    assert torch.allclose(recovered, x0, atol=1e-5)
+
+
+SCHEDULE = NoiseSchedule(torch.linspace(0.999, 0.01, 1000), PredictionType.EPSILON)
+
+
+@torch.no_grad()
+def test_the_loss_is_equation_1() -> None:
+    """Against Eq. 1 written out for two separate networks: at initialisation the joint network is two copies of the base."""
+    joint, base = JointUNet.from_unet(tiny_unet("sd1")), tiny_unet("sd1")
+    x0, text = torch.randn(3, 2, 4, 16, 16), Text(torch.randn(3, 7, 32))
+    losses = joint_loss(joint, x0, text, SCHEDULE, noise_offset=0.05, generator=torch.Generator().manual_seed(1))
+
+    g = torch.Generator().manual_seed(1)
+    t = torch.randint(1000, (3,), generator=g)
+    eps = draw_noise(x0, 0.05, g)
+    total = 0.0
+    for modality in range(2):
+        a = SCHEDULE.alpha_bar[t][:, None, None, None]
+        noisy = a.sqrt() * x0[:, modality] + (1 - a).sqrt() * eps[:, modality]
+        total += (eps[:, modality] - base(noisy, t, text.embeds).sample).square().mean()
+    assert losses["loss"] == pytest.approx(float(total), rel=1e-5)
+    assert losses["loss"] == pytest.approx(float(losses["rgb"] + losses["depth"]), rel=1e-6)
+
+
+def test_the_noise_offset_is_drawn_for_each_sample_modality_and_channel() -> None:
+    x0 = torch.zeros(400, 2, 4, 32, 32)
+    offsets = draw_noise(x0, 1.0, torch.Generator().manual_seed(0)).mean((3, 4))
+    assert offsets.std() == pytest.approx(1.0, abs=0.05)
+    correlation = torch.corrcoef(offsets.flatten(1).T)
+    assert (correlation - torch.eye(8)).abs().max() < 0.2
+    assert draw_noise(x0, 0.0, torch.Generator().manual_seed(0)).mean((3, 4)).std() < 0.05
+
+
+def samples() -> LatentSamples:
+    tokens = torch.arange(2 * 16 * 5).reshape(2, 16, 5) + 1
+    return LatentSamples(
+        torch.randn(16, 2, 4, 16, 16), tokens, torch.zeros(5, dtype=torch.long), lambda ids: ids[..., None].float().expand(-1, -1, 32)
+    )
+
+
+def test_text_is_dropped_at_its_rate_and_captions_vary() -> None:
+    data, g = samples(), torch.Generator().manual_seed(0)
+    dropped, draws = [], set()
+    for _ in range(100):
+        _, text = data.batch(torch.arange(16), 0.15, g)
+        ids = text.embeds[:, :, 0]
+        dropped.append((ids == 0).all(1).float().mean())
+        draws |= {int(i > 16 * 5) for i in ids[:, 0] if i > 0}
+    assert torch.stack(dropped).mean() == pytest.approx(0.15, abs=0.03)
+    assert draws == {0, 1}
+
+
+def state_of(joint: JointUNet) -> dict[str, Tensor]:
+    return {k: v.clone() for k, v in joint.state_dict().items()}
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_stage_1_keeps_the_rgb_branch_and_stage_2_does_not(frozen: bool, tmp_path: Path) -> None:
+    joint = JointUNet.from_unet(tiny_unet("sd1"))
+    before = state_of(joint)
+    config = replace(stage1() if frozen else stage2(), optim=replace(CONFIG, steps=3, ema_decay=None))
+    train_joint(joint, samples(), SCHEDULE, config, tmp_path)
+    changed = {k for k, v in joint.state_dict().items() if not torch.equal(v, before[k])}
+    assert any(k.startswith("branches.rgb.") for k in changed) != frozen
+    assert any(k.startswith("branches.depth.") for k in changed)
+    for route in ("rgb_to_depth", "depth_to_rgb"):
+        assert any(k.startswith(f"exchanges.{route}.mid") for k in changed)
+
+
+def test_recipes_follow_the_paper() -> None:
+    first, second = stage1(), stage2()
+    assert (first.optim.lr, first.optim.steps, first.optim.warmup_steps, first.optim.batch_size) == (1e-4, 10_000, 1000, 256)
+    assert (first.text_drop, first.noise_offset, first.freeze_rgb) == (0.15, 0.05, True)
+    assert (second.optim.lr, second.text_drop, second.freeze_rgb) == (1e-5, 0.5, False)
+    assert demo_stage2().optim.lr == pytest.approx(demo_stage1().optim.lr / 10)
+    assert {name: get_recipe(name) for name in RECIPES}
