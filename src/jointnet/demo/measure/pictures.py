@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from jointnet.demo.world.captions import Caption, caption
@@ -54,21 +55,18 @@ def generated(make: MakeBatch, prompts: list[str], folder: Path, first_seed: int
     Returns rgb as uint8 (N, H, W, 3) and every other map as float32 (N, c, H, W).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parts: list[dict[str, np.ndarray]] = []
+    parts: list[dict[str, Tensor]] = []
     for start in range(0, len(prompts), BATCH):
-        path = folder / f"{start:06d}.npz"
+        path = folder / f"{start:06d}.safetensors"
         if not path.exists():
             chosen = prompts[start : start + BATCH]
             generators = [torch.Generator().manual_seed(first_seed + start + i) for i in range(len(chosen))]
-            maps = make(chosen, generators)
-            arrays = {name: value.numpy().astype(np.float16) for name, value in maps.items() if name != "rgb"}
-            arrays["rgb"] = (maps["rgb"] * 255).round().byte().permute(0, 2, 3, 1).numpy()
+            maps = {name: value.half() for name, value in make(chosen, generators).items()}
+            maps["rgb"] = (maps["rgb"].float() * 255).round().byte().permute(0, 2, 3, 1).contiguous()
             unfinished = path.with_name(f".{path.name}")
-            with unfinished.open("wb") as file:
-                np.savez(file, **arrays)
+            save_file(maps, unfinished)
             os.replace(unfinished, path)
             print(f"{folder.name}: {start + len(chosen)} of {len(prompts)}", file=sys.stderr, flush=True)
-        with np.load(path) as saved:
-            parts.append({name: saved[name] for name in saved.files})
-    joined = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-    return {n: torch.from_numpy(a if n == "rgb" else a.astype(np.float32)) for n, a in joined.items()}
+        parts.append(load_file(path))
+    joined = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+    return {name: value if name == "rgb" else value.float() for name, value in joined.items()}

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jointnet.cli.main import main
+
+FILES = ["depth.npy", "depth.png", "depth_preview.png", "image.png", "result.json"]
+
+
+def generate(model: Path, out: Path, *more: str) -> int:
+    return main(["generate", "a red ball", "--model", str(model), "--steps", "2", "-o", str(out), *more])
+
+
+def test_the_files_of_a_run(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(model_folder, tmp_path / "out", "--seed", "7") == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == FILES
+    depth = np.load(tmp_path / "out" / "depth.npy")
+    assert depth.dtype == np.float32
+    assert depth.shape == (32, 32)
+    png = np.asarray(Image.open(tmp_path / "out" / "depth.png")) / 65535
+    assert np.abs(png - depth.clip(0, 1)).max() <= 1 / 65535
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert (result["prompt"], result["seed"], result["scheduler"], result["steps"]) == ("a red ball", 7, "DDIMScheduler", 2)
+    assert "disparity" in result["meaning"]["depth"]
+    assert result["seconds"] > 0
+    assert "torch" in result["versions"]
+    printed = capsys.readouterr()
+    assert printed.out.split() == [
+        str(tmp_path / "out" / n) for n in ("image.png", "depth.png", "depth.npy", "depth_preview.png", "result.json")
+    ]
+    assert "it/s" not in printed.err
+
+
+def test_a_seed_gives_identical_files(model_folder: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert generate(model_folder, tmp_path / name, "--seed", "7") == 0
+    for name in FILES[:-1]:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_numbered_sets_continue_the_seed(model_folder: Path, tmp_path: Path) -> None:
+    assert generate(model_folder, tmp_path / "many", "--seed", "5", "--num", "2") == 0
+    assert generate(model_folder, tmp_path / "one", "--seed", "6") == 0
+    assert sorted(p.name for p in (tmp_path / "many").iterdir()) == ["1", "2"]
+    assert (tmp_path / "many" / "2" / "depth.npy").read_bytes() == (tmp_path / "one" / "depth.npy").read_bytes()
+
+
+def test_another_size(model_folder: Path, tmp_path: Path) -> None:
+    assert generate(model_folder, tmp_path, "--size", "48x64") == 0
+    assert Image.open(tmp_path / "image.png").size == (64, 48)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "0"], "expected a whole number from 1 to 1000"),
+        (["--steps", "many"], "expected a whole number"),
+        (["--num", "-1"], "expected a whole number"),
+        (["--seed", "1.5"], "expected a whole number"),
+        (["--seed", str(2**64)], "expected a whole number"),
+        (["--guidance", "nan"], "expected a number from 0 to 100"),
+        (["--guidance", "inf"], "expected a number"),
+        (["--guidance", "1e9"], "expected a number"),
+        (["--guidance-rescale", "2"], "expected a number from 0 to 1"),
+        (["--size", "128"], "expected HEIGHTxWIDTH"),
+        (["--size", "x"], "expected HEIGHTxWIDTH"),
+        (["--size", "-8x8"], "expected"),
+        (["--size", "33x32"], "multiples of 2"),
+        (["--size", "0x0"], "multiples of 2"),
+        (["--nonsense"], "unrecognized arguments"),
+    ],
+)
+def test_bad_input_gets_one_line_and_code_2(
+    arguments: list[str], message: str, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = generate(model_folder, tmp_path / "out", *arguments)
+    except SystemExit as stop:
+        code = stop.code
+    error = capsys.readouterr().err.strip()
+    assert code == 2
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not list(tmp_path.rglob("*.p*"))
+
+
+def broken_models(tmp_path: Path, good: Path) -> dict[str, Path]:
+    """Folders that are no joint model, each in its own way."""
+    folders = {name: tmp_path / name for name in ("empty", "kind", "json", "weights")}
+    for folder in folders.values():
+        folder.mkdir()
+    (folders["kind"] / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    (folders["json"] / "model_index.json").write_text("{")
+    for path in good.rglob("*"):
+        copy = folders["weights"] / path.relative_to(good)
+        if path.is_dir():
+            copy.mkdir(exist_ok=True)
+        else:
+            data = path.read_bytes()
+            copy.write_bytes(data[: len(data) // 2] if path.suffix == ".safetensors" and path.parent.name == "joint_unet" else data)
+    return {**folders, "missing": tmp_path / "missing", "file": good / "model_index.json"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing", "is no folder"),
+        ("file", "is no folder"),
+        ("empty", "without model_index.json"),
+        ("kind", "StableDiffusionPipeline"),
+        ("json", "broken"),
+        ("weights", "cannot load"),
+    ],
+)
+def test_a_bad_model_folder_gets_one_line(
+    name: str, message: str, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(broken_models(tmp_path, model_folder)[name], tmp_path / "out") == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_an_output_that_cannot_be_written_is_known_before_the_work(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert generate(model_folder, out) == 2
+        assert "cannot write to output folder" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_unknown_words_are_named_and_known_ones_listed(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vocabulary = model_folder / "vocabulary.json"
+    vocabulary.write_text(json.dumps({"shapes": ["ball"], "rest": ["a", "red"]}))
+    try:
+        with pytest.warns(UserWarning, match="never saw the words dragon; it knows shapes: ball; rest: a, red"):
+            main(["generate", "a red Dragon ball", "--model", str(model_folder), "--steps", "1", "-o", str(tmp_path)])
+    finally:
+        vocabulary.unlink()
+
+
+def test_a_prompt_too_long_warns_and_goes_on(model_folder: Path, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="cut: 'cone cone'"):
+        assert main(["generate", "a " * 30 + "cone cone", "--model", str(model_folder), "--steps", "1", "-o", str(tmp_path)]) == 0
+    assert (tmp_path / "image.png").exists()
+
+
+def test_nothing_reaches_for_the_network(model_folder: Path, tmp_path: Path) -> None:
+    """In a process in which opening any socket to the outside raises, with the hub's libraries not told to stay offline."""
+    code = (
+        "import socket, sys\n"
+        "def refuse(*a, **k): raise SystemExit('reached for the network')\n"
+        "socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse\n"
+        "from jointnet.cli.main import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
+    arguments = ["generate", "a red ball", "--model", str(model_folder), "--steps", "1", "-o", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr.lower()
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--version"], ["--help"], ["generate", "--help"], ["train", "--help"], ["demo", "build", "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0
+    assert "jointnet 0.1.0" in capsys.readouterr().out
