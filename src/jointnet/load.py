@@ -6,13 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jointnet.demo.bundled import BUNDLED, bundled_folder
+from jointnet.demo.bundled import BUNDLED, VOCABULARY_FILE, bundled_folder
 from jointnet.errors import ModelFolderError
 
 if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline
-
-VOCABULARY_FILE = "vocabulary.json"
 
 
 def model_folder(model: str | Path) -> Path:

@@ -19,6 +19,7 @@ def add_parser(commands: Any) -> None:
     build.add_argument("steps", nargs="*", metavar="STEP", help="scenes, autoencoder, base, stage1, stage2, judges (default: all)")
     build.add_argument("--work", type=Path, default=Path("runs/demo"), metavar="DIR", help="working folder (default: runs/demo)")
     build.add_argument("--budget", type=number(0.01, 100_000), metavar="MINUTES", help="training time of each step")
+    build.add_argument("--install", action="store_true", help="then copy base and joint model into the package")
     build.set_defaults(run=run_build)
 
     evaluate = actions.add_parser("evaluate", help="measure the bundled models and write docs/demo-model.md")
@@ -36,17 +37,19 @@ def add_parser(commands: Any) -> None:
 def run_build(options: argparse.Namespace) -> None:
     """Run steps of the chain. Raises: JointNetError."""
     from jointnet.cli.output import prepare_folder
-    from jointnet.demo.build.chain import STEPS, build
+    from jointnet.demo.build.chain import STEPS, build, install
 
     prepare_folder(options.work)
     build(options.work, tuple(options.steps) or STEPS, options.budget)
+    if options.install:
+        install(options.work)
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
     """Measure and write the page. Raises: JointNetError."""
     from jointnet.cli.output import prepare_folder
     from jointnet.demo.build.chain import Chain
-    from jointnet.demo.measure.report import write_report
+    from jointnet.demo.measure.report import GRID_FILE, write_report
     from jointnet.demo.measure.run import MeasureConfig, measure, save_figures
 
     if options.images < options.prompts:
@@ -55,7 +58,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     notes = options.notes.read_text() if options.notes else ""
     judges = Chain(options.work, options.budget).judges()
     config = MeasureConfig(num_prompts=options.prompts, num_images=options.images, steps=options.steps, guidance=options.guidance)
-    figures = measure(options.work / "pictures", judges, config)
+    figures = measure(options.work / "pictures", judges, config, options.output.with_name(GRID_FILE))
     save_figures(figures, options.output.with_suffix(".json"))
     write_report(figures, options.output, notes)
     print(options.output)

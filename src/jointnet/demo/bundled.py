@@ -10,6 +10,9 @@ WEIGHTS = Path(__file__).parent / "weights"
 BUNDLED = {"demo": "rgbd", "demo-base": "base"}
 """Name on the command line -> folder below demo/weights."""
 
+VOCABULARY_FILE = "vocabulary.json"
+"""In a model folder: what a small model was trained to draw, kind -> phrases."""
+
 
 def bundled_folder(name: str) -> Path:
     """Folder of a bundled model. Raises: ModelFolderError if the name is unknown or its weights are missing."""

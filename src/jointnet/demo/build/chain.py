@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +20,13 @@ from jointnet.data.samples import LatentSamples, batched, encode_source
 from jointnet.demo.build.autoencoder import autoencoder_config, train_autoencoder
 from jointnet.demo.build.base import base_config, train_base
 from jointnet.demo.build.source import SceneSource
+from jointnet.demo.bundled import BUNDLED, VOCABULARY_FILE, WEIGHTS
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
 from jointnet.demo.judges.train import judge_config, train_attribute_judge, train_depth_regressor
 from jointnet.demo.world.cache import SceneCache
+from jointnet.demo.world.captions import vocabulary
 from jointnet.demo.world.scene import NEAR_M
-from jointnet.errors import UnknownNameError
+from jointnet.errors import ModelFolderError, UnknownNameError
 from jointnet.modalities.codec import LatentCodec
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import get_recipe
@@ -124,8 +128,23 @@ class Chain:
                 budget_minutes=self.budget_minutes,
             )
             save_half(pipeline, folder)
+            (folder / VOCABULARY_FILE).write_text(json.dumps(vocabulary(), indent=1) + "\n")
             write_provenance(folder, recipe, config, progress, scenes=f"train 0..{TRAINING_SCENES - 1}")
         return JointNetPipeline.from_pretrained(folder)
+
+
+def install(root: Path, weights: Path = WEIGHTS) -> None:
+    """Copy the finished base and joint model into the package, replacing what is there.
+
+    Raises: ModelFolderError if one of them is not finished.
+    """
+    for step, name in (("base", "demo-base"), ("stage2", "demo")):
+        model = root / step / "model"
+        if not (model / PROVENANCE_FILE).exists():
+            raise ModelFolderError(f"{model} is not finished; run: jointnet demo build {step}")
+        target = weights / BUNDLED[name]
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(model, target)
 
 
 STEPS = ("scenes", "autoencoder", "base", "stage1", "stage2", "judges")

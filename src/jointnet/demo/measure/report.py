@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
 from jointnet.demo.world.captions import CLAIM_KINDS
+from jointnet.modalities.files import preview, to_pil
 
 _WEAK = 0.95
+GRID_FILE = "demo-samples.png"
 COMMAND = "jointnet demo evaluate"
 
 
@@ -18,6 +24,7 @@ def write_report(figures: dict[str, Any], path: Path, notes: str = "") -> None:
         "# The demo model, measured",
         f"Every figure on this page was written by `{COMMAND}` (commit `{figures['commit'][:12]}`, {_machine(figures['machine'])}). "
         f"Held-out test scenes; image i has seed 1000 + i; {config['steps']} steps, guidance {config['guidance']:g}.",
+        f"![16 samples]({GRID_FILE})\n\nThe first 16 held-out prompts, none picked: image above, depth below.",
         _floors(figures),
         _attributes(figures),
         _depth(figures),
@@ -26,6 +33,13 @@ def write_report(figures: dict[str, Any], path: Path, notes: str = "") -> None:
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join(part for part in parts if part) + "\n")
+
+
+def write_grid(images: Tensor, depth: Tensor, path: Path, columns: int = 8) -> None:
+    """Pictures (N, 3, H, W) in [0, 1] with their depth (N, 1, H, W) in colour below each, as one PNG."""
+    pairs = [np.concatenate([to_pil(i), preview(d)]) for i, d in zip(images, depth, strict=True)]
+    rows = [np.concatenate(pairs[start : start + columns], 1) for start in range(0, len(pairs), columns)]
+    Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
 
 
 def _machine(machine: dict[str, Any]) -> str:

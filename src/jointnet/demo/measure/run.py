@@ -15,6 +15,7 @@ from jointnet.demo.bundled import bundled_folder
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
 from jointnet.demo.measure.figures import attribute_shares, depth_agreement, in_batches
 from jointnet.demo.measure.pictures import MakeBatch, generated, held_out
+from jointnet.demo.measure.report import write_grid
 from jointnet.evaluation.features import NAME, EffLite0, extract
 from jointnet.evaluation.metrics.frechet import bootstrap_frechet, kernel_distance
 from jointnet.evaluation.metrics.image import psnr
@@ -38,8 +39,11 @@ class MeasureConfig:
 
 
 @torch.no_grad()
-def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: MeasureConfig) -> dict[str, Any]:
-    """Measure the bundled models; pictures are kept below ``work`` so that a stopped run goes on. Returns all figures."""
+def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: MeasureConfig, grid: Path) -> dict[str, Any]:
+    """Measure the bundled models; pictures are kept below ``work`` so that a stopped run goes on.
+
+    Writes 16 samples to ``grid`` and returns all figures.
+    """
     attribute_judge, depth_regressor = judges[0].eval(), judges[1].eval()
     joint = load("demo")
     joint.set_progress_bar_config(disable=True)
@@ -59,6 +63,7 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
     images = {"base": _floats(by_base["rgb"][:few]), "joint": _floats(by_joint["rgb"][:few])}
     read_depth = {n: in_batches(depth_regressor, i) for n, i in {**images, "renders": rgb, "decoded": decoded["rgb"]}.items()}
     depth = by_joint["depth"][:few]
+    write_grid(images["joint"][:16], depth[:16], grid)
 
     features = {"renders": _features(scenes.rgb), "base": extract_all(by_base["rgb"]), "joint": extract_all(by_joint["rgb"])}
     reference = features.pop("renders")

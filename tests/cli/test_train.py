@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+from jointnet.cli.main import main
+from jointnet.pipelines.joint_net import JointNetPipeline
+from tests.conftest import tiny_pipeline
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Four pictures with depth as .npy or .png, one caption file with two lines."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        Image.fromarray(rng.integers(0, 255, (32, 40, 3), np.uint8)).save(folder / f"{i}.png")
+        depth = rng.random((32, 40), np.float32)
+        if i % 2:
+            np.save(folder / f"{i}.depth.npy", depth)
+        else:
+            Image.fromarray((depth * 65535).astype(np.uint16)).save(folder / f"{i}.depth.png")
+        (folder / f"{i}.txt").write_text("a red ball\na ball\n" if i == 0 else "a box\n")
+    return folder
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    pipeline = tiny_pipeline()
+    parts = {name: pipeline.components[name] for name in ("vae", "text_encoder", "tokenizer", "scheduler")}
+    StableDiffusionPipeline(
+        **parts, unet=pipeline.unet, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    ).save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+SHORT = ("--steps", "2", "--batch-size", "2", "--precision", "float32")
+
+
+def test_both_stages_on_a_folder(data: Path, base: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert main(["train", "stage1", "--from", str(base), "--data", str(data), "-o", str(one), *SHORT, "--lr", "0.01"]) == 0
+    assert main(["train", "stage2", "--from", str(one / "model"), "--data", str(data), "-o", str(two), *SHORT]) == 0
+    provenance = json.loads((two / "model" / "provenance.json").read_text())
+    assert (provenance["recipe"], provenance["steps"], provenance["samples_seen"]) == ("stage2", 2, 4)
+    assert provenance["config"]["text_drop"] == 0.5
+    assert provenance["commit"]
+    first = JointNetPipeline.from_pretrained(one / "model")
+    original = StableDiffusionPipeline.from_pretrained(base).unet
+    for name, value in first.unet.state_dict().items():
+        assert torch.equal(value, original.state_dict()[name].half().float())
+    assert main(["generate", "a red ball", "--model", str(two / "model"), "--steps", "1", "-o", str(tmp_path / "out")]) == 0
+
+
+def test_depth_files_of_both_kinds_are_read_alike(data: Path) -> None:
+    from jointnet.data.folder import FolderSource
+
+    maps = list(FolderSource(data, 32).maps("depth"))
+    assert [m.shape for m in maps] == [(1, 32, 32)] * 4
+    expected = np.load(data / "1.depth.npy")[:, 4:36]
+    assert torch.equal(maps[1][0], torch.from_numpy(expected))
+    png = np.asarray(Image.open(data / "0.depth.png"))[:, 4:36] / 65535
+    assert np.abs(maps[0][0].numpy() - png).max() < 1e-6
+
+
+def test_captions_are_drawn_from_all_lines(data: Path) -> None:
+    from jointnet.data.folder import FolderSource
+
+    assert FolderSource(data, 32).captions() == [["a red ball", "a box", "a box", "a box"], ["a ball", "a box", "a box", "a box"]]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda d: (d / "1.txt").unlink(), "no caption for 1.png"),
+        (lambda d: (d / "1.depth.npy").unlink(), "no depth for 1.png"),
+        (lambda d: np.save(d / "1.depth.npy", np.ones((32, 40, 3))), "expected \\(H, W, 1\\)"),
+        (lambda d: np.save(d / "1.depth.npy", np.full((32, 40), 7.0)), "values from"),
+        (lambda d: [p.unlink() for p in d.iterdir()], "no picture"),
+    ],
+)
+def test_a_bad_data_folder_gets_one_line(spoil, message: str, data: Path, base: Path, tmp_path: Path, capsys) -> None:
+    import re
+
+    spoil(data)
+    assert main(["train", "stage1", "--from", str(base), "--data", str(data), "-o", str(tmp_path / "run"), *SHORT]) == 2
+    error = capsys.readouterr().err.strip()
+    assert re.search(message, error)
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_an_unknown_modality_is_named(data: Path, base: Path, tmp_path: Path, capsys) -> None:
+    arguments = ["train", "stage1", "--from", str(base), "--data", str(data), "-o", str(tmp_path / "run"), "--modalities", "rgb,heat"]
+    assert main(arguments) == 2
+    assert "got modality 'heat'" in capsys.readouterr().err

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+
+from jointnet.evaluation.metrics.depth import abs_rel, align_disparity, delta, fit_scale_shift, rmse
+from jointnet.evaluation.metrics.frechet import Gaussian, bootstrap_frechet, frechet_distance, kernel_distance
+from jointnet.evaluation.metrics.image import psnr
+
+
+def test_scale_and_shift_are_the_least_squares_solution() -> None:
+    g = torch.Generator().manual_seed(0)
+    p, target, valid = torch.rand(30, 30, generator=g), torch.rand(30, 30, generator=g), torch.rand(30, 30, generator=g) > 0.3
+    fitted = fit_scale_shift(p, target, valid)
+    matrix = torch.stack([p[valid], torch.ones(int(valid.sum()))], 1).double()
+    expected = torch.linalg.lstsq(matrix, target[valid].double()[:, None]).solution[:, 0]
+    assert (fitted.scale, fitted.shift) == pytest.approx(tuple(expected.tolist()), rel=1e-6)
+
+
+def test_a_constant_map_is_aligned_to_the_mean() -> None:
+    fitted = fit_scale_shift(torch.ones(4, 4), torch.arange(16.0).reshape(4, 4), torch.ones(4, 4, dtype=torch.bool))
+    assert (fitted.scale, fitted.shift) == (0.0, 7.5)
+
+
+def test_too_few_pixels_are_an_error() -> None:
+    with pytest.raises(ValueError, match="1 valid"):
+        fit_scale_shift(torch.ones(2), torch.ones(2), torch.tensor([True, False]))
+
+
+def test_any_affine_map_of_disparity_aligns_to_exact_depth() -> None:
+    depth_m = 1.5 + 10 * torch.rand(20, 20)
+    disparity = 1.5 / depth_m
+    valid = torch.ones(20, 20, dtype=torch.bool)
+    aligned = align_disparity(0.3 - 2 * disparity, disparity, valid, cap_m=20.0, unit=1.5)
+    assert torch.allclose(aligned, depth_m, rtol=1e-4)
+    assert abs_rel(aligned, depth_m, valid) < 1e-4
+    assert delta(aligned, depth_m, valid) == 1
+
+
+def test_depth_metrics_by_hand() -> None:
+    p, d, valid = torch.tensor([1.0, 2.0, 9.0]), torch.tensor([2.0, 2.0, 1.0]), torch.tensor([True, True, False])
+    assert abs_rel(p, d, valid) == pytest.approx(0.25)
+    assert delta(p, d, valid) == pytest.approx(0.5)
+    assert delta(p, d, valid, n=4) == pytest.approx(1.0)
+    assert rmse(p, d, valid) == pytest.approx(np.sqrt(0.5))
+
+
+def test_psnr_by_hand() -> None:
+    a = torch.zeros(2, 3, 4, 4)
+    assert psnr(a, a + 0.1).tolist() == pytest.approx([20, 20], abs=1e-3)
+    assert psnr(a, a + 0.1, data_range=2.0)[0] == pytest.approx(20 + 20 * np.log10(2), abs=1e-3)
+
+
+def test_frechet_distance_against_scipys_matrix_root() -> None:
+    rng = np.random.default_rng(0)
+    a, b = Gaussian.of(rng.normal(size=(300, 12))), Gaussian.of(rng.normal(1, 2, size=(300, 12)) @ rng.normal(size=(12, 12)))
+    expected = ((a.mean - b.mean) ** 2).sum() + np.trace(a.covariance + b.covariance - 2 * sqrtm(a.covariance @ b.covariance).real)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-8)
+
+
+def test_frechet_distance_of_known_gaussians() -> None:
+    one, two = Gaussian(np.zeros(3), np.eye(3)), Gaussian(np.full(3, 2.0), 4 * np.eye(3))
+    assert frechet_distance(one, two) == pytest.approx(3 * 4 + 3 * 1)
+
+
+def test_the_bootstrap_interval_holds_the_estimate_and_the_truth() -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(20):
+        interval = bootstrap_frechet(rng.normal(size=(400, 2)), rng.normal(0.5, 1, size=(400, 2)), num_draws=60, seed=2)
+        assert interval.low < interval.high
+        covered += interval.low <= 0.5 <= interval.high
+    assert covered >= 16
+
+
+def test_kernel_distance_is_unbiased_and_separates() -> None:
+    rng = np.random.default_rng(2)
+    a, b, c = rng.normal(size=(500, 8)), rng.normal(size=(500, 8)), rng.normal(0.5, 1, size=(500, 8))
+    same, spread = kernel_distance(a, b, num_subsets=20, subset=200)
+    assert abs(same) < 4 * spread
+    assert kernel_distance(a, c, num_subsets=20, subset=200)[0] > 10 * abs(same)
