@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Extra arguments of pip install; CI pins versions with "-c .ci/constraints.txt".
+PIP_FLAGS ?=
 
 .PHONY: demo test test-slow lint clean
 
@@ -23,11 +25,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/base.installed: pyproject.toml $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -e .
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e .
 	touch $@
 
 $(VENV)/dev.installed: pyproject.toml $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -e ".[train,eval,dev]"
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e ".[train,eval,dev]"
 	touch $@
 
 clean:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
 
 from jointnet.demo.build.text import new_text_encoder, new_tokenizer
 from jointnet.pipelines.joint_net import JointNetPipeline
@@ -63,6 +65,12 @@ UNETS: dict[str, dict[str, Any]] = {
         "class_embed_type": None,
     },
 }
+
+
+def read_png(path: Path) -> np.ndarray:
+    """A PNG's pixels as they are stored."""
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def tiny_unet(base: str, seed: int = 0) -> UNet2DConditionModel:

@@ -29,3 +29,15 @@ class OutputError(JointNetError):
 
 class UnknownNameError(JointNetError):
     """A modality, recipe or scheduler that is not registered."""
+
+
+class JointNetWarning(UserWarning):
+    """Base of every warning this package gives; the command line shows each in one line."""
+
+
+class PromptTruncatedWarning(JointNetWarning):
+    """A prompt is longer than the text encoder takes; the end was cut."""
+
+
+class UnknownWordsWarning(JointNetWarning):
+    """A prompt has words a small model never saw."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from jointnet.cli.main import main
 from jointnet.pipelines.joint_net import JointNetPipeline
-from tests.conftest import tiny_pipeline
+from tests.conftest import read_png, tiny_pipeline
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_depth_files_of_both_kinds_are_read_alike(data: Path) -> None:
     assert [m.shape for m in maps] == [(1, 32, 32)] * 4
     expected = np.load(data / "1.depth.npy")[:, 4:36]
     assert torch.equal(maps[1][0], torch.from_numpy(expected))
-    png = np.asarray(Image.open(data / "0.depth.png"))[:, 4:36] / 65535
+    png = read_png(data / "0.depth.png")[:, 4:36] / 65535
     assert np.abs(maps[0][0].numpy() - png).max() < 1e-6
 
 

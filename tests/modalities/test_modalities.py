@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from jointnet import get_modality, register_modality, registered_modalities
@@ -13,7 +12,7 @@ from jointnet.errors import RangeError, ShapeError, UnknownNameError
 from jointnet.modalities import DEPTH, NORMAL, RGB
 from jointnet.modalities.codec import LatentCodec
 from jointnet.modalities.files import FloatArray, Png8, Png16
-from tests.conftest import tiny_pipeline
+from tests.conftest import read_png, tiny_pipeline
 
 
 def unit(*shape: int) -> Tensor:
@@ -57,7 +56,7 @@ def test_a_wrong_number_of_channels_is_refused() -> None:
 def test_depth_png_keeps_16_bits(tmp_path: Path) -> None:
     depth = torch.rand(1, 9, 7)
     Png16(depth).write(tmp_path / "d.png")
-    read = np.asarray(Image.open(tmp_path / "d.png")).astype(np.float64) / 65535
+    read = read_png(tmp_path / "d.png").astype(np.float64) / 65535
     assert read.shape == (9, 7)
     assert np.abs(read - depth[0].numpy()).max() <= 0.5 / 65535 + 1e-7
 
@@ -73,7 +72,7 @@ def test_float_files_are_not_clipped(tmp_path: Path) -> None:
 def test_colour_png_rounds_to_the_nearest_level(tmp_path: Path) -> None:
     image = torch.rand(3, 5, 6)
     Png8(image).write(tmp_path / "i.png")
-    read = np.asarray(Image.open(tmp_path / "i.png")).transpose(2, 0, 1) / 255
+    read = read_png(tmp_path / "i.png").transpose(2, 0, 1) / 255
     assert np.abs(read - image.numpy()).max() <= 0.5 / 255 + 1e-6
 
 

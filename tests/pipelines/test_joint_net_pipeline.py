@@ -9,9 +9,8 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from jointnet.errors import RangeError, ShapeError
+from jointnet.errors import PromptTruncatedWarning, RangeError, ShapeError
 from jointnet.pipelines.joint_net import JointNetPipeline
-from jointnet.pipelines.text import PromptTruncatedWarning
 from tests.conftest import tiny_pipeline
 
 PROMPTS = ["a red ball", "a small blue box on grass"]

@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jointnet.cli.arguments import SEED, number, size, whole_number
-
-
-class UnknownWordsWarning(UserWarning):
-    """A prompt has words a small model never saw."""
+from jointnet.errors import UnknownWordsWarning
 
 
 def add_parser(commands: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from jointnet import __version__
 from jointnet.cli import demo, generate, train
-from jointnet.errors import JointNetError
+from jointnet.errors import JointNetError, JointNetWarning
 
 COMMANDS = (generate, train, demo)
 
@@ -35,9 +35,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 done, 2 bad input, 130 interrupted."""
     options = build_parser().parse_args(arguments)
-    warnings.showwarning = _show_warning
     try:
-        options.run(options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", JointNetWarning)
+            warnings.showwarning = _show_warning
+            options.run(options)
     except JointNetError as error:
         print(f"jointnet {options.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    if category.__module__.startswith("jointnet"):
+    if issubclass(category, JointNetWarning):
         print(f"warning: {message}", file=sys.stderr)
 
 

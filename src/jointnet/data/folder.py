@@ -68,7 +68,8 @@ class FolderSource:
         if arrays.is_file():
             array = np.load(arrays, allow_pickle=False).astype(np.float32)
         elif images.is_file():
-            raw = np.asarray(Image.open(images))
+            with Image.open(images) as image:
+                raw = np.asarray(image)
             array = raw.astype(np.float32) / np.iinfo(raw.dtype).max
             array = array * 2 - 1 if modality == "normal" else array
         else:
@@ -80,7 +81,8 @@ class FolderSource:
 
 
 def _read_picture(path: Path) -> Tensor:
-    return torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1).float() / 255
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
 def _square(map_: Tensor, size: int, *, antialias: bool) -> Tensor:

@@ -195,7 +195,7 @@ class JointNetPipeline(DiffusionPipeline):
         Raises: ShapeError, RangeError.
         Source: Sec. 3.1, 5.1.
         """
-        height, width = height or self.default_size, width or self.default_size
+        height, width = (self.default_size if side is None else side for side in (height, width))
         self._check_inputs(height, width, num_inference_steps, output_type, callback_on_step_end_tensor_inputs)
         self._guidance_scale, self._interrupt = guidance_scale, False
         guided = guidance_scale != 1

@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
-class PromptTruncatedWarning(UserWarning):
-    """A prompt is longer than the text encoder takes; the end was cut."""
+from jointnet.errors import PromptTruncatedWarning
 
 
 @torch.no_grad()
@@ -23,7 +21,7 @@ def encode_clip(tokenizer: Any, text_encoder: Any, prompts: Sequence[str], *, cl
     """
     limit = tokenizer.model_max_length
     tokens = tokenizer(list(prompts), padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
-    whole = tokenizer(list(prompts)).input_ids
+    whole = tokenizer(list(prompts), verbose=False).input_ids
     for prompt, ids in zip(prompts, whole, strict=True):
         if len(ids) > limit:
             cut = tokenizer.decode(ids[limit - 1 : -1]).strip()

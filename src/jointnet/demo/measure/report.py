@@ -37,7 +37,7 @@ def write_report(figures: dict[str, Any], path: Path, notes: str = "") -> None:
 
 def write_grid(images: Tensor, depth: Tensor, path: Path, columns: int = 8) -> None:
     """Pictures (N, 3, H, W) in [0, 1] with their depth (N, 1, H, W) in colour below each, as one PNG."""
-    pairs = [np.concatenate([to_pil(i), preview(d)]) for i, d in zip(images, depth, strict=True)]
+    pairs = [np.concatenate([np.asarray(to_pil(i)), np.asarray(preview(d))]) for i, d in zip(images, depth, strict=True)]
     rows = [np.concatenate(pairs[start : start + columns], 1) for start in range(0, len(pairs), columns)]
     Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
 
