@@ -36,7 +36,6 @@ from jointnet.training.provenance import PROVENANCE_FILE, write_provenance
 from jointnet.training.state import Progress
 
 Judge = TypeVar("Judge", bound=nn.Module)
-AUTOENCODER_SCENES, TRAINING_SCENES = 12_000, 24_000
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,12 @@ class Chain:
 
     root: Path
     budget_minutes: float | None = None
+    autoencoder_scenes: int = 12_000
+    training_scenes: int = 24_000
 
     def scenes(self) -> SceneCache:
         """Rendered training scenes."""
-        cache = SceneCache(self.root / "scenes", "train", TRAINING_SCENES)
+        cache = SceneCache(self.root / "scenes", "train", self.training_scenes)
         cache.build()
         return cache
 
@@ -56,11 +57,11 @@ class Chain:
         """The base's autoencoder."""
         folder = self.root / "autoencoder" / "model"
         if not (folder / PROVENANCE_FILE).exists():
-            scenes = SceneCache(self.root / "scenes", "train", AUTOENCODER_SCENES)
+            scenes = SceneCache(self.root / "scenes", "train", self.autoencoder_scenes)
             scenes.build()
             vae, progress = train_autoencoder(scenes, folder.parent, budget_minutes=self.budget_minutes)
             vae.half().save_pretrained(folder)
-            write_provenance(folder, "demo-autoencoder", autoencoder_config(), progress, scenes=f"train 0..{AUTOENCODER_SCENES - 1}")
+            write_provenance(folder, "demo-autoencoder", autoencoder_config(), progress, scenes=f"train 0..{self.autoencoder_scenes - 1}")
         return AutoencoderKL.from_pretrained(folder)
 
     def base(self) -> StableDiffusionPipeline:
@@ -73,7 +74,7 @@ class Chain:
                 vae, load_latents([path])[:, 0], source.captions(), folder.parent, budget_minutes=self.budget_minutes
             )
             save_half(pipeline, folder)
-            write_provenance(folder, "demo-base", base_config(), progress, scenes=f"train 0..{TRAINING_SCENES - 1}")
+            write_provenance(folder, "demo-base", base_config(), progress, scenes=f"train 0..{self.training_scenes - 1}")
         return StableDiffusionPipeline.from_pretrained(folder)
 
     def stage1(self) -> JointNetPipeline:
@@ -96,7 +97,7 @@ class Chain:
         weights = folder / "judge.safetensors"
         if not weights.exists():
             judge, progress = train(self.scenes(), folder, budget_minutes=self.budget_minutes)
-            write_provenance(folder, f"demo-judge-{name}", judge_config(), progress, scenes=f"train 0..{TRAINING_SCENES - 1}")
+            write_provenance(folder, f"demo-judge-{name}", judge_config(), progress, scenes=f"train 0..{self.training_scenes - 1}")
             save_file(judge.state_dict(), weights)
         judge = kind()
         judge.load_state_dict(load_file(weights))
@@ -129,7 +130,7 @@ class Chain:
             )
             save_half(pipeline, folder)
             (folder / VOCABULARY_FILE).write_text(json.dumps(vocabulary(), indent=1) + "\n")
-            write_provenance(folder, recipe, config, progress, scenes=f"train 0..{TRAINING_SCENES - 1}")
+            write_provenance(folder, recipe, config, progress, scenes=f"train 0..{self.training_scenes - 1}")
         return JointNetPipeline.from_pretrained(folder)
 
 

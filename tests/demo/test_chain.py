@@ -1,0 +1,48 @@
+"""The whole chain in small: every step from nothing, a page at the end. Slow: it renders a thousand scenes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+import jointnet
+from jointnet.demo.build.chain import STEPS, Chain, build, install
+from jointnet.errors import ModelFolderError, UnknownNameError
+
+
+@pytest.mark.slow
+def test_every_step_from_nothing(tmp_path: Path) -> None:
+    chain = Chain(tmp_path / "work", budget_minutes=0.05, autoencoder_scenes=1000, training_scenes=1000)
+    chain.judges()
+    chain.stage2()
+    install(tmp_path / "work", tmp_path / "weights")
+    for name in ("base", "rgbd"):
+        provenance = json.loads((tmp_path / "weights" / name / "provenance.json").read_text())
+        assert provenance["steps"] > 0
+        assert provenance["seconds"] >= 3
+    base = StableDiffusionPipeline.from_pretrained(tmp_path / "weights" / "base")
+    base.set_progress_bar_config(disable=True)
+    assert base("a red ball", num_inference_steps=2).images[0].size == (128, 128)
+    joint = jointnet.load(tmp_path / "weights" / "rgbd")
+    joint.set_progress_bar_config(disable=True)
+    assert joint.config.depth_near_m == 1.5
+    assert joint("a red ball", num_inference_steps=2).depth.shape == (1, 128, 128)
+    assert (tmp_path / "weights" / "rgbd" / "vocabulary.json").exists()
+
+    before = (tmp_path / "work" / "stage2" / "model" / "joint_unet" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns
+    chain.stage2()
+    after = (tmp_path / "work" / "stage2" / "model" / "joint_unet" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns
+    assert before == after
+    assert torch.equal(chain.stage1().unet.conv_in.weight, chain.base().unet.conv_in.weight)
+
+
+def test_unknown_steps_and_unfinished_models_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="'stage9'; expected some of scenes"):
+        build(tmp_path, ("stage9",))
+    with pytest.raises(ModelFolderError, match="jointnet demo build base"):
+        install(tmp_path)
+    assert STEPS[0] == "scenes"
