@@ -67,8 +67,9 @@ class JointUNet(ModelMixin, ConfigMixin):
 
         Raises: UnsupportedBaseError, UnknownNameError.
         """
+        config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
         with torch.device("meta"):
-            joint = cls(unet_config=dict(unet.config), modalities=tuple(modalities))
+            joint = cls(unet_config=config, modalities=tuple(modalities))
         joint._assemble([unet, *(copy.deepcopy(unet) for _ in modalities[1:])])
         joint.exchanges.to(dtype=unet.dtype, device=unet.device)
         return joint
