@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 from dataclasses import asdict
@@ -32,8 +33,6 @@ def code_commit() -> str:
 
 def machine() -> dict[str, Any]:
     """Processor, cores and library versions."""
-    import os
-
     model = next((line.split(":", 1)[1].strip() for line in _cpu_info() if line.startswith("model name")), platform.processor())
     libraries = {name: version(name) for name in ("torch", "diffusers", "transformers", "numpy")}
     return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version(), **libraries}

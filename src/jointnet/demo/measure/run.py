@@ -37,6 +37,10 @@ class MeasureConfig:
     guidance: float = 7.5
     num_bootstrap: int = 100
 
+    def sampling(self) -> dict[str, Any]:
+        """What both pipelines are told alike."""
+        return {"num_inference_steps": self.steps, "guidance_scale": self.guidance}
+
 
 @torch.no_grad()
 def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: MeasureConfig, grid: Path) -> dict[str, Any]:
@@ -112,14 +116,7 @@ def _round_trip(codec: LatentCodec, modality: str, maps: Tensor) -> Tensor:
 
 def _with_base(base: StableDiffusionPipeline, config: MeasureConfig) -> MakeBatch:
     def make(prompts: list[str], generators: list[torch.Generator]) -> dict[str, Tensor]:
-        result = base(
-            prompts,
-            num_inference_steps=config.steps,
-            guidance_scale=config.guidance,
-            generator=generators,
-            output_type="pt",
-            return_dict=False,
-        )
+        result = base(prompts, generator=generators, output_type="pt", return_dict=False, **config.sampling())
         return {"rgb": result[0]}
 
     return make
@@ -127,14 +124,7 @@ def _with_base(base: StableDiffusionPipeline, config: MeasureConfig) -> MakeBatc
 
 def _with_joint(joint: JointNetPipeline, config: MeasureConfig) -> MakeBatch:
     def make(prompts: list[str], generators: list[torch.Generator]) -> dict[str, Tensor]:
-        images, dense = joint(
-            prompts,
-            num_inference_steps=config.steps,
-            guidance_scale=config.guidance,
-            generator=generators,
-            output_type="pt",
-            return_dict=False,
-        )
+        images, dense = joint(prompts, generator=generators, output_type="pt", return_dict=False, **config.sampling())
         return {"rgb": images, **dense}
 
     return make
