@@ -16,12 +16,14 @@ SOURCE = Path(jointnet.__file__).parent
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
-    "modalities": {"types", "errors"},
+    "windows": {"errors"},
+    "geometry": {"types", "errors"},
+    "modalities": {"types", "errors", "windows"},
     "models": {"types", "errors"},
-    "sampling": {"types", "errors"},
+    "sampling": {"types", "errors", "windows"},
     "checkpoints": {"models", "types", "errors"},
     "data": {"modalities", "types", "errors"},
-    "pipelines": {"modalities", "models", "sampling", "checkpoints", "types", "errors"},
+    "pipelines": {"geometry", "modalities", "models", "sampling", "checkpoints", "types", "errors"},
     "training": {"models", "modalities", "data", "types", "errors"},
     "evaluation": {"pipelines", "data", "modalities", "types", "errors"},
 }

@@ -27,6 +27,10 @@ class OutputError(JointNetError):
     """A result cannot be written where it was asked for."""
 
 
+class InputFileError(JointNetError):
+    """A picture, map or mask cannot be read, or holds nothing that could be used."""
+
+
 class UnknownNameError(JointNetError):
     """A modality, recipe or scheduler that is not registered."""
 
@@ -41,3 +45,7 @@ class PromptTruncatedWarning(JointNetWarning):
 
 class UnknownWordsWarning(JointNetWarning):
     """A prompt has words a small model never saw."""
+
+
+class EightBitWarning(JointNetWarning):
+    """A depth map was stored in 8 bits."""

@@ -6,7 +6,8 @@ is one tensor (B, M, C, H, W); timesteps are (B, M), so each modality may stand 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -40,6 +41,10 @@ class Text:
     embeds: Tensor
     added: dict[str, Tensor] = field(default_factory=dict)
 
+    def take(self, rows: Tensor) -> Text:
+        """Some rows of the batch."""
+        return Text(self.embeds[rows], {k: v[rows] for k, v in self.added.items()})
+
     def then(self, other: Text) -> Text:
         """Both along the batch axis."""
         added = {k: torch.cat([v, other.added[k]]) for k, v in self.added.items()}
@@ -47,20 +52,51 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What of a state is known: clean ``latents`` (B, M, C, H, W) and a ``mask`` (B, M, 1, H, W), 1 where a pixel is asked, 0 where known.
+
+    Latents may hold anything where they are asked.
+    """
+
+    latents: Tensor
+    mask: Tensor
+
+    @property
+    def masked_latents(self) -> Tensor:
+        """The latents, 0 where they are asked."""
+        return self.latents * (self.mask < 0.5)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Known:
+        """The same change of both tensors."""
+        return Known(change(self.latents), change(self.mask))
+
+
+@dataclass(frozen=True)
 class Conditioning:
     """What a denoiser is told besides the noisy state.
 
-    ``negative`` is the unconditional or negative prompt that guidance pushes away from; None where guidance is off.
+    ``negative`` is the unconditional or negative prompt that guidance pushes away from; None where guidance is off. ``known`` is what a
+    network with masked input reads beside the noisy state; None: nothing is known.
     """
 
     text: Text
     negative: Text | None = None
+    known: Known | None = None
 
     def guidance_pair(self) -> Conditioning:
-        """The conditioning of a doubled batch: the negative prompts first, then the prompts."""
+        """The conditioning of a doubled batch: the negative prompts first, then the prompts; the same masks for both."""
         if self.negative is None:
             raise ValueError("guidance needs a negative conditioning; got None")
-        return replace(self, text=self.negative.then(self.text), negative=None)
+        known = None if self.known is None else self.known.mapped(lambda v: torch.cat([v, v]))
+        return Conditioning(self.negative.then(self.text), None, known)
+
+    def take(self, rows: Tensor, cut: Callable[[Tensor], Tensor]) -> Conditioning:
+        """The conditioning of tiles: the rows of the batch they come from, and how a canvas (B, M, c, H, W) becomes the tiles' crops."""
+        return Conditioning(
+            self.text.take(rows),
+            None if self.negative is None else self.negative.take(rows),
+            None if self.known is None else self.known.mapped(cut),
+        )
 
 
 class Denoiser(Protocol):

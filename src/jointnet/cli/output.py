@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from jointnet.errors import OutputError
 from jointnet.modalities import get_modality
+from jointnet.modalities.files import ColourPreview, FloatArray
 from jointnet.modalities.modality import WritableMap
 
 
@@ -26,12 +28,16 @@ def prepare_folder(folder: Path) -> Path:
     return folder
 
 
-def write_set(folder: Path, maps: dict[str, Tensor], result: dict[str, Any]) -> list[Path]:
-    """Write one image's maps, each (c, H, W), in all their forms, and result.json last. Raises: OutputError."""
+def write_set(
+    folder: Path, maps: Mapping[str, Tensor], result: Mapping[str, Any], uncertainty: Mapping[str, Tensor] | None = None
+) -> list[Path]:
+    """Write one image's maps, each (c, H, W), in all their forms, their uncertainty (1, H, W), and result.json last. Raises: OutputError."""
     prepare_folder(folder)
     files: dict[str, WritableMap] = {}
     for name, map_ in maps.items():
         files |= get_modality(name).files(map_)
+    for name, map_ in (uncertainty or {}).items():
+        files |= {f"{name}_uncertainty.npy": FloatArray(map_), f"{name}_uncertainty.png": ColourPreview(map_)}
     try:
         for name, content in files.items():
             unfinished = folder / f".{name}"

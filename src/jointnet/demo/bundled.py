@@ -7,8 +7,11 @@ from pathlib import Path
 from jointnet.errors import ModelFolderError
 
 WEIGHTS = Path(__file__).parent / "weights"
-BUNDLED = {"demo": "rgbd", "demo-base": "base"}
+BUNDLED = {"demo": "rgbd", "demo-base": "base", "demo-tasks": "tasks", "demo-rgbdn": "rgbdn"}
 """Name on the command line -> folder below demo/weights."""
+
+TASK_MODEL = "demo-tasks"
+"""The bundled model that was trained to take something as known."""
 
 VOCABULARY_FILE = "vocabulary.json"
 """In a model folder: what a small model was trained to draw, kind -> phrases."""
@@ -20,5 +23,5 @@ def bundled_folder(name: str) -> Path:
         raise ModelFolderError(f"got model {name!r}; bundled are {', '.join(BUNDLED)}")
     folder = WEIGHTS / BUNDLED[name]
     if not folder.is_dir():
-        raise ModelFolderError(f"the weights of {name!r} are missing at {folder}; make them with: jointnet demo build")
+        raise ModelFolderError(f"the weights of {name!r} are missing at {folder}; make them with: jointnet demo build --install")
     return folder

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKL
@@ -10,6 +12,31 @@ from torch import Tensor
 
 from jointnet.errors import ShapeError
 from jointnet.modalities.modality import get_modality
+from jointnet.windows import Windows
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecTiles:
+    """Encode and decode in square windows that fade into each other, for canvases larger than the autoencoder was made for.
+
+    Attributes:
+        window: side in latent pixels; stride is 3/4, the fade 1/4 of it.
+        wraps: whether left and right edges are neighbours; then no seam is left between them.
+    """
+
+    window: int
+    wraps: bool = False
+
+    def on(self, canvas: Sequence[int], scale: int) -> Windows:
+        """The windows on a canvas given in latent pixels, all lengths times ``scale``."""
+        quarter = max(self.window // 4, 1)
+        return Windows(
+            canvas=(canvas[0] * scale, canvas[1] * scale),
+            window=self.window * scale,
+            stride=(self.window - quarter) * scale,
+            decay=quarter * scale,
+            wraps=self.wraps,
+        )
 
 
 class LatentCodec:
@@ -18,8 +45,9 @@ class LatentCodec:
     The posterior's mean is the default, so that a map has one code; a generator asks for a draw from the posterior instead.
     """
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    def __init__(self, vae: AutoencoderKL, tiles: CodecTiles | None = None) -> None:
         self.vae = vae
+        self.tiles = tiles
 
     @property
     def factor(self) -> int:
@@ -39,15 +67,18 @@ class LatentCodec:
         if any(side % self.factor for side in maps.shape[-2:]):
             raise ShapeError(f"got a {modality} map of {tuple(maps.shape[-2:])}; expected multiples of {self.factor}")
         images = get_modality(modality).encode(maps).to(self.vae.device, self.vae.dtype)
-        images = images.contiguous(memory_format=torch.channels_last)  # faster on a CPU
-        posterior = self.vae.encode(images).latent_dist
-        latents = posterior.mode() if generator is None else posterior.sample(generator)
-        return (latents - self._shift) * self.vae.config.scaling_factor
+
+        def run(part: Tensor) -> Tensor:
+            posterior = self.vae.encode(part.contiguous(memory_format=torch.channels_last)).latent_dist  # faster on a CPU
+            return posterior.mode() if generator is None else posterior.sample(generator)
+
+        return (self._in_tiles(run, images, self.factor, 1) - self._shift) * self.vae.config.scaling_factor
 
     def decode(self, modality: str, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) -> maps (B, c, h * factor, w * factor), float32."""
-        unscaled = latents / self.vae.config.scaling_factor + self._shift
-        return get_modality(modality).decode(self.vae.decode(unscaled.to(self.vae.dtype)).sample.float())
+        unscaled = (latents / self.vae.config.scaling_factor + self._shift).to(self.vae.dtype)
+        images = self._in_tiles(lambda part: self.vae.decode(cast(Any, part)).sample, unscaled, 1, self.factor)
+        return get_modality(modality).decode(images.float())
 
     def encode_all(self, maps: Mapping[str, Tensor], modalities: Sequence[str]) -> Tensor:
         """One map a modality, each (B, c, H, W) -> state (B, M, C, h, w)."""
@@ -56,6 +87,22 @@ class LatentCodec:
     def decode_all(self, x: Tensor, modalities: Sequence[str]) -> dict[str, Tensor]:
         """State (B, M, C, h, w) -> one map a modality."""
         return {name: self.decode(name, x[:, i]) for i, name in enumerate(modalities)}
+
+    def _in_tiles(self, run: Callable[[Tensor], Tensor], values: Tensor, scale_in: int, scale_out: int) -> Tensor:
+        """Run the autoencoder's one half on (B, c, H, W), at once or in windows; the scales are pixels a latent pixel has in and out."""
+        canvas = [side // scale_in for side in values.shape[-2:]]
+        if self.tiles is None or not any(self.tiles.on(canvas, 1).is_cut):
+            return run(values)
+        inner, outer = self.tiles.on(canvas, scale_in), self.tiles.on(canvas, scale_out)
+        weights = outer.weights().to(values)
+        total, weight = None, values.new_zeros(outer.canvas)
+        for source, target in zip(inner.at(), outer.at(), strict=True):
+            tile = run(source.cut(values))
+            total = tile.new_zeros(*tile.shape[:2], *outer.canvas) if total is None else total
+            target.add_to(total, weights * tile)
+            target.add_to(weight, weights)
+        assert total is not None, "no tile was run"
+        return total / weight
 
     @property
     def _shift(self) -> float:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from jointnet.modalities.ensemble import merge_affine
 from jointnet.modalities.files import ColourPreview, FloatArray, Png16
 from jointnet.modalities.modality import MapCheck, WritableMap, register
+from jointnet.modalities.resize import resize_smooth
 
 
 class Depth:
@@ -24,6 +26,14 @@ class Depth:
     def decode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 1, H, W), not clipped. Note: the release reads channel 0; we take the mean of the three."""
         return (images.mean(1, keepdim=True) + 1) / 2
+
+    def merge(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 1, H, W) -> median after affine alignment, uncertainty in disparity."""
+        return merge_affine(maps)
+
+    def resize(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        """Area means when it shrinks, linear when it grows."""
+        return resize_smooth(maps, size)
 
     def files(self, map_: Tensor) -> dict[str, WritableMap]:
         """depth.png (16 bit), depth.npy (float32), depth_preview.png (colour)."""

@@ -33,6 +33,14 @@ class Modality(Protocol):
         """(B, 3, H, W), about [-1, 1] -> maps (B, channels, H, W)."""
         ...
 
+    def merge(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Several samples of one map (N, channels, H, W) -> the map (channels, H, W) and a pixel's uncertainty (1, H, W)."""
+        ...
+
+    def resize(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        """Maps (B, channels, H, W) -> (B, channels, *size), in the same range."""
+        ...
+
     def files(self, map_: Tensor) -> dict[str, WritableMap]:
         """What to write for one map (channels, H, W): suffixes such as "depth.npy" -> what knows how to write itself."""
         ...

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from jointnet.errors import ShapeError, UnknownNameError
 from jointnet.models.branch import Branch, Encoded, skip_channels
-from jointnet.models.exchange import Exchange
+from jointnet.models.exchange import Exchange, zero_conv
+from jointnet.types import Known
 
 
 @dataclass
@@ -32,6 +33,8 @@ class JointUNet(ModelMixin, ConfigMixin):
     Args:
         unet_config: config of the base's ``UNet2DConditionModel``; every branch is built from it.
         modalities: names, "rgb" first.
+        has_masked_input: the network also reads which pixels are known, and their latents (Sec. 4.1).
+        has_independent_timesteps: it was trained with each modality at a noise level of its own; at timestep 0 one is clean.
     Raises: UnknownNameError if the first modality is not "rgb" or a name comes twice.
     """
 
@@ -41,7 +44,13 @@ class JointUNet(ModelMixin, ConfigMixin):
     _repeated_blocks = UNet2DConditionModel._repeated_blocks
 
     @register_to_config
-    def __init__(self, unet_config: dict[str, Any], modalities: Sequence[str] = ("rgb", "depth")) -> None:
+    def __init__(
+        self,
+        unet_config: dict[str, Any],
+        modalities: Sequence[str] = ("rgb", "depth"),
+        has_masked_input: bool = False,  # noqa: ARG002 - read from the config
+        has_independent_timesteps: bool = False,  # noqa: ARG002 - read from the config
+    ) -> None:
         super().__init__()
         self._assemble([cast(UNet2DConditionModel, UNet2DConditionModel.from_config(unet_config)) for _ in modalities])
 
@@ -60,6 +69,24 @@ class JointUNet(ModelMixin, ConfigMixin):
                 if sender != receiver
             }
         )
+        self.masked_inputs = nn.ModuleDict()
+        if self.config.has_masked_input:
+            self._assemble_masked_inputs()
+
+    def _assemble_masked_inputs(self) -> None:
+        """One zero convolution a modality: own mask, own masked latents, then the others' in modality order."""
+        config = self.config.unet_config
+        read = len(self.modalities) * (1 + self.in_channels)
+        width, kernel = config["block_out_channels"][0], config["conv_in_kernel"]
+        self.masked_inputs = nn.ModuleDict({name: zero_conv(read, width, kernel) for name in self.modalities})
+
+    def add_masked_input(self) -> JointUNet:
+        """Let the network read masks and known latents, in place; until it is trained so, its predictions stay the same (Sec. 4.1)."""
+        if not self.config.has_masked_input:
+            self.register_to_config(has_masked_input=True)
+            self._assemble_masked_inputs()
+            self.masked_inputs.to(dtype=self.dtype, device=self.device)
+        return self
 
     @classmethod
     def from_unet(cls, unet: UNet2DConditionModel, modalities: Sequence[str] = ("rgb", "depth")) -> JointUNet:
@@ -95,6 +122,7 @@ class JointUNet(ModelMixin, ConfigMixin):
         encoder_hidden_states: Tensor,
         *,
         class_labels: Tensor | None = None,
+        known: Known | None = None,
         added_cond_kwargs: dict[str, Tensor] | None = None,
         cross_attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
@@ -102,8 +130,9 @@ class JointUNet(ModelMixin, ConfigMixin):
         """Predict every modality's noise (or whatever the base predicts) from all of them.
 
         Shapes: sample (B, M, C, H, W); timestep a number, (B,) or (B, M); encoder_hidden_states (B, L, D), shared by the branches.
+        ``known`` is read by networks with masked input; None: every pixel is asked.
         Raises: ShapeError if M is not the number of branches.
-        Source: Sec. 3.1; the arguments of Eq. 1's eps_theta and eps_phi.
+        Source: Sec. 3.1; the arguments of Eq. 1's eps_theta and eps_phi; Sec. 4.1 for ``known``.
         """
         names = self.modalities
         if sample.ndim != 5 or sample.shape[1] != len(names):
@@ -120,7 +149,7 @@ class JointUNet(ModelMixin, ConfigMixin):
                 maps[name],
                 t[:, index],
                 encoder_hidden_states,
-                sum(self._exchange(other, name).input(maps[other]) for other in names if other != name),
+                self._received_input(index, maps, known),
                 class_labels=class_labels,
                 added_cond_kwargs=added_cond_kwargs,
                 cross_attention_kwargs=cross_attention_kwargs,
@@ -128,6 +157,23 @@ class JointUNet(ModelMixin, ConfigMixin):
         predictions = [self.branches[name]("decode", self._receive(name, encoded), cross_attention_kwargs) for name in names]
         prediction = torch.stack(predictions, 1)  # (B, M, C_out, H, W)
         return JointUNetOutput(sample=prediction) if return_dict else (prediction,)
+
+    def _received_input(self, index: int, maps: dict[str, Tensor], known: Known | None) -> Tensor:
+        """What is added to a branch's conv_in: the others' noisy maps and, if the network reads them, masks and known latents."""
+        name = self.modalities[index]
+        received = sum((self._exchange(other, name).input(map_) for other, map_ in maps.items() if other != name), 0)
+        if self.config.has_masked_input:
+            received = received + self.masked_inputs[name](self._masks_as_read(index, maps[name], known))
+        return cast(Tensor, received)
+
+    def _masks_as_read(self, own: int, like: Tensor, known: Known | None) -> Tensor:
+        """(B, M * (1 + C), H, W): mask and masked latents of each modality, the own first."""
+        order = [own, *(i for i in range(len(self.modalities)) if i != own)]
+        if known is None:
+            masks, latents = like.new_ones(len(like), 1, *like.shape[-2:]), torch.zeros_like(like)
+            return torch.cat([masks, latents] * len(order), 1)
+        parts = torch.cat([known.mask, known.masked_latents], 2).to(like)  # (B, M, 1 + C, H, W)
+        return parts[:, order].flatten(1, 2)
 
     def _exchange(self, sender: str, receiver: str) -> Exchange:
         return cast(Exchange, self.exchanges[_route(sender, receiver)])

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from jointnet.errors import RangeError, ShapeError
-from jointnet.modalities.codec import LatentCodec
+from jointnet.modalities.codec import CodecTiles, LatentCodec
 from jointnet.models.joint_unet import JointUNet
 from jointnet.pipelines.output import OUTPUT_TYPES, JointNetPipelineOutput, package
+from jointnet.pipelines.run import Sampling, StepEnd, solve
+from jointnet.pipelines.task import generate
+from jointnet.pipelines.task_methods import TaskMethods
 from jointnet.pipelines.text import encode_clip
-from jointnet.sampling.guidance import Guided
-from jointnet.sampling.loop import sample
-from jointnet.sampling.steps import Generators, set_timesteps
-from jointnet.types import Conditioning, Denoiser, Text
-
-StepEnd = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
+from jointnet.sampling.steps import Generators
+from jointnet.sampling.tiling import Tiling
+from jointnet.types import Conditioning, Text
 
 
-class JointNetPipeline(DiffusionPipeline):
+class JointNetPipeline(TaskMethods, DiffusionPipeline):
     """Text -> image and dense maps.
 
     Args:
@@ -183,7 +181,8 @@ class JointNetPipeline(DiffusionPipeline):
         clip_skip: int | None = None,
         callback_on_step_end: StepEnd | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-    ) -> JointNetPipelineOutput | tuple[Any, dict[str, Any]]:
+        tiling: Tiling | None = None,
+    ) -> JointNetPipelineOutput | tuple[Any, ...]:
         """Generate images and their dense maps from prompts. Arguments as in StableDiffusionPipeline.
 
         Args:
@@ -192,113 +191,82 @@ class JointNetPipeline(DiffusionPipeline):
             latents: initial noise (B, M * C, h, w), unscaled.
             guidance_scale: 1 turns guidance off.
             callback_on_step_end: called as (pipeline, step, timestep, tensors); it may return changed tensors.
+            tiling: for sizes beyond the base's: denoise in overlapping tiles, see ``self.tiling()``; None: the whole canvas at once.
         Raises: ShapeError, RangeError.
         Source: Sec. 3.1, 5.1.
         """
         height, width = (self.default_size if side is None else side for side in (height, width))
-        self._check_inputs(height, width, num_inference_steps, output_type, callback_on_step_end_tensor_inputs)
-        self._guidance_scale, self._interrupt = guidance_scale, False
-        guided = guidance_scale != 1
-        positive, negative = self.encode_prompt(
-            prompt, negative_prompt, num_images_per_prompt, guided, prompt_embeds, negative_prompt_embeds, clip_skip
+        self.check_size(height, width)
+        self.check_output(output_type, callback_on_step_end_tensor_inputs)
+        conditioning = self.condition_on(
+            prompt,
+            negative_prompt,
+            num_images_per_prompt=num_images_per_prompt,
+            guidance_scale=guidance_scale,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            clip_skip=clip_skip,
         )
-        steps = set_timesteps(self.scheduler, num_inference_steps, self._execution_device, timesteps, sigmas)
-        self._num_timesteps = len(steps)
-        x = self._initial_noise(len(positive), height, width, generator, latents)
-        denoiser: Denoiser = Network(self.joint_unet, cross_attention_kwargs)
-        conditioning = Conditioning(Text(positive), None if negative is None else Text(negative))
-        if guided:
-            denoiser = Guided(denoiser, guidance_scale, guidance_rescale)
-        with self.progress_bar(total=len(steps)) as bar:  # pyright: ignore[reportCallIssue] - diffusers decorates it without types
-            x = sample(
-                denoiser,
-                x,
-                conditioning,
-                scheduler=self.scheduler,
-                timesteps=steps,
-                generator=generator,
-                eta=eta,
-                on_step=_StepReport(self, bar, callback_on_step_end, callback_on_step_end_tensor_inputs),
-                should_stop=lambda: self._interrupt,
-            )
+        sampling = Sampling(
+            num_inference_steps=num_inference_steps,
+            timesteps=timesteps,
+            sigmas=sigmas,
+            guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
+            eta=eta,
+            generator=generator,
+            latents=latents,
+            tiling=tiling,
+            cross_attention_kwargs=cross_attention_kwargs,
+            callback_on_step_end=callback_on_step_end,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+        )
+        codec = self.codec_for(tiling)
+        x = solve(self, generate((height, width)), codec, conditioning, sampling)
         if output_type == "latent":
             output = JointNetPipelineOutput(images=x.flatten(1, 2))
         else:
-            output = package(self.codec.decode_all(x, self.modalities), output_type)
+            output = package(codec.decode_all(x, self.modalities), output_type)
         self.maybe_free_model_hooks()
-        return output if return_dict else (output.images, output.dense)
+        return output if return_dict else output.to_tuple()
 
-    def _check_inputs(self, height: int, width: int, num_steps: int, output_type: str, callback_inputs: Sequence[str]) -> None:
-        multiple = self.size_multiple
-        if height % multiple or width % multiple or min(height, width) < multiple:
-            raise ShapeError(
-                f"got a size of {height}x{width}; expected multiples of {multiple}, such as {_nearest(height, width, multiple)}"
-            )
-        if num_steps < 1:
-            raise RangeError(f"got {num_steps} steps; expected at least 1")
+    def tiling(self, **changes: Any) -> Tiling:
+        """Tiles of the size the base was made for; ``changes`` are fields of Tiling, such as wraps=True."""
+        return Tiling(**{"window": self.unet.config.sample_size, **changes})
+
+    def codec_for(self, tiling: Tiling | None) -> LatentCodec:
+        """A codec that works in tiles, wrapping or not, where the denoiser does."""
+        return LatentCodec(self.vae, None if tiling is None else CodecTiles(window=tiling.window, wraps=tiling.wraps))
+
+    def condition_on(
+        self,
+        prompt: str | list[str] | None,
+        negative_prompt: str | list[str] | None = None,
+        *,
+        num_images_per_prompt: int = 1,
+        guidance_scale: float = 7.5,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        clip_skip: int | None = None,
+    ) -> Conditioning:
+        """Encoded prompts as the denoiser takes them, at the start of a run."""
+        self._guidance_scale, self._interrupt = guidance_scale, False
+        positive, negative = self.encode_prompt(
+            prompt, negative_prompt, num_images_per_prompt, guidance_scale != 1, prompt_embeds, negative_prompt_embeds, clip_skip
+        )
+        return Conditioning(Text(positive), None if negative is None else Text(negative))
+
+    def check_output(self, output_type: str, callback_inputs: Sequence[str]) -> None:
+        """Raises: RangeError."""
         if output_type not in OUTPUT_TYPES:
             raise RangeError(f"got output_type {output_type!r}; expected one of {', '.join(OUTPUT_TYPES)}")
         unknown = set(callback_inputs) - set(self._callback_tensor_inputs)
         if unknown:
             raise RangeError(f"got callback tensor inputs {sorted(unknown)}; expected some of {self._callback_tensor_inputs}")
 
-    def _initial_noise(self, batch: int, height: int, width: int, generator: Generators, latents: Tensor | None) -> Tensor:
-        """Noise (B, M, C, h, w) at the scheduler's first sigma. Raises: ShapeError."""
-        factor, device, dtype = self.codec.factor, self._execution_device, self.joint_unet.dtype
-        shape = (batch, len(self.modalities), self.joint_unet.in_channels, height // factor, width // factor)
-        if isinstance(generator, list) and len(generator) != batch:
-            raise ShapeError(f"got {len(generator)} generators for {batch} images; pass one each, or a single one")
-        if latents is None:
-            x = randn_tensor(shape, generator=generator, device=torch.device(device), dtype=dtype)
-        else:
-            flat = (shape[0], shape[1] * shape[2], *shape[3:])
-            if tuple(latents.shape) != flat:
-                raise ShapeError(f"got latents of shape {tuple(latents.shape)}; expected (B, M * C, h, w) = {flat}")
-            x = latents.to(device, dtype).unflatten(1, shape[1:3])
-        return x * self.scheduler.init_noise_sigma
-
-
-class Network:
-    """The joint network as a denoiser."""
-
-    def __init__(self, joint_unet: JointUNet, cross_attention_kwargs: dict[str, Any] | None = None) -> None:
-        self.joint_unet = joint_unet
-        self.cross_attention_kwargs = cross_attention_kwargs
-
-    def __call__(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        return self.joint_unet(
-            x.to(self.joint_unet.dtype),
-            t,
-            conditioning.text.embeds,
-            added_cond_kwargs=conditioning.text.added,
-            cross_attention_kwargs=self.cross_attention_kwargs,
-            return_dict=False,
-        )[0]
-
-
-class _StepReport:
-    """Moves the progress bar and runs the user's callback after each step."""
-
-    def __init__(self, pipeline: JointNetPipeline, bar: Any, callback: StepEnd | None, inputs: Sequence[str]) -> None:
-        self.pipeline, self.bar, self.callback, self.inputs = pipeline, bar, callback, inputs
-
-    def __call__(self, index: int, t: Tensor, x: Tensor, conditioning: Conditioning) -> tuple[Tensor, Conditioning]:
-        self.bar.update()
-        if self.callback is None:
-            return x, conditioning
-        text, negative = conditioning.text, conditioning.negative
-        tensors: dict[str, Any] = {
-            "latents": x.flatten(1, 2),
-            "prompt_embeds": text.embeds,
-            "negative_prompt_embeds": None if negative is None else negative.embeds,
-        }
-        given = {name: tensors[name] for name in self.inputs}
-        tensors.update(self.callback(self.pipeline, index, t, given) or {})
-        if negative is not None:
-            negative = replace(negative, embeds=tensors["negative_prompt_embeds"])
-        changed = replace(conditioning, text=replace(text, embeds=tensors["prompt_embeds"]), negative=negative)
-        return tensors["latents"].unflatten(1, x.shape[1:3]), changed
-
-
-def _nearest(height: int, width: int, multiple: int) -> str:
-    return "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in (height, width))
+    def check_size(self, height: int, width: int) -> None:
+        """Raises: ShapeError."""
+        multiple = self.size_multiple
+        if height % multiple or width % multiple or min(height, width) < multiple:
+            nearest = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in (height, width))
+            raise ShapeError(f"got a size of {height}x{width}; expected multiples of {multiple}, such as {nearest}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,10 +25,17 @@ class JointNetPipelineOutput(BaseOutput):
         images: RGB; "pil": list of B pictures; "np": (B, H, W, 3) in [0, 1]; "pt": (B, 3, H, W); "latent": the state as (B, M * C, h, w).
         dense: name -> maps in the units the modality states; "pil" and "np": float32 (B, H, W) or (B, H, W, c); "pt": (B, c, H, W);
             "latent": empty.
+        uncertainty: name -> how far the samples of an ensemble disagree, (B, H, W) or "pt": (B, 1, H, W), in the unit the modality's merge
+            states; empty without an ensemble.
     """
 
     images: list[PIL.Image.Image] | np.ndarray | Tensor
     dense: dict[str, Any] = field(default_factory=dict)
+    uncertainty: dict[str, Any] = field(default_factory=dict)
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """(images, dense), and the uncertainty if there is one."""
+        return (self.images, self.dense, self.uncertainty) if self.uncertainty else (self.images, self.dense)
 
     @property
     def depth(self) -> Any:
@@ -40,16 +48,20 @@ class JointNetPipelineOutput(BaseOutput):
         return self.dense["normal"]
 
 
-def package(maps: dict[str, Tensor], output_type: str) -> JointNetPipelineOutput:
+def package(maps: Mapping[str, Tensor], output_type: str, uncertainty: Mapping[str, Tensor] | None = None) -> JointNetPipelineOutput:
     """Maps (B, c, H, W) by modality -> the output in the asked form."""
     images = maps["rgb"]
     dense = {name: value for name, value in maps.items() if name != "rgb"}
     if output_type == "pt":
-        return JointNetPipelineOutput(images=images, dense=dense)
-    arrays = {name: np.stack([channels_last(m) for m in value]) for name, value in dense.items()}
+        return JointNetPipelineOutput(images=images, dense=dense, uncertainty=dict(uncertainty or {}))
+    arrays, doubts = _arrays(dense), _arrays(uncertainty or {})
     if output_type == "np":
-        return JointNetPipelineOutput(images=np.stack([channels_last(m) for m in images]), dense=arrays)
-    return JointNetPipelineOutput(images=[to_pil(m) for m in images], dense=arrays)
+        return JointNetPipelineOutput(images=_arrays({"rgb": images})["rgb"], dense=arrays, uncertainty=doubts)
+    return JointNetPipelineOutput(images=[to_pil(m) for m in images], dense=arrays, uncertainty=doubts)
+
+
+def _arrays(maps: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: np.stack([channels_last(m) for m in value]) for name, value in maps.items()}
 
 
 def meanings(modalities: tuple[str, ...]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jointnet.sampling.known import Blend, TimeTravel
 from jointnet.sampling.steps import Generators, step
 from jointnet.types import Conditioning, Denoiser
 
@@ -25,20 +26,30 @@ def sample(
     timesteps: Tensor,
     generator: Generators = None,
     eta: float = 0.0,
+    blend: Blend | None = None,
+    travel: TimeTravel | None = None,
     on_step: OnStep | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Tensor:
-    """Denoise a state of initial noise.
+    """Denoise a state that stands at the first timestep's noise level.
 
-    Shapes: x (B, M, C, H, W), already scaled to the scheduler's first sigma -> (B, M, C, H, W).
-    One step: the denoiser (with whatever wraps it) predicts, then the scheduler steps all modalities at once.
+    Shapes: x (B, M, C, H, W), scaled as the scheduler wants -> (B, M, C, H, W).
+    One step: the denoiser (with whatever wraps it) predicts, the scheduler steps all modalities at once, and the known part is put
+    back at the next timestep's noise level (``blend``); ``travel`` repeats each step but the last.
     """
     for index, t in enumerate(timesteps):
         if should_stop():
             break
-        scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-        prediction = denoiser(scaled, t.expand(x.shape[:2]), conditioning)
-        x = step(scheduler, prediction, t, x, generator=generator, eta=eta)
+        t_next = timesteps[index + 1] if index + 1 < len(timesteps) else None
+        repeats = 1 if travel is None or t_next is None else travel.repeats
+        for repeat in range(repeats):
+            if repeat and travel is not None and t_next is not None:
+                x = travel.back(x, t_next, t)
+            scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+            prediction = denoiser(scaled, t.expand(x.shape[:2]), conditioning)
+            x = step(scheduler, prediction, t, x, generator=generator, eta=eta)
+            if blend is not None:
+                x = blend(x, t_next)
         if on_step is not None:
             x, conditioning = on_step(index, t, x, conditioning)
     return x

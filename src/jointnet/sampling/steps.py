@@ -40,6 +40,15 @@ def set_timesteps(
     return scheduler.timesteps
 
 
+def shortened(scheduler: Any, timesteps: Tensor, strength: float) -> Tensor:
+    """The last int(N * strength) of N steps, at least one, for a state noised to the first of them (Meng et al., 2022)."""
+    count = scheduler.num_inference_steps
+    first = (count - max(int(count * strength), 1)) * getattr(scheduler, "order", 1)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first)
+    return timesteps[first:]
+
+
 def step(scheduler: Any, prediction: Tensor, t: Tensor, x: Tensor, *, generator: Generators = None, eta: float = 0.0) -> Tensor:
     """One scheduler step. Shapes: prediction (B, M, C or 2 C, H, W), t (), x (B, M, C, H, W) -> (B, M, C, H, W)."""
     takes = inspect.signature(scheduler.step).parameters

@@ -44,9 +44,8 @@ def fit(
     progress = load_state(run_dir, model, average, optimizer)
     model.train()
     torch.set_flush_denormal(True)
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.precision]
     clock = saved = time.monotonic()
-    running: dict[str, float] = {}
+    log = _Log(log_every)
 
     def save() -> None:
         save_state(run_dir, model, average, optimizer, progress)
@@ -56,35 +55,18 @@ def fit(
 
     while (done := _share_done(progress, config, budget_minutes)) < 1:
         lr = config.lr_at(done, progress.step)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
         indices = batch_indices(num_samples, config.batch_size, progress.step, config.seed)
-        generator = torch.Generator().manual_seed(_mix(_FOR_STEPS, config.seed, progress.step))
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            losses = loss_fn(indices, generator)
-        losses["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-        if not torch.isfinite(norm):
-            raise FloatingPointError(f"gradient norm is {norm.item()} at step {progress.step}; lower lr or use float32")
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        log.add(_train_step(parameters, optimizer, loss_fn, indices, lr=lr, config=config, step=progress.step))
         if average is not None and config.ema_decay is not None:
             decay = min(config.ema_decay, (1 + progress.step) / (10 + progress.step))
             torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
 
-        for name, value in losses.items():
-            running[name] = running.get(name, 0.0) + float(value.detach())
         progress.step += 1
         progress.samples += len(indices)
         now = time.monotonic()
         progress.seconds += now - clock
         clock = now
-        if progress.step % log_every == 0:
-            row = {name: value / log_every for name, value in running.items()}
-            progress.curve.append({"step": progress.step, "seconds": round(progress.seconds, 1), "lr": lr, **row})
-            running.clear()
-            shown = "  ".join(f"{k} {v:.4f}" for k, v in row.items())
-            print(f"step {progress.step}  {progress.seconds:.0f} s  lr {lr:.2e}  {shown}", file=sys.stderr, flush=True)
+        log.write(progress, lr)
         if now - saved > 60 * save_every_minutes:
             save()
             saved = clock = time.monotonic()
@@ -93,6 +75,32 @@ def fit(
     _Averaged(parameters, average).__enter__()
     model.eval()
     return progress
+
+
+def _train_step(
+    parameters: list[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    loss_fn: LossFn,
+    indices: Tensor,
+    *,
+    lr: float,
+    config: OptimConfig,
+    step: int,
+) -> Losses:
+    """One update. Raises: FloatingPointError if the gradient is not finite."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    generator = torch.Generator().manual_seed(_mix(_FOR_STEPS, config.seed, step))
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.precision]
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        losses = loss_fn(indices, generator)
+    losses["loss"].backward()
+    norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+    if not torch.isfinite(norm):
+        raise FloatingPointError(f"gradient norm is {norm.item()} at step {step}; lower lr or use float32")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return losses
 
 
 def batch_indices(num_samples: int, batch_size: int, step: int, seed: int) -> Tensor:
@@ -128,3 +136,24 @@ class _Averaged:
     def __exit__(self, *_: object) -> None:
         for (parameter, _average), value in zip(self.pairs, self.kept, strict=True):
             parameter.data.copy_(value)
+
+
+class _Log:
+    """Means of the losses since the last row; a row every ``every`` steps goes to the curve and to stderr."""
+
+    def __init__(self, every: int) -> None:
+        self.every, self.count, self.sums = every, 0, dict[str, float]()
+
+    def add(self, losses: Losses) -> None:
+        self.count += 1
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
+
+    def write(self, progress: Progress, lr: float) -> None:
+        if progress.step % self.every:
+            return
+        row = {name: value / self.count for name, value in self.sums.items()}
+        progress.curve.append({"step": progress.step, "seconds": round(progress.seconds, 1), "lr": lr, **row})
+        self.count, self.sums = 0, {}
+        shown = "  ".join(f"{k} {v:.4f}" for k, v in row.items())
+        print(f"step {progress.step}  {progress.seconds:.0f} s  lr {lr:.2e}  {shown}", file=sys.stderr, flush=True)

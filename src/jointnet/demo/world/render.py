@@ -59,6 +59,13 @@ def render(scene: Scene, size: int = 128) -> Rendered:
     )
 
 
+def depth_along(scene: Scene, rays: np.ndarray) -> np.ndarray:
+    """Exact depth of the first surface along camera-frame rays (..., 3), in their lengths: of any projection's; inf in the sky."""
+    origin = np.array([0, scene.camera.height_m, 0], np.float32)
+    world = rays.reshape(-1, 3).astype(np.float32) @ _world_to_camera(scene.camera)
+    return _trace(scene, origin, world).z_m.reshape(rays.shape[:-1])
+
+
 def camera_rays(camera: Camera, size: int) -> np.ndarray:
     """World-frame directions (size * size, 3), row by row, each with camera-frame z = 1: t along them is the depth z."""
     across = ((np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1) * np.float32(camera.half_width)

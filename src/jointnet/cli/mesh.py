@@ -1,0 +1,82 @@
+"""jointnet mesh: an image and its depth -> a mesh or a point cloud."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jointnet.cli.arguments import number
+from jointnet.errors import ShapeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("mesh", help="turn an image and its depth into a mesh (.glb) or a point cloud (.ply)")
+    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("depth", type=Path, metavar="DEPTH", help="disparity as 16-bit PNG or .npy")
+    parser.add_argument("--projection", choices=("pinhole", "cylindrical", "equirectangular"), help="default: pinhole, or result.json's")
+    angle = parser.add_mutually_exclusive_group()
+    angle.add_argument("--fov", type=number(1, 179), metavar="DEG", help="pinhole: angle across the width (default: 55)")
+    angle.add_argument("--span", type=number(0, 360), metavar="DEG", help="panoramas: angle across the width; 360 closes the seam")
+    add_depth_arguments(parser)
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="x.glb or x.ply")
+    parser.set_defaults(run=run)
+
+
+def add_depth_arguments(parser: argparse.ArgumentParser) -> None:
+    """How disparity becomes depth, and depth a mesh."""
+    parser.add_argument("--near", type=number(1e-6, 1e9), metavar="M", help="depth at disparity 1 in metres (default: the model's, or 1)")
+    parser.add_argument("--far", type=number(1e-6, 1e9), metavar="M", help="depth of what is farthest (default: 30 x near)")
+    parser.add_argument(
+        "--disparity",
+        choices=("affine", "scaled"),
+        help="affine: 1 is near, 0 is far; scaled: near / z (default: the model's, or affine)",
+    )
+    parser.add_argument(
+        "--edge-threshold",
+        type=number(1e-6, 1e9),
+        default=0.05,
+        metavar="SHARE",
+        help="cut triangles where disparity jumps by this share (default: 0.05)",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command. Raises: JointNetError."""
+    from jointnet.modalities.read import read_map, read_picture
+
+    image, disparity = read_picture(options.image)[0], read_map(options.depth, "depth")[0]
+    if image.shape[-2:] != disparity.shape[-2:]:
+        sizes = ["x".join(map(str, m.shape[-2:])) for m in (image, disparity)]
+        raise ShapeError(f"got an image of {sizes[0]} px and a depth map of {sizes[1]}; expected one size")
+    beside = options.depth.with_name("result.json")
+    said = json.loads(beside.read_text()) if beside.is_file() else {}
+    options.projection = options.projection or said.get("projection", "pinhole")
+    default = 55.0 if options.projection == "pinhole" else said.get("span_deg", 180.0)
+    angle = next((a for a in (options.fov, options.span) if a is not None), default)
+    print(write_scene(image, disparity, options, angle, said, options.output))
+
+
+def write_scene(image: Tensor, disparity: Tensor, options: argparse.Namespace, angle_deg: float, said: dict[str, Any], path: Path) -> Path:
+    """Image (3, H, W) and disparity (1, H, W) -> a file; what the options leave open is taken from what the model said of its depth."""
+    import numpy as np
+
+    from jointnet.geometry.depth import depth_from_disparity
+    from jointnet.geometry.files import check_mesh_path, write_mesh
+    from jointnet.geometry.mesh import build_mesh
+    from jointnet.geometry.projection import get_projection
+    from jointnet.modalities.files import channels_last, to_pil
+
+    check_mesh_path(path)
+    scaled_near_m = said.get("depth_near_m")
+    near_m = options.near or scaled_near_m or 1.0
+    kind = options.disparity or ("scaled" if scaled_near_m else "affine")
+    depth_m = depth_from_disparity(channels_last(disparity), near_m, options.far or 30 * near_m, kind)
+    projection = get_projection(options.projection, angle_deg)
+    mesh = build_mesh(np.asarray(to_pil(image)), depth_m, projection, edge_threshold=options.edge_threshold)
+    return write_mesh(mesh, path)

@@ -1,0 +1,62 @@
+"""jointnet panorama: text (and a photo) -> a wide image, its depth and a scene to walk in."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from jointnet.cli.arguments import number, size, whole_number
+from jointnet.cli.mesh import add_depth_arguments, write_scene
+from jointnet.cli.sampling import add_sampling_arguments, describe_run, open_model, task_options
+from jointnet.demo.bundled import TASK_MODEL
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("panorama", help="make a wide image, its depth and a 3-D scene")
+    parser.add_argument("prompt", metavar="PROMPT")
+    add_sampling_arguments(parser, model=TASK_MODEL)
+    parser.add_argument("--size", type=size, metavar="HxW", help="pixels (default: the model's size, 4 times as wide)")
+    parser.add_argument(
+        "--span", type=number(0, 360), default=180.0, metavar="DEG", help="angle across the width; 360 wraps (default: 180)"
+    )
+    parser.add_argument("--projection", choices=("cylindrical", "equirectangular"), default="cylindrical")
+    parser.add_argument("--image", type=Path, metavar="PHOTO", help="a photo to paint the rest around")
+    parser.add_argument(
+        "--image-fov", type=number(1, 179), default=60.0, metavar="DEG", help="angle across the photo's width (default: 60)"
+    )
+    parser.add_argument("--refine", type=whole_number(1, 8), default=1, metavar="S", help="refine at S times the size (default: 1)")
+    add_depth_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command. Raises: JointNetError."""
+    from jointnet.cli.output import write_set
+    from jointnet.modalities.read import read_picture
+
+    photo = None if options.image is None else read_picture(options.image)
+    pipeline = open_model(options, options.prompt)
+    begun = time.monotonic()
+    height, width = options.size or (None, None)
+    output: Any = pipeline.panorama(
+        options.prompt,
+        height=height,
+        width=width,
+        span_deg=options.span,
+        projection=options.projection,
+        image=photo,
+        image_fov_deg=options.image_fov,
+        scale=options.refine,
+        **task_options(pipeline, options, options.prompt, options.seed),
+    )
+    maps = {"rgb": output.images[0], **{name: value[0] for name, value in output.dense.items()}}
+    scene = {"projection": options.projection, "span_deg": options.span}
+    result = describe_run(pipeline, options, options.prompt, options.seed, **scene)
+    result["seconds"] = round(time.monotonic() - begun, 2)
+    for path in write_set(options.output, maps, result):
+        print(path)
+    if "depth" in maps:
+        print(write_scene(maps["rgb"], maps["depth"], options, options.span, result, options.output / "scene.glb"))

@@ -1,0 +1,115 @@
+"""What the sampling commands share: their options, the model they open, what they write about a run."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jointnet.cli.arguments import SEED, number, whole_number
+from jointnet.errors import UnknownWordsWarning
+
+if TYPE_CHECKING:
+    from jointnet.pipelines.joint_net import JointNetPipeline
+
+
+def add_sampling_arguments(parser: argparse.ArgumentParser, *, model: str = "demo") -> None:
+    """Options every sampling command takes."""
+    parser.add_argument("--model", default=model, metavar="DIR", help=f"model folder, or the name of a bundled model (default: {model})")
+    parser.add_argument("--seed", type=SEED, default=0, help="the same seed gives the same files (default: 0)")
+    parser.add_argument("--steps", type=whole_number(1, 1000), default=50, help="denoising steps (default: 50)")
+    parser.add_argument("--guidance", type=number(0, 100), help="guidance scale, 1 is off (default: 7.5, and 1 without a prompt)")
+    parser.add_argument("--guidance-rescale", type=number(0, 1), default=0.0, help="Lin et al.'s rescale (default: 0)")
+    parser.add_argument("--negative", default="", metavar="PROMPT", help="what to steer away from")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
+
+
+def add_size_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a picture of any size is brought to the network."""
+    parser.add_argument(
+        "--processing-size", type=whole_number(1, 65536), metavar="PX", help="long side at which the network works (default: the model's)"
+    )
+    parser.add_argument("--tiled", action="store_true", help="work at full size, in tiles of the model's size")
+    parser.add_argument("--wrap", action="store_true", help="left and right edge are neighbours (with --tiled)")
+    parser.add_argument(
+        "--resample",
+        type=whole_number(1, 100),
+        default=1,
+        metavar="N",
+        help="repeat each step N times (RePaint; models without masked input)",
+    )
+
+
+def open_model(options: argparse.Namespace, prompt: str) -> JointNetPipeline:
+    """The model of a command, quiet unless a person looks on; warns of words that a small model never saw. Raises: JointNetError."""
+    from jointnet.cli.output import prepare_folder
+    from jointnet.load import load, vocabulary
+
+    prepare_folder(options.output)
+    pipeline = load(options.model)
+    pipeline.set_progress_bar_config(disable=not sys.stderr.isatty())
+    warn_of_unknown_words(f"{prompt} {options.negative}", vocabulary(options.model))
+    return pipeline
+
+
+def guidance_of(options: argparse.Namespace, prompt: str) -> float:
+    """What was asked; by default 7.5 with a prompt, off without one."""
+    return options.guidance if options.guidance is not None else 7.5 if prompt else 1.0
+
+
+def task_options(pipeline: JointNetPipeline, options: argparse.Namespace, prompt: str, seed: int) -> dict[str, Any]:
+    """What the pipeline's task methods take from the command line."""
+    import torch
+
+    chosen: dict[str, Any] = {
+        "num_inference_steps": options.steps,
+        "guidance_scale": guidance_of(options, prompt),
+        "guidance_rescale": options.guidance_rescale,
+        "negative_prompt": options.negative,
+        "generator": torch.Generator().manual_seed(seed),
+        "output_type": "pt",
+    }
+    if hasattr(options, "tiled"):
+        chosen["num_resamples"] = options.resample
+        if options.processing_size is not None:
+            chosen["processing_size"] = options.processing_size
+        if options.tiled or options.wrap:
+            chosen["tiled"] = pipeline.tiling(wraps=options.wrap)
+    return chosen
+
+
+def describe_run(pipeline: JointNetPipeline, options: argparse.Namespace, prompt: str, seed: int, **more: Any) -> dict[str, Any]:
+    """What result.json says besides the time and the files."""
+    from importlib.metadata import version
+
+    from jointnet.pipelines.output import meanings
+
+    return {
+        "command": options.command,
+        "prompt": prompt,
+        "negative_prompt": options.negative,
+        "seed": seed,
+        "model": str(options.model),
+        "scheduler": type(pipeline.scheduler).__name__,
+        "steps": options.steps,
+        "guidance": guidance_of(options, prompt),
+        "guidance_rescale": options.guidance_rescale,
+        "meaning": meanings(pipeline.modalities),
+        "depth_near_m": pipeline.config.depth_near_m,
+        **more,
+        "versions": {name: version(name) for name in ("jointnet", "torch", "diffusers", "transformers")},
+    }
+
+
+def warn_of_unknown_words(prompt: str, vocabulary: dict[str, list[str]] | None) -> None:
+    """Name the words a small model never saw, and what it knows."""
+    if vocabulary is None:
+        return
+    known = {word for phrases in vocabulary.values() for phrase in phrases for word in phrase.lower().split()}
+    unknown = list(dict.fromkeys(w for w in re.findall(r"[^\W_]+", prompt.lower()) if w not in known))
+    if unknown:
+        lists = "; ".join(f"{kind}: {', '.join(phrases)}" for kind, phrases in vocabulary.items())
+        warnings.warn(f"this model never saw the words {', '.join(unknown)}; it knows {lists}", UnknownWordsWarning, stacklevel=2)

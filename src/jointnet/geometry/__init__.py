@@ -1,0 +1,1 @@
+"""From maps to space: projections, disparity to depth, meshes and their files."""

@@ -1,0 +1,40 @@
+"""Laying a photograph onto the canvas of another projection."""
+
+from __future__ import annotations
+
+from math import radians
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample, interpolate
+
+from jointnet.geometry.projection import Pinhole, Projection
+
+
+def place_photo(photo: Tensor, fov_deg: float, projection: Projection, span_deg: float, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """A perspective photo looking at the middle of a canvas of another projection.
+
+    Args:
+        photo: (1, 3, h, w) in [0, 1]; fov_deg: its angle across its width; span_deg: the canvas's angle across its width.
+        size: height and width of the canvas.
+    Returns: canvas (1, 3, H, W), 0 where the photo does not reach, and known (1, 1, H, W), 1 where it does.
+    Raises: RangeError.
+    """
+    height, width = size
+    lens = Pinhole(fov_deg)
+    focal = photo.shape[-1] / 2 / np.tan(radians(fov_deg) / 2)
+    shrink = min(1.0, width / radians(span_deg) / focal)
+    if shrink < 1:
+        smaller = [max(2, round(side * shrink)) for side in photo.shape[-2:]]
+        photo = interpolate(photo, size=smaller, mode="bicubic", antialias=True).clamp(0, 1)
+    rows, columns = photo.shape[-2:]
+    pixels, depth = lens.pixels(projection.rays(height, width), rows, columns)
+    row, column = pixels[..., 0], pixels[..., 1]
+    with np.errstate(invalid="ignore"):
+        inside = (depth > 0) & (row >= 0) & (row <= rows - 1) & (column >= 0) & (column <= columns - 1)
+    unit = np.stack([column / (columns - 1), row / (rows - 1)], -1) * 2 - 1
+    grid = torch.from_numpy(np.where(inside[..., None], unit, 2.0).astype(np.float32))[None]
+    known = torch.from_numpy(inside)[None, None].float()
+    canvas = grid_sample(photo, grid, mode="bilinear", padding_mode="border", align_corners=True).clamp(0, 1)
+    return canvas * known, known

@@ -1,0 +1,64 @@
+"""Several samples of one map -> one map and how uncertain each pixel is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+_ROUNDS = 20
+
+
+def merge_affine(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Median of samples that agree up to scale and shift, after alignment.
+
+    Each sample is fitted by least squares to the median of all, in turns; the common scale and shift are those the samples have on
+    average. Shapes: maps (N, c, H, W) -> map (c, H, W), uncertainty (1, H, W): half the mean distance between two aligned samples'
+    values, in the map's unit; 0 for N = 1.
+    """
+    if len(maps) == 1:
+        return maps[0], torch.zeros_like(maps[0, :1])
+    flat = maps.flatten(1).double()  # (N, P)
+    mean, spread = flat.mean(), flat.std(1).mean()
+    aligned = flat
+    for _ in range(_ROUNDS):
+        target = aligned.median(0).values
+        target = (target - target.mean()) / target.std().clamp(min=1e-12) * spread + mean
+        aligned = _fitted(flat, target)
+    aligned = aligned.view_as(maps).to(maps.dtype)
+    return aligned.median(0).values, _half_distance(aligned).mean(0, keepdim=True)
+
+
+def merge_values(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Median of samples as they are. Shapes as in merge_affine."""
+    return maps.median(0).values, _half_distance(maps).mean(0, keepdim=True)
+
+
+def merge_directions(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean direction of unit vectors. Shapes: (N, 3, H, W) -> map (3, H, W), uncertainty (1, H, W): mean angle to it in degrees.
+
+    Where more than half of the samples have no direction (zero vectors), neither has the result.
+    """
+    has_direction = maps.norm(dim=1, keepdim=True) > 0.5  # (N, 1, H, W)
+    mean = normalize(maps.sum(0), dim=0)  # (3, H, W)
+    angle_deg = torch.rad2deg((maps * mean).sum(1, keepdim=True).clamp(-1, 1).acos()) * has_direction
+    count = has_direction.sum(0)
+    kept = count * 2 > len(maps)
+    return mean * kept, angle_deg.sum(0) / count.clamp(min=1) * kept
+
+
+def _fitted(flat: Tensor, target: Tensor) -> Tensor:
+    """Each row scaled and shifted to the target (P,); a constant row becomes the target's mean."""
+    centred = flat - flat.mean(1, keepdim=True)
+    scale = (centred @ (target - target.mean())) / centred.square().sum(1).clamp(min=1e-12)
+    return scale[:, None] * centred + target.mean()
+
+
+def _half_distance(maps: Tensor) -> Tensor:
+    """Half the mean absolute difference of two different samples (N, c, H, W) -> (c, H, W), by sorting: no pair is formed."""
+    n = len(maps)
+    if n == 1:
+        return torch.zeros_like(maps[0])
+    ranks = torch.arange(n, dtype=maps.dtype, device=maps.device).view(-1, *[1] * (maps.ndim - 1))
+    total = ((2 * ranks - (n - 1)) * maps.sort(0).values).sum(0)  # sum over pairs of |a - b|
+    return total / (n * (n - 1))

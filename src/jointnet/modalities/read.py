@@ -1,0 +1,172 @@
+"""Pictures, maps and masks from files or memory -> tensors in the range their modality states."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from jointnet.errors import EightBitWarning, InputFileError, RangeError, ShapeError
+from jointnet.modalities.modality import get_modality
+
+MapInput = Image.Image | np.ndarray | Tensor | Sequence[Any]
+"""A picture; an array (H, W), (H, W, c) or a batch of them; a tensor (c, H, W) or (B, c, H, W); or a list of these, all of one size."""
+
+
+def as_maps(modality: str, value: MapInput) -> Tensor:
+    """What a user passes as one or several maps of a modality -> (B, c, H, W).
+
+    Integers mean shares of their type's largest value (normals: (n + 1) / 2). Raises: ShapeError, RangeError.
+    """
+    channels = get_modality(modality).channels
+    if isinstance(value, Image.Image):
+        return _batch(modality, _picture(value) if modality == "rgb" else _from_array(_pixels(value), modality, channels), channels)
+    if isinstance(value, np.ndarray):
+        return _batch(modality, _from_array(value, modality, channels), channels)
+    if isinstance(value, Tensor):
+        return _batch(modality, value.float(), channels)
+    maps = [as_maps(modality, each) for each in value]
+    if len({m.shape[1:] for m in maps}) != 1:
+        raise ShapeError(f"got {modality} maps of sizes {[tuple(m.shape[-2:]) for m in maps]}; expected one size for a batch")
+    return torch.cat(maps)
+
+
+def as_masks(value: MapInput) -> Tensor:
+    """Masks (white, 1 or True: asked) -> (B, 1, H, W) of exactly 0 and 1, cut at one half. Raises: ShapeError."""
+    if isinstance(value, Image.Image):
+        value = np.asarray(value.convert("L"))
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(np.ascontiguousarray(value if value.dtype != np.uint8 else value / 255)).float()
+        value = value[..., 0] if value.ndim > 2 and value.shape[-1] == 1 else value
+        value = value[None, None] if value.ndim == 2 else value[:, None] if value.ndim == 3 else value
+    if isinstance(value, Tensor):
+        return (_batch("mask", value.float(), 1) >= 0.5).float()
+    return torch.cat([as_masks(each) for each in value])
+
+
+def read_picture(path: Path) -> Tensor:
+    """A picture file of any kind -> (1, 3, H, W) in [0, 1]: turned as its EXIF says, alpha laid over white. Raises: InputFileError."""
+    return _picture(_open(path))[None]
+
+
+def read_map(path: Path, modality: str) -> Tensor:
+    """A map file -> (1, c, H, W).
+
+    .npy as the modality states it; PNG as this package writes it (depth: 16 bit, value / 65535; normals: 8 bit, (n + 1) / 2). Depth in
+    8 bits is taken with EightBitWarning.
+    Raises: InputFileError if it cannot be read, is empty, constant or not finite; RangeError, ShapeError.
+    """
+    if modality == "rgb":
+        return read_picture(path)
+    channels = get_modality(modality).channels
+    if path.suffix.lower() == ".npy":
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputFileError(f"cannot read {str(path)!r} as a numpy array: {error}") from error
+        array = array[..., None] if array.ndim == 2 and channels == 1 else array
+        if array.ndim != 3 or array.shape[-1] != channels or array.dtype.kind not in "fiu":
+            raise ShapeError(f"got an array {array.shape} of {array.dtype} in {str(path)!r}; expected numbers (H, W, {channels})")
+    else:
+        array = _pixels(_open(path))
+        if array.ndim == 3 and channels == 1:
+            raise ShapeError(f"got a colour picture {str(path)!r}; expected a greyscale map: pass the 16-bit PNG or .npy, not the preview")
+    if modality == "depth" and array.dtype == np.uint8:
+        warnings.warn(
+            f"{path.name} has 8 bits: its depth has at most 256 steps; 16-bit PNG or .npy keep more", EightBitWarning, stacklevel=2
+        )
+    _check_content(array, path, modality)
+    return as_maps(modality, array)
+
+
+def read_mask(path: Path) -> Tensor:
+    """A mask file, white where something is asked -> (1, 1, H, W) of 0 and 1. Raises: InputFileError."""
+    return as_masks(_open(path))
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path)
+            image.load()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        limit = Image.MAX_IMAGE_PIXELS
+        raise InputFileError(f"got {str(path)!r} with more pixels than the limit of {limit}; make it smaller first") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputFileError(f"cannot read {str(path)!r} as a picture: {reason}") from error
+    return image
+
+
+def _picture(image: Image.Image) -> Tensor:
+    """Any PIL mode -> (3, H, W) in [0, 1]."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.asarray(image).astype(np.float32)
+        return torch.from_numpy(grey / max(65535.0, float(grey.max(initial=0)))).expand(3, -1, -1).contiguous()
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """Stored values, (H, W) or (H, W, 3): 16 bit where the file has them."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "I":
+        return np.asarray(image).clip(0, 65535).astype(np.uint16)
+    if image.mode in ("I;16", "I;16B", "I;16L", "F", "L"):
+        return np.asarray(image)
+    return np.asarray(image.convert("L" if image.mode in ("1", "LA") else "RGB"))
+
+
+def _from_array(array: np.ndarray, modality: str, channels: int) -> Tensor:
+    """Channels last, or no channel axis -> channels first."""
+    values = _stored(array, modality)
+    if array.ndim == 2 or (array.ndim == 3 and (channels == 1) and array.shape[-1] != 1):
+        return values.unsqueeze(-3)
+    return values.movedim(-1, -3)
+
+
+def _stored(array: np.ndarray, modality: str) -> Tensor:
+    """Integers -> the modality's range; floats stay."""
+    values = torch.from_numpy(np.ascontiguousarray(array).astype(np.float32))
+    if array.dtype.kind == "b" or array.dtype.kind == "f":
+        return values
+    values = values / float(np.iinfo(array.dtype).max)
+    return values * 2 - 1 if modality == "normal" else values
+
+
+def _batch(name: str, values: Tensor, channels: int) -> Tensor:
+    if values.ndim == 2 and channels == 1:
+        values = values[None]
+    if values.ndim == 3:
+        values = values[None]
+    if values.ndim != 4 or values.shape[1] != channels or 0 in values.shape:
+        raise ShapeError(f"got {name} of shape {tuple(values.shape)}; expected (B, {channels}, H, W) or an array (H, W, {channels})")
+    return values
+
+
+def _check_content(array: np.ndarray, path: Path, modality: str) -> None:
+    """Refuse maps that say nothing. Raises: InputFileError, RangeError."""
+    if array.size == 0:
+        raise InputFileError(f"got an empty map of shape {array.shape} in {str(path)!r}; expected one with pixels")
+    if not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).sum())
+        raise InputFileError(f"got {bad} values that are NaN or infinite in {str(path)!r}; fill them first (0 is infinitely far)")
+    low, high = float(array.min()), float(array.max())
+    if low == high and modality == "depth":
+        kind = "all invalid (0)" if high == 0 else f"constant ({high:g})"
+        raise InputFileError(f"got a depth map that is {kind} in {str(path)!r}; expected one that varies")
+    bottom = -1 if modality == "normal" else 0
+    if array.dtype.kind == "f" and (low < bottom - 1e-3 or high > 1 + 1e-3):
+        raise RangeError(
+            f"got {modality} from {low:g} to {high:g} in {str(path)!r}; expected [{bottom}, 1] ({get_modality(modality).meaning}): scale it"
+        )

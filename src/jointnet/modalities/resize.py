@@ -1,0 +1,27 @@
+"""Changing the size of maps without leaving their range."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import adaptive_max_pool2d, interpolate
+
+
+def resize_picture(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, c, H, W) in [0, 1] -> (B, c, *size), antialiased bicubic, clipped."""
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    return interpolate(maps, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def resize_smooth(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, c, H, W) -> (B, c, *size), linear with antialiasing: never overshoots."""
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    return interpolate(maps, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, 1, H, W) of 0 and 1 -> (B, 1, *size): 1 where any pixel it covers is 1 (asked), so that nothing asked counts as known."""
+    if tuple(mask.shape[-2:]) == size:
+        return mask
+    return adaptive_max_pool2d(mask, size)

@@ -1,0 +1,190 @@
+"""From a task to a denoised state: the one way every method of the pipeline goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from jointnet.errors import RangeError, ShapeError
+from jointnet.modalities.codec import LatentCodec
+from jointnet.modalities.resize import resize_mask
+from jointnet.models.joint_unet import JointUNet
+from jointnet.pipelines.task import Task
+from jointnet.sampling.guidance import Guided
+from jointnet.sampling.known import Blend, CleanKnown, TimeTravel, draw_like
+from jointnet.sampling.loop import sample
+from jointnet.sampling.steps import Generators, add_noise, set_timesteps, shortened
+from jointnet.sampling.tiling import Tiled, Tiling
+from jointnet.types import Conditioning, Denoiser, Known
+
+if TYPE_CHECKING:
+    from jointnet.pipelines.joint_net import JointNetPipeline
+
+StepEnd = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a run samples, whatever its task.
+
+    Attributes:
+        num_inference_steps, timesteps, sigmas, eta, generator, guidance_scale, guidance_rescale, cross_attention_kwargs,
+            callback_on_step_end, callback_on_step_end_tensor_inputs: as in StableDiffusionPipeline.
+        latents: initial noise (B, M * C, h, w), unscaled.
+        num_resamples: how often each step is repeated while something is known (RePaint's time travel; DDIM and DDPM only).
+        tiling: denoise in tiles of the model's size.
+    """
+
+    num_inference_steps: int = 50
+    timesteps: list[int] | None = None
+    sigmas: list[float] | None = None
+    guidance_scale: float = 7.5
+    guidance_rescale: float = 0.0
+    eta: float = 0.0
+    generator: Generators = None
+    latents: Tensor | None = None
+    num_resamples: int = 1
+    tiling: Tiling | None = None
+    cross_attention_kwargs: dict[str, Any] | None = None
+    callback_on_step_end: StepEnd | None = None
+    callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",)
+
+    def __post_init__(self) -> None:
+        if self.num_inference_steps < 1:
+            raise RangeError(f"got {self.num_inference_steps} steps; expected at least 1")
+
+
+@dataclass
+class Network:
+    """The joint network as a denoiser."""
+
+    joint_unet: JointUNet
+    cross_attention_kwargs: dict[str, Any] | None = None
+
+    def __call__(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        return self.joint_unet(
+            x.to(self.joint_unet.dtype),
+            t,
+            conditioning.text.embeds,
+            known=conditioning.known,
+            added_cond_kwargs=conditioning.text.added,
+            cross_attention_kwargs=self.cross_attention_kwargs,
+            return_dict=False,
+        )[0]
+
+
+@torch.no_grad()
+def solve(pipeline: JointNetPipeline, task: Task, codec: LatentCodec, conditioning: Conditioning, sampling: Sampling) -> Tensor:
+    """Sample a task whose size the model takes; as many rows as prompts -> state (B, M, C, h, w)."""
+    batch, scheduler = len(conditioning.text.embeds), pipeline.scheduler
+    steps = set_timesteps(scheduler, sampling.num_inference_steps, pipeline._execution_device, sampling.timesteps, sampling.sigmas)
+    if task.strength < 1:
+        steps = shortened(scheduler, steps, task.strength)
+    pipeline._num_timesteps = len(steps)
+
+    noise = initial_noise(pipeline, batch, task.size, sampling)
+    known = encode_known(pipeline, task, codec, batch) if task.maps else None
+    if known is None or task.strength == 1:
+        x = noise * scheduler.init_noise_sigma
+    elif len(steps):
+        x = add_noise(scheduler, known.latents, noise, steps[:1].expand(noise.shape[:2]))
+    else:
+        return known.latents
+    if known is not None and not task.knows:
+        known = None  # maps were only the start
+
+    wrapped = wrap(pipeline, task, known, conditioning, steps, sampling)
+    if known is not None and pipeline.joint_unet.config.has_masked_input:
+        conditioning = replace(conditioning, known=known)
+    with pipeline.progress_bar(total=len(steps)) as bar:  # pyright: ignore[reportCallIssue] - diffusers decorates it without types
+        return sample(
+            wrapped,
+            x,
+            conditioning,
+            scheduler=scheduler,
+            timesteps=steps,
+            generator=sampling.generator,
+            eta=sampling.eta,
+            blend=None if known is None else Blend(known, scheduler, sampling.generator),
+            travel=None if known is None else TimeTravel(scheduler, sampling.num_resamples, sampling.generator),
+            on_step=StepReport(pipeline, bar, sampling),
+            should_stop=lambda: pipeline.interrupt,
+        )
+
+
+def wrap(
+    pipeline: JointNetPipeline, task: Task, known: Known | None, conditioning: Conditioning, steps: Tensor, sampling: Sampling
+) -> Denoiser:
+    """The network with guidance inside tiles, and known modalities shown clean to a network that was trained so."""
+    denoiser: Denoiser = Network(pipeline.joint_unet, sampling.cross_attention_kwargs)
+    if conditioning.negative is not None:
+        denoiser = Guided(denoiser, sampling.guidance_scale, sampling.guidance_rescale)
+    if sampling.tiling is not None:
+        denoiser = Tiled(denoiser, sampling.tiling, steps, sampling.generator)
+    if known is not None and pipeline.joint_unet.config.has_independent_timesteps:
+        clean = torch.tensor([task.is_wholly_known(name) for name in pipeline.modalities], device=known.mask.device)
+        denoiser = CleanKnown(denoiser, known.latents, clean)
+    return denoiser
+
+
+def initial_noise(pipeline: JointNetPipeline, batch: int, size: tuple[int, int], sampling: Sampling) -> Tensor:
+    """Standard noise (B, M, C, h, w), the given or a drawn one. Raises: ShapeError."""
+    factor, device, dtype = pipeline.codec.factor, pipeline._execution_device, pipeline.joint_unet.dtype
+    shape = (batch, len(pipeline.modalities), pipeline.joint_unet.in_channels, size[0] // factor, size[1] // factor)
+    if isinstance(sampling.generator, list) and len(sampling.generator) != batch:
+        raise ShapeError(f"got {len(sampling.generator)} generators for {batch} images; pass one each, or a single one")
+    if sampling.latents is None:
+        return draw_like(torch.empty(shape, device=device, dtype=dtype), sampling.generator)
+    flat = (shape[0], shape[1] * shape[2], *shape[3:])
+    if tuple(sampling.latents.shape) != flat:
+        raise ShapeError(f"got latents of shape {tuple(sampling.latents.shape)}; expected (B, M * C, h, w) = {flat}")
+    return sampling.latents.to(device, dtype).unflatten(1, shape[1:3])
+
+
+def encode_known(pipeline: JointNetPipeline, task: Task, codec: LatentCodec, batch: int) -> Known:
+    """A task's maps and masks as latents; a latent pixel counts as asked if any of its pixels is.
+
+    Modalities without a map are asked everywhere. A single row serves all prompts.
+    """
+    latent_size = (task.size[0] // codec.factor, task.size[1] // codec.factor)
+    device, dtype = pipeline._execution_device, pipeline.joint_unet.dtype
+    latents, masks = [], []
+    for name in pipeline.modalities:
+        if name in task.maps:
+            rows = codec.encode(name, task.maps[name])
+            mask = resize_mask(task.asked[name], latent_size)
+        else:
+            rows = torch.zeros(1, pipeline.joint_unet.in_channels, *latent_size)
+            mask = torch.ones(1, 1, *latent_size)
+        latents.append(rows.to(device, dtype).expand(batch, -1, -1, -1))
+        masks.append(mask.to(device, dtype).expand(batch, -1, -1, -1))
+    return Known(torch.stack(latents, 1), torch.stack(masks, 1))
+
+
+class StepReport:
+    """Moves the progress bar and runs the user's callback after each step."""
+
+    def __init__(self, pipeline: JointNetPipeline, bar: Any, sampling: Sampling) -> None:
+        self.pipeline, self.bar = pipeline, bar
+        self.callback, self.inputs = sampling.callback_on_step_end, sampling.callback_on_step_end_tensor_inputs
+
+    def __call__(self, index: int, t: Tensor, x: Tensor, conditioning: Conditioning) -> tuple[Tensor, Conditioning]:
+        self.bar.update()
+        if self.callback is None:
+            return x, conditioning
+        text, negative = conditioning.text, conditioning.negative
+        tensors: dict[str, Any] = {
+            "latents": x.flatten(1, 2),
+            "prompt_embeds": text.embeds,
+            "negative_prompt_embeds": None if negative is None else negative.embeds,
+        }
+        given = {name: tensors[name] for name in self.inputs}
+        tensors.update(self.callback(self.pipeline, index, t, given) or {})
+        if negative is not None:
+            negative = replace(negative, embeds=tensors["negative_prompt_embeds"])
+        changed = replace(conditioning, text=replace(text, embeds=tensors["prompt_embeds"]), negative=negative)
+        return tensors["latents"].unflatten(1, x.shape[1:3]), changed

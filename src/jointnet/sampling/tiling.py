@@ -1,0 +1,131 @@
+"""Denoising a large canvas in tiles, as a wrapper around a denoiser (Sec. 4.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import floor
+
+import torch
+from torch import Tensor
+
+from jointnet.errors import RangeError
+from jointnet.sampling.steps import Generators
+from jointnet.types import Conditioning, Denoiser
+from jointnet.windows import Window, Windows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiling:
+    """How a canvas is cut; all lengths in latent pixels.
+
+    Attributes:
+        window: side of the square windows, the size the base was made for.
+        stride: distance of neighbouring windows; by default half a window.
+        decay: length over which a window's weight falls to 0; by default an eighth of a window.
+        wraps: whether left and right edges are neighbours, as in a panorama of 360 degrees.
+        whole_weight: weight of the whole image as one more tile, against 1 of a window.
+        whole_share: the whole image takes part in the first floor(whole_share * steps) steps; 0 leaves it out.
+        has_random_offset: move all windows by one random offset in [0, stride) in each step.
+        batch_size: tiles in one call of the network.
+    Raises: RangeError.
+    """
+
+    window: int
+    stride: int | None = None
+    decay: int | None = None
+    wraps: bool = False
+    whole_weight: float = 5.0
+    whole_share: float = 0.4
+    has_random_offset: bool = True
+    batch_size: int = 4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.whole_share <= 1:
+            raise RangeError(f"got whole_share = {self.whole_share}; expected a share of the steps in [0, 1]")
+        self.on((self.window, self.window))
+
+    def on(self, canvas: tuple[int, int]) -> Windows:
+        """The windows on a canvas (height, width)."""
+        stride = self.window // 2 if self.stride is None else self.stride
+        decay = self.window // 8 if self.decay is None else self.decay
+        return Windows(canvas=canvas, window=self.window, stride=stride, decay=decay, wraps=self.wraps)
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """Predicts a canvas as the weighted mean of its tiles' predictions; works with any scheduler, whose one state steps the canvas.
+
+    Masks and known latents are cut with the tile. A tile of the whole canvas's size is the canvas: then this changes nothing.
+
+    Attributes:
+        timesteps: the run's, from which the share of its steps is told.
+        generator: of the offsets; with a list each sample has its own, so that a batch equals its single images.
+    """
+
+    denoiser: Denoiser
+    tiling: Tiling
+    timesteps: Tensor
+    generator: Generators
+
+    def __call__(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        windows = self.tiling.on((x.shape[-2], x.shape[-1]))
+        if not any(windows.is_cut):
+            return self.denoiser(x, t, conditioning)
+        weights = windows.weights().to(x)
+        merged = _Merged(x)
+        places = [(row, window) for row, offset in enumerate(self._offsets(windows, len(x))) for window in windows.at(offset)]
+        for start in range(0, len(places), self.tiling.batch_size):
+            some = places[start : start + self.tiling.batch_size]
+            rows = torch.tensor([row for row, _ in some], device=x.device)
+            told = conditioning.take(rows, lambda canvas, some=some: _cut(canvas, some))
+            for place, tile in zip(some, self.denoiser(_cut(x, some), t[rows], told), strict=True):
+                merged.add(place, tile, weights)
+        if self._takes_whole(t):
+            merged.add_whole(self.denoiser(x, t, conditioning), self.tiling.whole_weight)
+        return merged.mean()
+
+    def _offsets(self, windows: Windows, batch: int) -> list[tuple[int, int]]:
+        if not self.tiling.has_random_offset:
+            return [(0, 0)] * batch
+        if isinstance(self.generator, list):
+            return [windows.draw_offset(g) for g in self.generator]
+        return [windows.draw_offset(self.generator)] * batch
+
+    def _takes_whole(self, t: Tensor) -> bool:
+        """Whether this is one of the first floor(share * N) steps; a scheduler of second order calls twice at some timesteps."""
+        distinct = list(dict.fromkeys(self.timesteps.tolist()))
+        return float(t.max()) in distinct[: floor(self.tiling.whole_share * len(distinct) + 1e-9)]
+
+
+Place = tuple[int, Window]
+"""A sample's row in the batch, and a window on it."""
+
+
+def _cut(canvas: Tensor, places: list[Place]) -> Tensor:
+    """(B, M, c, H, W) -> one crop a place, (tiles, M, c, h, w)."""
+    return torch.stack([window.cut(canvas[row]) for row, window in places])
+
+
+class _Merged:
+    """A running weighted mean over tiles; as many channels as the network returns, which may be more than x has."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x, self.total = x, None
+        self.weight = x.new_zeros(len(x), 1, 1, *x.shape[-2:])
+
+    def add(self, place: Place, tile: Tensor, weights: Tensor) -> None:
+        """A tile (M, c, h, w) with weights (h, w)."""
+        row, window = place
+        if self.total is None:
+            self.total = self.x.new_zeros(len(self.x), *tile.shape[:2], *self.x.shape[-2:])
+        window.add_to(self.total[row], weights * tile)
+        window.add_to(self.weight[row], weights)
+
+    def add_whole(self, prediction: Tensor, weight: float) -> None:
+        """The whole canvas (B, M, c, H, W) as one more tile."""
+        self.total = weight * prediction + (0 if self.total is None else self.total)
+        self.weight = self.weight + weight
+
+    def mean(self) -> Tensor:
+        assert self.total is not None, "no tile was added"
+        return self.total / self.weight

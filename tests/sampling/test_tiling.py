@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from torch import Tensor
+
+from jointnet.sampling.guidance import Guided
+from jointnet.sampling.loop import sample
+from jointnet.sampling.tiling import Tiled, Tiling
+from jointnet.types import Conditioning, Known, Text
+
+TIMESTEPS = torch.arange(900, -1, -100)
+
+
+class Recorder:
+    """A denoiser that blurs its input with its neighbours, so that a tile's edge matters; remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+        self.conditionings: list[Conditioning] = []
+
+    def __call__(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        self.shapes.append(tuple(x.shape))
+        self.conditionings.append(conditioning)
+        return x + x.mean((-1, -2), keepdim=True) * t[:, :, None, None, None] / 1000
+
+
+def text(batch: int) -> Conditioning:
+    return Conditioning(Text(torch.arange(batch, dtype=torch.float32)[:, None, None].expand(batch, 3, 4)))
+
+
+def canvas(batch: int = 1, height: int = 16, width: int = 64) -> Tensor:
+    return torch.randn(batch, 2, 4, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def t_of(x: Tensor, t: int) -> Tensor:
+    return torch.full(x.shape[:2], t)
+
+
+def test_one_tile_equals_untiled() -> None:
+    x = canvas(width=16)
+    tiled = Tiled(Recorder(), Tiling(window=16), TIMESTEPS, torch.Generator().manual_seed(0))
+    assert torch.equal(tiled(x, t_of(x, 900), text(1)), Recorder()(x, t_of(x, 900), text(1)))
+
+
+def test_a_pointwise_denoiser_does_not_see_the_tiles() -> None:
+    x = canvas(2)
+    tiled = Tiled(lambda x, t, c: 3 * x, Tiling(window=16, wraps=True), TIMESTEPS, torch.Generator().manual_seed(0))
+    assert torch.allclose(tiled(x, t_of(x, 500), text(2)), 3 * x, atol=1e-5)
+
+
+def test_the_whole_image_takes_part_in_the_first_share_of_the_steps() -> None:
+    x = canvas()
+    for index, t in enumerate(TIMESTEPS.tolist()):
+        recorder = Recorder()
+        Tiled(recorder, Tiling(window=16, whole_share=0.4), TIMESTEPS, torch.Generator())(x, t_of(x, t), text(1))
+        assert (tuple(x.shape) in recorder.shapes) == (index < 4)
+
+
+def test_the_whole_image_weighs_as_said() -> None:
+    x = canvas()
+
+    def by_width(x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        return torch.full_like(x, float(x.shape[-1] == 64))
+
+    tiling = Tiling(window=16, stride=16, decay=0, whole_weight=5, has_random_offset=False)
+    merged = Tiled(by_width, tiling, TIMESTEPS, None)(x, t_of(x, 900), text(1))
+    assert torch.allclose(merged, torch.full_like(x, 5 / 6))
+
+
+def test_a_seed_gives_the_same_offsets_and_steps_differ() -> None:
+    x = canvas()
+
+    def run(seed: int) -> list[Tensor]:
+        tiled = Tiled(Recorder(), Tiling(window=16), TIMESTEPS, torch.Generator().manual_seed(seed))
+        return [tiled(x, t_of(x, 300), text(1)) for _ in range(4)]
+
+    first = run(0)
+    assert all(torch.equal(a, b) for a, b in zip(first, run(0), strict=True))
+    assert any(not torch.equal(first[0], other) for other in first[1:])
+
+
+def test_with_a_generator_each_a_batch_equals_its_single_canvases() -> None:
+    x = canvas(2)
+    both = Tiled(Recorder(), Tiling(window=16), TIMESTEPS, [torch.Generator().manual_seed(s) for s in (3, 4)])(x, t_of(x, 300), text(2))
+    for i in range(2):
+        alone = Tiled(Recorder(), Tiling(window=16), TIMESTEPS, [torch.Generator().manual_seed(3 + i)])
+        assert torch.allclose(both[i : i + 1], alone(x[i : i + 1], t_of(x[:1], 300), text(1)), atol=1e-6)
+
+
+def test_tiles_of_a_batch_keep_their_prompt_and_their_part_of_the_masks() -> None:
+    x = canvas(2)
+    recorder = Recorder()
+    told = Conditioning(text(2).text, known=Known(x, (x[:, :, :1] > 0).float()))
+    Tiled(recorder, Tiling(window=16, batch_size=3, whole_share=0), TIMESTEPS, torch.Generator().manual_seed(0))(x, t_of(x, 300), told)
+    seen = [c for c in recorder.conditionings if c.known is not None]
+    assert seen
+    for conditioning in seen:
+        assert conditioning.known is not None
+        for row, latents, mask in zip(
+            conditioning.text.embeds[:, 0, 0].int(), conditioning.known.latents, conditioning.known.mask, strict=True
+        ):
+            assert torch.equal(mask, (latents[:, :1] > 0).float())
+            assert any(torch.equal(latents, x[row, ..., start : start + 16]) for start in range(49))
+
+
+def test_wrapping_has_no_seam() -> None:
+    """Turning the canvas by a stride turns the prediction: no column is special."""
+    x = canvas()
+    tiled = Tiled(Recorder(), Tiling(window=16, wraps=True, has_random_offset=False), TIMESTEPS, None)
+    turned = tiled(x.roll(8, -1), t_of(x, 300), text(1))
+    assert torch.allclose(turned, tiled(x, t_of(x, 300), text(1)).roll(8, -1), atol=1e-5)
+    flat = Tiled(Recorder(), Tiling(window=16, has_random_offset=False), TIMESTEPS, None)
+    assert not torch.allclose(flat(x.roll(8, -1), t_of(x, 300), text(1)), flat(x, t_of(x, 300), text(1)).roll(8, -1), atol=1e-3)
+
+
+def test_merging_predictions_equals_merging_linear_steps() -> None:
+    x = canvas()
+    scheduler = DDIMScheduler(clip_sample=False)
+    scheduler.set_timesteps(10)
+    tiling = Tiling(window=16, has_random_offset=False, whole_share=0)
+    merged = Tiled(Recorder(), tiling, scheduler.timesteps, None)(x, t_of(x, 500), text(1))
+    ours = scheduler.step(merged, 500, x).prev_sample
+    windows = tiling.on((16, 64))
+    total, weight = torch.zeros_like(x), torch.zeros(16, 64)
+    for window in windows.at():
+        tile = window.cut(x)
+        stepped = scheduler.step(Recorder()(tile, t_of(tile, 500), text(1)), 500, tile).prev_sample
+        window.add_to(total, windows.weights() * stepped)
+        window.add_to(weight, windows.weights())
+    assert torch.allclose(ours, total / weight, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [DDIMScheduler, EulerDiscreteScheduler])
+def test_it_runs_with_guidance_inside_and_any_scheduler_outside(make: type) -> None:
+    scheduler = make()
+    scheduler.set_timesteps(5)
+    told = Conditioning(text(1).text, negative=text(1).text)
+    tiled = Tiled(Guided(Recorder(), 2.0), Tiling(window=16), scheduler.timesteps, torch.Generator().manual_seed(0))
+    x = sample(tiled, canvas() * scheduler.init_noise_sigma, told, scheduler=scheduler, timesteps=scheduler.timesteps)
+    assert torch.isfinite(x).all()
