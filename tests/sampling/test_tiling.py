@@ -46,7 +46,11 @@ def test_one_tile_equals_untiled() -> None:
 
 def test_a_pointwise_denoiser_does_not_see_the_tiles() -> None:
     x = canvas(2)
-    tiled = Tiled(lambda x, t, c: 3 * x, Tiling(window=16, wraps=True), TIMESTEPS, torch.Generator().manual_seed(0))
+
+    def triple(x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        return 3 * x
+
+    tiled = Tiled(triple, Tiling(window=16, wraps=True), TIMESTEPS, torch.Generator().manual_seed(0))
     assert torch.allclose(tiled(x, t_of(x, 500), text(2)), 3 * x, atol=1e-5)
 
 

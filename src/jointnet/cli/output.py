@@ -31,7 +31,7 @@ def prepare_folder(folder: Path) -> Path:
 def write_set(
     folder: Path, maps: Mapping[str, Tensor], result: Mapping[str, Any], uncertainty: Mapping[str, Tensor] | None = None
 ) -> list[Path]:
-    """Write one image's maps, each (c, H, W), in all their forms, their uncertainty (1, H, W), and result.json last. Raises: OutputError."""
+    """Write one image's maps, each (c, H, W), in all forms, their uncertainty (1, H, W), and result.json last. Raises: OutputError."""
     prepare_folder(folder)
     files: dict[str, WritableMap] = {}
     for name, map_ in maps.items():

@@ -19,14 +19,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("prompt", metavar="PROMPT")
     add_sampling_arguments(parser, model=TASK_MODEL)
     parser.add_argument("--size", type=size, metavar="HxW", help="pixels (default: the model's size, 4 times as wide)")
-    parser.add_argument(
-        "--span", type=number(0, 360), default=180.0, metavar="DEG", help="angle across the width; 360 wraps (default: 180)"
-    )
+    parser.add_argument("--span", type=number(0, 360), default=180.0, metavar="DEG", help="angle across the width; 360 wraps (180)")
     parser.add_argument("--projection", choices=("cylindrical", "equirectangular"), default="cylindrical")
     parser.add_argument("--image", type=Path, metavar="PHOTO", help="a photo to paint the rest around")
-    parser.add_argument(
-        "--image-fov", type=number(1, 179), default=60.0, metavar="DEG", help="angle across the photo's width (default: 60)"
-    )
+    parser.add_argument("--image-fov", type=number(1, 179), default=60.0, metavar="DEG", help="angle across the photo's width (60)")
     parser.add_argument("--refine", type=whole_number(1, 8), default=1, metavar="S", help="refine at S times the size (default: 1)")
     add_depth_arguments(parser)
     parser.set_defaults(run=run)

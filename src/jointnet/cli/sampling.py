@@ -34,13 +34,8 @@ def add_size_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tiled", action="store_true", help="work at full size, in tiles of the model's size")
     parser.add_argument("--wrap", action="store_true", help="left and right edge are neighbours (with --tiled)")
-    parser.add_argument(
-        "--resample",
-        type=whole_number(1, 100),
-        default=1,
-        metavar="N",
-        help="repeat each step N times (RePaint; models without masked input)",
-    )
+    resample = "repeat each step N times (RePaint), for models without masked input"
+    parser.add_argument("--resample", type=whole_number(1, 100), default=1, metavar="N", help=resample)
 
 
 def open_model(options: argparse.Namespace, prompt: str) -> JointNetPipeline:

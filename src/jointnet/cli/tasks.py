@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from jointnet.pipelines.joint_net import JointNetPipeline
-    from jointnet.pipelines.output import JointNetPipelineOutput
 
-Perform = Callable[["JointNetPipeline", dict[str, Any]], "JointNetPipelineOutput"]
+Perform = Callable[["JointNetPipeline", dict[str, Any]], Any]
+"""(pipeline, what its methods take) -> JointNetPipelineOutput"""
 
 
 def add_parser(commands: Any) -> None:

@@ -53,6 +53,7 @@ def write_mesh(mesh: Mesh, path: Path) -> Path:
             process=False,
         )
         content = cloud.export(file_type="ply", vertex_normal=True)
+    assert isinstance(content, bytes), "both formats are binary"
     unfinished = path.with_name(f".{path.name}")
     try:
         unfinished.write_bytes(content)

@@ -105,9 +105,11 @@ def _normals(points: Array, *, wraps: bool) -> Array:
 
 def _nearer_difference(points: Array, axis: int, *, wraps: bool) -> Array:
     """Of the differences to the neighbour before and behind, the shorter one: it does not reach over a depth edge."""
-    pad = [(0, 0)] * points.ndim
-    pad[axis] = (1, 1)
-    steps = np.diff(np.pad(points, pad, mode="wrap" if wraps else "reflect", **({} if wraps else {"reflect_type": "odd"})), axis=axis)
+    steps = np.diff(points, axis=axis)
+    first, last = np.take(steps, [0], axis), np.take(steps, [-1], axis)
+    if wraps:
+        first = last = np.take(points, [0], axis) - np.take(points, [-1], axis)
+    steps = np.concatenate([first, steps, last], axis)
     count = points.shape[axis]
     before, behind = (np.take(steps, range(start, start + count), axis) for start in (0, 1))
     shorter = np.linalg.norm(before, axis=-1, keepdims=True) < np.linalg.norm(behind, axis=-1, keepdims=True)

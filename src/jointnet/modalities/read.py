@@ -15,6 +15,7 @@ from torch import Tensor
 from jointnet.errors import EightBitWarning, InputFileError, RangeError, ShapeError
 from jointnet.modalities.modality import get_modality
 
+_OVERSHOOT = 0.1
 MapInput = Image.Image | np.ndarray | Tensor | Sequence[Any]
 """A picture; an array (H, W), (H, W, c) or a batch of them; a tensor (c, H, W) or (B, c, H, W); or a list of these, all of one size."""
 
@@ -59,7 +60,7 @@ def read_map(path: Path, modality: str) -> Tensor:
     """A map file -> (1, c, H, W).
 
     .npy as the modality states it; PNG as this package writes it (depth: 16 bit, value / 65535; normals: 8 bit, (n + 1) / 2). Depth in
-    8 bits is taken with EightBitWarning.
+    8 bits is taken with EightBitWarning. Values up to 0.1 beyond the range, which decoders make, are clipped.
     Raises: InputFileError if it cannot be read, is empty, constant or not finite; RangeError, ShapeError.
     """
     if modality == "rgb":
@@ -82,7 +83,7 @@ def read_map(path: Path, modality: str) -> Tensor:
             f"{path.name} has 8 bits: its depth has at most 256 steps; 16-bit PNG or .npy keep more", EightBitWarning, stacklevel=2
         )
     _check_content(array, path, modality)
-    return as_maps(modality, array)
+    return as_maps(modality, array).clamp(-1 if modality == "normal" else 0, 1)
 
 
 def read_mask(path: Path) -> Tensor:
@@ -94,8 +95,8 @@ def _open(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
-            image.load()
+            with Image.open(path) as image:
+                image.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = Image.MAX_IMAGE_PIXELS
         raise InputFileError(f"got {str(path)!r} with more pixels than the limit of {limit}; make it smaller first") from error
@@ -151,7 +152,7 @@ def _batch(name: str, values: Tensor, channels: int) -> Tensor:
         values = values[None]
     if values.ndim != 4 or values.shape[1] != channels or 0 in values.shape:
         raise ShapeError(f"got {name} of shape {tuple(values.shape)}; expected (B, {channels}, H, W) or an array (H, W, {channels})")
-    return values
+    return values.contiguous()
 
 
 def _check_content(array: np.ndarray, path: Path, modality: str) -> None:
@@ -166,7 +167,7 @@ def _check_content(array: np.ndarray, path: Path, modality: str) -> None:
         kind = "all invalid (0)" if high == 0 else f"constant ({high:g})"
         raise InputFileError(f"got a depth map that is {kind} in {str(path)!r}; expected one that varies")
     bottom = -1 if modality == "normal" else 0
-    if array.dtype.kind == "f" and (low < bottom - 1e-3 or high > 1 + 1e-3):
+    if array.dtype.kind == "f" and (low < bottom - _OVERSHOOT or high > 1 + _OVERSHOOT):
         raise RangeError(
             f"got {modality} from {low:g} to {high:g} in {str(path)!r}; expected [{bottom}, 1] ({get_modality(modality).meaning}): scale it"
         )

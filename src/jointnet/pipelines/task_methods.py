@@ -233,10 +233,10 @@ def perform(pipeline: JointNetPipeline, task: Task, prompt: str | list[str], opt
     sampling = Sampling(**{**chosen, "guidance_scale": scale, "tiling": tiling})
     if repeats > 1 and isinstance(sampling.generator, list):
         sampling = replace(sampling, generator=[g for g in sampling.generator for _ in range(repeats)])
-    if task.batch not in (1, len(prompts)):
+    if task.batch not in (None, 1, len(prompts)):
         raise ShapeError(f"got {task.batch} pictures and {len(prompts)} prompts; pass one prompt, or one for each picture")
     work = task.resized(working_size(pipeline, task.size, options.get("processing_size"), tiled=tiling is not None))
-    work = work.repeated(repeats) if task.batch != 1 else work
+    work = work.repeated(repeats) if (task.batch or 1) > 1 else work
     codec = pipeline.codec_for(tiling)
     return codec.decode_all(solve(pipeline, work, codec, conditioning, sampling), pipeline.modalities)
 

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from jointnet.cli.main import main
+from tests.conftest import read_png
+
+SHORT = ["--steps", "2", "--seed", "3"]
+
+
+@pytest.fixture
+def maps(tmp_path: Path) -> Path:
+    """A picture, its depth and a mask, 40 x 56 px."""
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (40, 56, 3), np.uint8)).save(tmp_path / "image.png")
+    Image.fromarray(rng.integers(0, 65536, (40, 56)).astype(np.uint16)).save(tmp_path / "depth.png")
+    mask = np.zeros((40, 56), np.uint8)
+    mask[5:20, 10:30] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    Image.fromarray(mask * 0).save(tmp_path / "black.png")
+    return tmp_path
+
+
+def run(command: str, model: Path, out: Path, *more: str | Path) -> int:
+    return main([command, *map(str, more), "--model", str(model), *SHORT, "-o", str(out)])
+
+
+def test_predict(model_folder: Path, maps: Path) -> None:
+    assert run("predict", model_folder, maps / "out", maps / "image.png", "--ensemble", "2") == 0
+    assert np.array_equal(read_png(maps / "out" / "image.png"), read_png(maps / "image.png"))
+    assert np.load(maps / "out" / "depth.npy").shape == (40, 56)
+    assert np.load(maps / "out" / "depth_uncertainty.npy").shape == (40, 56)
+    result = json.loads((maps / "out" / "result.json").read_text())
+    assert result["inputs"]["ensemble"] == 2
+    assert result["guidance"] == 1
+
+
+def test_condition(model_folder: Path, maps: Path) -> None:
+    assert run("condition", model_folder, maps / "out", maps / "depth.png", "a red ball") == 0
+    assert np.array_equal(read_png(maps / "out" / "depth.png"), read_png(maps / "depth.png"))
+    assert json.loads((maps / "out" / "result.json").read_text())["guidance"] == 7.5
+
+
+@pytest.mark.parametrize("masks", [["--mask"], ["--image-mask"], ["--image-mask", "--depth-mask"]])
+def test_edit(model_folder: Path, maps: Path, masks: list[str]) -> None:
+    named = [part for mask in masks for part in (mask, maps / "mask.png")]
+    assert run("edit", model_folder, maps / "out", "--image", maps / "image.png", "--depth", maps / "depth.png", *named, "a box") == 0
+    hole = read_png(maps / "mask.png") > 127
+    for name in ("image.png", "depth.png"):
+        same = read_png(maps / "out" / name) == read_png(maps / name)
+        assert same[~hole].all()
+        asked = "--mask" in masks or f"--{name[:-4]}-mask" in masks
+        assert same[hole].all() != asked
+
+
+def test_refine(model_folder: Path, maps: Path) -> None:
+    given = ["--image", maps / "image.png", "--depth", maps / "depth.png"]
+    assert run("refine", model_folder, maps / "out", *given, "--only", "depth") == 0
+    assert np.array_equal(read_png(maps / "out" / "image.png"), read_png(maps / "image.png"))
+    assert not np.array_equal(read_png(maps / "out" / "depth.png"), read_png(maps / "depth.png"))
+    assert run("refine", model_folder, maps / "two", *given, "--scale", "2") == 0
+    assert read_png(maps / "two" / "image.png").shape == (80, 112, 3)
+
+
+def test_panorama_writes_a_scene(model_folder: Path, maps: Path) -> None:
+    assert run("panorama", model_folder, maps / "out", "grass", "--size", "32x128", "--span", "360") == 0
+    assert read_png(maps / "out" / "image.png").shape == (32, 128, 3)
+    scene = trimesh.load(maps / "out" / "scene.glb", force="mesh", process=False)
+    assert len(scene.faces) > 100
+    assert run("panorama", model_folder, maps / "photo", "grass", "--size", "32x128", "--image", maps / "image.png") == 0
+
+
+def test_mesh_takes_what_a_run_wrote(model_folder: Path, maps: Path) -> None:
+    assert run("panorama", model_folder, maps / "out", "grass", "--size", "32x128", "--span", "360") == 0
+    given = [str(maps / "out" / name) for name in ("image.png", "depth.npy")]
+    assert main(["mesh", *given, "-o", str(maps / "again.glb")]) == 0
+    one, two = (trimesh.load(p, force="mesh", process=False) for p in (maps / "out" / "scene.glb", maps / "again.glb"))
+    assert np.allclose(one.vertices, two.vertices, atol=1e-4)
+    assert main(["mesh", *given, "--fov", "40", "--projection", "pinhole", "-o", str(maps / "cloud.ply")]) == 0
+    assert len(trimesh.load(maps / "cloud.ply").vertices) == 32 * 128
+
+
+def test_bad_input_is_one_line_and_exit_code_2(model_folder: Path, maps: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(maps / "nan.npy", np.full((40, 56), np.nan))
+    Image.new("RGB", (8, 8)).save(maps / "small.png")
+    image, depth, mask = (["--" + n, maps / f"{n}.png"] for n in ("image", "depth", "mask"))
+    cases = {
+        "NaN": ("condition", [maps / "nan.npy"]),
+        "one size": ("edit", ["--image", maps / "small.png", *depth, *mask]),
+        "without a hole": ("edit", [*image, *depth, "--mask", maps / "black.png"]),
+        "neither or both": ("edit", [*image, *depth]),
+        "cannot read": ("predict", [maps / "missing.png"]),
+        "normal": ("condition", [maps / "image.png", "--modality", "normal"]),
+        "multiples": ("panorama", ["grass", "--size", "33x128"]),
+        "processing size": ("predict", [maps / "image.png", "--processing-size", "33"]),
+    }
+    for message, (command, arguments) in cases.items():
+        assert run(command, model_folder, maps / "bad", *arguments) == 2, message
+        error = capsys.readouterr().err.strip()
+        assert message in error
+        assert len(error.splitlines()) == 1
+        assert not list((maps / "bad").glob("*.p*")) if (maps / "bad").exists() else True
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["refine", "--image", "a", "--depth", "b", "--strength", "1.1", "-o", "c"],
+        ["panorama", "x", "--span", "361", "-o", "c"],
+        ["predict", "a", "--ensemble", "0", "-o", "c"],
+        ["mesh", "a", "b", "--fov", "50", "--span", "180", "-o", "c.glb"],
+    ],
+)
+def test_arguments_out_of_range(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

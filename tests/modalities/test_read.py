@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from jointnet.errors import EightBitWarning, InputFileError, RangeError, ShapeError
+from jointnet.modalities.read import as_maps, as_masks, read_map, read_mask, read_picture
+
+RNG = np.random.default_rng(0)
+COLOURS = RNG.integers(0, 256, (6, 8, 3), np.uint8)
+EXIF_ORIENTATION = 0x0112
+
+
+def test_an_8_bit_picture_is_exact(tmp_path: Path) -> None:
+    Image.fromarray(COLOURS).save(tmp_path / "a.png")
+    assert np.array_equal(read_picture(tmp_path / "a.png")[0].permute(1, 2, 0).numpy() * 255, COLOURS)
+
+
+def test_alpha_is_laid_over_white(tmp_path: Path) -> None:
+    rgba = np.dstack([COLOURS, np.zeros((6, 8), np.uint8)])
+    rgba[0, 0, 3] = 255
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png")[0]
+    assert (picture[:, 1:] == 1).all()
+    assert np.allclose(picture[:, 0, 0].numpy() * 255, COLOURS[0, 0])
+
+
+def test_a_palette_with_transparency_is_laid_over_white(tmp_path: Path) -> None:
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.save(tmp_path / "a.png", transparency=0)
+    assert (read_picture(tmp_path / "a.png") == 1).all()
+
+
+def test_16_bit_greyscale_keeps_its_tones(tmp_path: Path) -> None:
+    values = np.arange(48, dtype=np.uint16).reshape(6, 8) * 1300
+    Image.fromarray(values).save(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png")[0]
+    assert np.allclose(picture.numpy(), values[None] / 65535, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "CMYK"])
+def test_other_modes_become_rgb(mode: str, tmp_path: Path) -> None:
+    suffix = "tiff" if mode == "CMYK" else "png"
+    Image.fromarray(COLOURS).convert(mode).save(tmp_path / f"a.{suffix}")
+    picture = read_picture(tmp_path / f"a.{suffix}")
+    assert picture.shape == (1, 3, 6, 8)
+    if mode == "CMYK":
+        assert np.abs(picture[0].permute(1, 2, 0).numpy() * 255 - COLOURS).max() <= 1
+
+
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    Image.fromarray(COLOURS).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_picture(tmp_path / "a.png")[0].permute(1, 2, 0).numpy() * 255, np.rot90(COLOURS, -1))
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(COLOURS).save(tmp_path / "a.png")
+    for limit in (40, 20):  # PIL warns above its limit and refuses above twice that
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(InputFileError, match="more pixels than the limit"):
+            read_picture(tmp_path / "a.png")
+
+
+def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("hello")
+    with pytest.raises(InputFileError, match=r"a\.png"):
+        read_picture(tmp_path / "a.png")
+    with pytest.raises(InputFileError, match=r"missing\.png"):
+        read_picture(tmp_path / "missing.png")
+    Image.fromarray(COLOURS).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:-40])
+    with pytest.raises(InputFileError, match=r"cut\.png"):
+        read_picture(tmp_path / "cut.png")
+
+
+def test_depth_files(tmp_path: Path) -> None:
+    depth = RNG.random((6, 8)).astype(np.float32)
+    np.save(tmp_path / "d.npy", depth)
+    assert np.array_equal(read_map(tmp_path / "d.npy", "depth")[0, 0].numpy(), depth)
+    Image.fromarray(np.round(depth * 65535).astype(np.uint16)).save(tmp_path / "d.png")
+    assert np.abs(read_map(tmp_path / "d.png", "depth")[0, 0].numpy() - depth).max() <= 0.5 / 65535 + 1e-7
+    Image.fromarray(np.round(depth * 255).astype(np.uint8)).save(tmp_path / "d8.png")
+    with pytest.warns(EightBitWarning, match=r"d8\.png has 8 bits"):
+        eight = read_map(tmp_path / "d8.png", "depth")
+    assert np.abs(eight[0, 0].numpy() - depth).max() <= 0.5 / 255 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((0, 8), np.float32), "empty"),
+        (np.full((6, 8), 0.3, np.float32), "constant"),
+        (np.zeros((6, 8), np.float32), "all invalid"),
+        (np.where(np.eye(6) > 0, np.nan, 0.5), "6 values that are NaN or infinite"),
+        (np.where(np.eye(6) > 0, np.inf, 0.5), "NaN or infinite"),
+    ],
+)
+def test_depth_that_says_nothing_is_refused(array: np.ndarray, message: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "d.npy", array)
+    with pytest.raises(InputFileError, match=message):
+        read_map(tmp_path / "d.npy", "depth")
+
+
+def test_depth_of_another_form_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "metres.npy", RNG.random((6, 8)) * 20)
+    with pytest.raises(RangeError, match="scale it"):
+        read_map(tmp_path / "metres.npy", "depth")
+    np.save(tmp_path / "colours.npy", RNG.random((6, 8, 3)))
+    with pytest.raises(ShapeError, match="colours"):
+        read_map(tmp_path / "colours.npy", "depth")
+    Image.fromarray(COLOURS).save(tmp_path / "preview.png")
+    with pytest.raises(ShapeError, match="colour picture"):
+        read_map(tmp_path / "preview.png", "depth")
+    np.save(tmp_path / "objects.npy", np.array([{"a": 1}], object), allow_pickle=True)
+    with pytest.raises(InputFileError, match="numpy array"):
+        read_map(tmp_path / "objects.npy", "depth")
+
+
+def test_normals_come_back(tmp_path: Path) -> None:
+    normals = RNG.normal(size=(6, 8, 3)).astype(np.float32)
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    Image.fromarray(np.round((normals + 1) / 2 * 255).astype(np.uint8)).save(tmp_path / "n.png")
+    assert np.abs(read_map(tmp_path / "n.png", "normal")[0].permute(1, 2, 0).numpy() - normals).max() <= 1 / 255
+
+
+def test_masks_are_cut_at_one_half(tmp_path: Path) -> None:
+    grey = np.array([[0, 100, 127, 128, 255]], np.uint8)
+    Image.fromarray(grey).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").tolist() == [[[[0, 0, 0, 1, 1]]]]
+    for value in (grey, torch.from_numpy(grey / 255.0), grey > 127):
+        assert as_masks(value).tolist() == [[[[0, 0, 0, 1, 1]]]]
+
+
+def test_forms_of_a_map_agree() -> None:
+    depth = torch.rand(2, 1, 4, 5)
+    arrays = depth[:, 0].numpy()
+    assert torch.equal(as_maps("depth", arrays), depth)
+    assert torch.equal(as_maps("depth", arrays[..., None]), depth)
+    assert torch.equal(as_maps("depth", list(arrays)), depth)
+    assert torch.equal(as_maps("depth", depth[0]), depth[:1])
+    with pytest.raises(ShapeError, match="one size"):
+        as_maps("depth", [arrays[0], arrays[1][:2]])
+    with pytest.raises(ShapeError, match="rgb"):
+        as_maps("rgb", arrays)

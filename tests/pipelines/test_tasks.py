@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from jointnet.errors import RangeError, ShapeError, UnknownNameError
+from jointnet.pipelines.joint_net import JointNetPipeline
+from jointnet.pipelines.task import edit, generate, refine
+from tests.conftest import tiny_pipeline
+
+KINDS = ["blending", "masked input", "independent timesteps"]
+
+
+def pipeline_of(kind: str, modalities: tuple[str, ...] = ("rgb", "depth")) -> JointNetPipeline:
+    pipeline = tiny_pipeline(modalities)
+    if kind == "masked input":
+        torch.manual_seed(3)
+        pipeline.joint_unet.add_masked_input()
+        with torch.no_grad():
+            for parameter in pipeline.joint_unet.masked_inputs.parameters():
+                parameter.normal_(0, 0.1)
+    elif kind == "independent timesteps":
+        pipeline.joint_unet.register_to_config(has_independent_timesteps=True)
+    return pipeline
+
+
+def options(seed: int = 0, **more: Any) -> dict[str, Any]:
+    return {"num_inference_steps": 3, "generator": torch.Generator().manual_seed(seed), "output_type": "pt", **more}
+
+
+def picture(height: int = 40, width: int = 57, batch: int = 1) -> Tensor:
+    return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def depth(height: int = 40, width: int = 57) -> Tensor:
+    return torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(2))
+
+
+def hole(height: int = 40, width: int = 57) -> Tensor:
+    mask = torch.zeros(1, 1, height, width)
+    mask[..., 10:25, 20:50] = 1
+    return mask
+
+
+@pytest.fixture(params=KINDS)
+def any_pipeline(request: pytest.FixtureRequest) -> JointNetPipeline:
+    return pipeline_of(request.param)
+
+
+def test_predict_keeps_the_picture_and_returns_its_size(any_pipeline: JointNetPipeline) -> None:
+    output = any_pipeline.predict(picture(), **options())
+    assert torch.equal(output.images, picture())
+    assert output.depth.shape == (1, 1, 40, 57)
+    assert torch.isfinite(output.depth).all()
+    other = any_pipeline.predict(picture().flip(-1), **options())
+    assert not torch.equal(output.depth, other.depth)
+
+
+def test_condition_keeps_the_depth(any_pipeline: JointNetPipeline) -> None:
+    output = any_pipeline.condition("a red ball", dense={"depth": depth()}, **options())
+    assert torch.equal(output.depth, depth())
+    assert output.images.shape == (1, 3, 40, 57)
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_edit_keeps_known_pixels_exactly_and_changes_the_holes(any_pipeline: JointNetPipeline, tiled: bool) -> None:
+    output = any_pipeline.edit(picture(), {"depth": depth()}, hole(), "a box", **options(tiled=tiled))
+    for made, given in ((output.images, picture()), (output.depth, depth())):
+        known = (hole() < 0.5).expand_as(given)
+        assert torch.equal(made[known], given[known])
+        assert not torch.isclose(made[~known], given[~known]).all()
+
+
+def test_masks_of_image_and_depth_may_differ(any_pipeline: JointNetPipeline) -> None:
+    output = any_pipeline.edit(picture(), {"depth": depth()}, {"depth": hole()}, **options())
+    assert torch.equal(output.images, picture())
+    assert not torch.allclose(output.depth, depth())
+
+
+def test_what_lies_in_the_hole_does_not_matter_at_full_strength() -> None:
+    """Known latents under the mask are never read (the encoder's own reach beyond the mask aside)."""
+    pipeline = pipeline_of("masked input")
+    changed = torch.where(hole(32, 32) > 0.5, 0.5, picture(32, 32))
+    one = pipeline.edit(picture(32, 32), {"depth": depth(32, 32)}, torch.ones(1, 1, 32, 32), **options())
+    two = pipeline.edit(changed, {"depth": depth(32, 32)}, torch.ones(1, 1, 32, 32), **options())
+    assert torch.equal(one.depth, two.depth)
+
+
+def test_all_white_masks_generate() -> None:
+    for kind in KINDS:
+        pipeline = pipeline_of(kind)
+        white = torch.ones(1, 1, 32, 32)
+        edited = pipeline.edit(picture(32, 32), {"depth": depth(32, 32)}, white, "a box", **options())
+        assert torch.equal(edited.depth, pipeline("a box", **options()).depth)
+
+
+def test_less_strength_stays_nearer_and_none_changes_nothing() -> None:
+    pipeline = pipeline_of("blending")
+    given = picture(32, 32)
+
+    def distance(strength: float) -> float:
+        made = pipeline.edit(
+            given, {"depth": depth(32, 32)}, torch.ones(1, 1, 32, 32), strength=strength, **options(num_inference_steps=10)
+        )
+        return float((made.images - given).abs().mean())
+
+    assert distance(0.0) == 0
+    assert distance(0.1) < distance(1.0)
+
+
+def test_refine_touches_only_what_it_is_asked_to(any_pipeline: JointNetPipeline) -> None:
+    output = any_pipeline.refine(picture(), {"depth": depth()}, only=["depth"], **options())
+    assert torch.equal(output.images, picture())
+    assert not torch.allclose(output.depth, depth())
+    output = any_pipeline.refine(picture(), {"depth": depth()}, only=["rgb"], **options())
+    assert torch.equal(output.depth, depth())
+    assert not torch.allclose(output.images, picture())
+
+
+def test_refine_enlarges(any_pipeline: JointNetPipeline) -> None:
+    output = any_pipeline.refine(picture(32, 32), {"depth": depth(32, 32)}, scale=2, **options())
+    assert output.images.shape == (1, 3, 64, 64)
+    assert output.depth.shape == (1, 1, 64, 64)
+
+
+@pytest.mark.parametrize("span", [180, 360])
+def test_a_seed_reproduces_a_panorama(span: int) -> None:
+    pipeline = pipeline_of("blending")
+    first, again, other = (pipeline.panorama("grass", height=32, width=128, span_deg=span, **options(seed)).depth for seed in (4, 4, 5))
+    assert first.shape == (1, 1, 32, 128)
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+
+
+def test_a_panorama_is_painted_around_a_photo(any_pipeline: JointNetPipeline) -> None:
+    output = any_pipeline.panorama("grass", height=32, width=128, image=picture(), image_fov_deg=50, **options())
+    from jointnet.geometry.projection import Cylindrical
+    from jointnet.geometry.warp import place_photo
+
+    canvas, known = place_photo(picture(), 50, Cylindrical(180), 180, (32, 128))
+    inside = (known > 0.5).expand_as(canvas)
+    assert inside.any()
+    assert torch.equal(output.images[inside], canvas[inside])
+    assert output.depth.shape == (1, 1, 32, 128)
+
+
+def test_a_panorama_is_refined_at_a_larger_size() -> None:
+    output = pipeline_of("blending").panorama("grass", height=32, width=64, scale=2, **options())
+    assert output.images.shape == (1, 3, 64, 128)
+
+
+def test_an_ensemble_gives_uncertainty(any_pipeline: JointNetPipeline) -> None:
+    output = any_pipeline.predict(picture(), ensemble=3, **options())
+    assert output.depth.shape == output.uncertainty["depth"].shape == (1, 1, 40, 57)
+    assert output.uncertainty["depth"].min() >= 0
+    assert output.uncertainty["depth"].max() > 0
+    assert list(output.uncertainty) == ["depth"]
+
+
+def test_a_batch_of_pictures_equals_its_single_pictures(any_pipeline: JointNetPipeline) -> None:
+    both = any_pipeline.predict(picture(batch=2), **options(generator=[torch.Generator().manual_seed(s) for s in (5, 6)]))
+    for i in range(2):
+        alone = any_pipeline.predict(picture(batch=2)[i : i + 1], **options(generator=[torch.Generator().manual_seed(5 + i)]))
+        assert torch.allclose(both.depth[i], alone.depth[0], atol=1e-4)
+
+
+def test_one_map_serves_several_prompts(any_pipeline: JointNetPipeline) -> None:
+    output = any_pipeline.condition(["a red ball", "a blue box"], dense={"depth": depth()}, **options())
+    assert output.images.shape == (2, 3, 40, 57)
+    assert torch.equal(output.depth[1:], depth())
+
+
+def test_pictures_arrays_and_tensors_mean_the_same() -> None:
+    pipeline = pipeline_of("blending")
+    array = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    from PIL import Image
+
+    by_array = pipeline.predict(array, **options()).depth
+    assert torch.equal(by_array, pipeline.predict(Image.fromarray(array), **options()).depth)
+    assert torch.equal(by_array, pipeline.predict(torch.from_numpy(array).permute(2, 0, 1) / 255, **options()).depth)
+    assert torch.equal(by_array, pipeline.predict([array], **options()).depth)
+
+
+def test_without_a_prompt_there_is_no_guidance() -> None:
+    pipeline = pipeline_of("blending")
+    pipeline.predict(picture(32, 32), **options())
+    assert pipeline.guidance_scale == 1
+    pipeline.predict(picture(32, 32), "a box", **options())
+    assert pipeline.guidance_scale == 7.5
+
+
+def test_three_modalities_share_every_task() -> None:
+    for kind in KINDS:
+        pipeline = pipeline_of(kind, ("rgb", "depth", "normal"))
+        output = pipeline.predict(picture(32, 32), **options())
+        assert output.normal.shape == (1, 3, 32, 32)
+        both = pipeline.condition(dense={"depth": depth(32, 32)}, **options())
+        assert torch.equal(both.depth, depth(32, 32))
+        assert both.normal.shape == (1, 3, 32, 32)
+
+
+def test_time_travel_works_on_models_without_masked_input() -> None:
+    pipeline = pipeline_of("blending")
+    once, twice = (pipeline.predict(picture(32, 32), **options(num_resamples=n)).depth for n in (1, 2))
+    assert not torch.equal(once, twice)
+
+
+def test_bad_tasks_are_refused() -> None:
+    pipeline = pipeline_of("blending")
+    with pytest.raises(ShapeError, match="one size for all"):
+        pipeline.edit(picture(32, 32), {"depth": depth(32, 40)}, torch.ones(1, 1, 32, 32))
+    with pytest.raises(ShapeError, match="one size for all"):
+        pipeline.edit(picture(32, 32), {"depth": depth(32, 32)}, torch.ones(1, 1, 16, 32))
+    with pytest.raises(ShapeError, match="without a hole"):
+        pipeline.edit(picture(32, 32), {"depth": depth(32, 32)}, torch.zeros(1, 1, 32, 32))
+    with pytest.raises(RangeError, match="strength"):
+        pipeline.refine(picture(32, 32), {"depth": depth(32, 32)}, strength=1.5)
+    with pytest.raises(UnknownNameError, match="normal"):
+        pipeline.condition(dense={"normal": torch.zeros(1, 3, 32, 32)})
+    with pytest.raises(RangeError, match="span"):
+        pipeline.panorama("grass", span_deg=400)
+    with pytest.raises(ShapeError, match="processing size"):
+        pipeline.predict(picture(), **options(processing_size=33))
+    with pytest.raises(RangeError, match="ensemble"):
+        pipeline.predict(picture(), ensemble=0)
+    with pytest.raises(UnknownNameError, match="to refine"):
+        refine({"rgb": picture()}, ["depth"])
+
+
+def test_a_task_is_what_is_known_and_what_is_asked() -> None:
+    assert not generate((32, 32)).knows
+    task = edit({"rgb": picture(), "depth": depth()}, {"rgb": hole()})
+    assert task.knows
+    assert task.is_wholly_known("depth")
+    assert not task.is_wholly_known("rgb")
+    small = task.resized((16, 24))
+    assert small.asked["rgb"].sum() > 0
+    assert set(small.asked["rgb"].unique().tolist()) == {0.0, 1.0}

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from torch import Tensor
+
+from jointnet.errors import RangeError
+from jointnet.sampling.known import Blend, CleanKnown, TimeTravel
+from jointnet.sampling.loop import sample
+from jointnet.types import Conditioning, Known, Text
+
+TEXT = Conditioning(Text(torch.zeros(2, 3, 4)))
+
+
+def draw(seed: int, channels: int = 4) -> Tensor:
+    return torch.randn(2, 2, channels, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def half_known() -> Known:
+    mask = torch.zeros(2, 2, 1, 8, 8)
+    mask[:, 1] = 1
+    mask[:, 0, :, :, 4:] = 1
+    return Known(draw(1), mask)
+
+
+def shrink(x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+    return 0.9 * x
+
+
+@pytest.mark.parametrize("make", [DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler])
+def test_known_latents_come_out_clean_and_stand_at_the_next_level_on_the_way(make: type) -> None:
+    scheduler, known, noise = make(), half_known(), draw(2)
+    scheduler.set_timesteps(6)
+    seen: list[Tensor] = []
+
+    def look(index: int, t: Tensor, x: Tensor, conditioning: Conditioning) -> tuple[Tensor, Conditioning]:
+        seen.append(x.clone())
+        return x, conditioning
+
+    blend = Blend(known, scheduler, noise=noise)
+    g = torch.Generator().manual_seed(0)
+    start = draw(3) * scheduler.init_noise_sigma
+    out = sample(shrink, start, TEXT, scheduler=scheduler, timesteps=scheduler.timesteps, generator=g, blend=blend, on_step=look)
+    held = (known.mask < 0.5).expand_as(out)
+    assert torch.equal(out[held], known.latents[held])
+    for index in range(5):
+        fresh = make()
+        fresh.set_timesteps(6)
+        t_next = fresh.timesteps[index + 1]
+        expected = fresh.add_noise(known.latents.flatten(0, 1), noise.flatten(0, 1), t_next.expand(4)).unflatten(0, (2, 2))
+        assert torch.allclose(seen[index][held], expected[held], atol=1e-5)
+        assert not torch.isclose(seen[index][~held], expected[~held]).any()
+
+
+def test_noise_of_the_known_part_is_fresh_from_the_generator() -> None:
+    scheduler, known = DDIMScheduler(), half_known()
+    scheduler.set_timesteps(6)
+    blend = Blend(known, scheduler, torch.Generator().manual_seed(0))
+    x, t = torch.zeros_like(known.latents), scheduler.timesteps[0]
+    first, second = blend(x, t), blend(x, t)
+    again = Blend(known, scheduler, torch.Generator().manual_seed(0))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, again(x, t))
+
+
+def test_a_clean_modality_is_shown_as_it_is_at_timestep_0() -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def look(x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        seen.append((x, t))
+        return x
+
+    latents, x = draw(1), draw(2)
+    CleanKnown(look, latents, torch.tensor([True, False]))(x, torch.full((2, 2), 700), TEXT)
+    assert torch.equal(seen[0][0][:, 0], latents[:, 0])
+    assert torch.equal(seen[0][0][:, 1], x[:, 1])
+    assert seen[0][1].tolist() == [[0, 700], [0, 700]]
+
+
+def test_going_back_has_the_forward_processs_mean_and_variance() -> None:
+    scheduler = DDIMScheduler()
+    x = torch.full((200, 1, 4, 16, 16), 2.0)
+    back = TimeTravel(scheduler, 2, torch.Generator().manual_seed(0)).back(x, torch.tensor(300), torch.tensor(500))
+    ratio = scheduler.alphas_cumprod[500] / scheduler.alphas_cumprod[300]
+    assert abs(float(back.mean()) - 2 * float(ratio.sqrt())) < 0.01
+    assert abs(float(back.var()) - (1 - float(ratio))) < 0.01
+
+
+def test_time_travel_repeats_every_step_but_the_last() -> None:
+    scheduler = DDIMScheduler()
+    scheduler.set_timesteps(5)
+    calls: list[int] = []
+
+    def count(x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        calls.append(int(t[0, 0]))
+        return x
+
+    g = torch.Generator().manual_seed(0)
+    sample(count, draw(0), TEXT, scheduler=scheduler, timesteps=scheduler.timesteps, travel=TimeTravel(scheduler, 3, g))
+    times = scheduler.timesteps.tolist()
+    assert calls == [t for t in times[:-1] for _ in range(3)] + times[-1:]
+
+
+def test_time_travel_refuses_schedulers_that_remember() -> None:
+    TimeTravel(EulerDiscreteScheduler(), 1)
+    with pytest.raises(RangeError, match="EulerDiscreteScheduler"):
+        TimeTravel(EulerDiscreteScheduler(), 2)
+
+
+def test_blending_samples_the_conditional_of_a_gaussian() -> None:
+    """Two modalities of covariance [[1, r], [r, 1]] with the exact denoiser: time travel brings the asked one's mean to r x the known."""
+    r, value = 0.8, 1.5
+    scheduler = DDIMScheduler(clip_sample=False, beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, set_alpha_to_one=False)
+    scheduler.set_timesteps(50)
+
+    def exact(x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        a = scheduler.alphas_cumprod[int(t[0, 0])]
+        noisy = a * torch.tensor([[1, r], [r, 1]]) + (1 - a) * torch.eye(2)
+        score = -torch.einsum("ij,bjchw->bichw", noisy.inverse(), x)
+        return -(1 - a).sqrt() * score
+
+    latents = torch.full((1, 2, 1, 64, 64), value)
+    mask = torch.zeros(1, 2, 1, 64, 64)
+    mask[:, 1] = 1
+
+    def mean_of_asked(repeats: int) -> float:
+        g = torch.Generator().manual_seed(0)
+        blend, travel = Blend(Known(latents, mask), scheduler, g), TimeTravel(scheduler, repeats, g)
+        x = torch.randn(1, 2, 1, 64, 64, generator=g)
+        out = sample(exact, x, TEXT, scheduler=scheduler, timesteps=scheduler.timesteps, generator=g, eta=1.0, blend=blend, travel=travel)
+        return float(out[:, 1].mean())
+
+    once, often = mean_of_asked(1), mean_of_asked(8)
+    assert abs(often - r * value) < 0.1
+    assert abs(often - r * value) < abs(once - r * value)
