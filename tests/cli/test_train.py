@@ -81,8 +81,8 @@ def test_captions_are_drawn_from_all_lines(data: Path) -> None:
     [
         (lambda d: (d / "1.txt").unlink(), "no caption for 1.png"),
         (lambda d: (d / "1.depth.npy").unlink(), "no depth for 1.png"),
-        (lambda d: np.save(d / "1.depth.npy", np.ones((32, 40, 3))), "expected \\(H, W, 1\\)"),
-        (lambda d: np.save(d / "1.depth.npy", np.full((32, 40), 7.0)), "values from"),
+        (lambda d: np.save(d / "1.depth.npy", np.ones((32, 40, 3))), r"\(H, W, 1\)"),
+        (lambda d: np.save(d / "1.depth.npy", np.linspace(0, 7, 32 * 40).reshape(32, 40)), "depth from 0 to 7"),
         (lambda d: [p.unlink() for p in d.iterdir()], "no picture"),
     ],
 )

@@ -10,7 +10,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 import jointnet
-from jointnet.demo.build.chain import STEPS, Chain, build, install
+from jointnet.demo.build.chain import Chain, build, install
+from jointnet.demo.bundled import BUILD_STEPS
 from jointnet.errors import ModelFolderError, UnknownNameError
 
 
@@ -19,8 +20,12 @@ def test_every_step_from_nothing(tmp_path: Path) -> None:
     chain = Chain(tmp_path / "work", budget_minutes=0.05, autoencoder_scenes=1000, training_scenes=1000)
     chain.judges()
     chain.stage2()
+    chain.masked()
+    chain.independent()
+    chain.regressor()
+    chain.rgbdn()
     install(tmp_path / "work", tmp_path / "weights")
-    for name in ("base", "rgbd"):
+    for name in ("base", "rgbd", "tasks", "rgbdn"):
         provenance = json.loads((tmp_path / "weights" / name / "provenance.json").read_text())
         assert provenance["steps"] > 0
         assert provenance["seconds"] >= 3
@@ -33,6 +38,10 @@ def test_every_step_from_nothing(tmp_path: Path) -> None:
     assert joint("a red ball", num_inference_steps=2).depth.shape == (1, 128, 128)
     assert (tmp_path / "weights" / "rgbd" / "vocabulary.json").exists()
 
+    assert chain.masked().joint_unet.config.has_masked_input
+    assert chain.independent().joint_unet.config.has_independent_timesteps
+    assert jointnet.load(tmp_path / "weights" / "rgbdn").modalities == ("rgb", "depth", "normal")
+
     before = (tmp_path / "work" / "stage2" / "model" / "joint_unet" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns
     chain.stage2()
     after = (tmp_path / "work" / "stage2" / "model" / "joint_unet" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns
@@ -43,6 +52,6 @@ def test_every_step_from_nothing(tmp_path: Path) -> None:
 def test_unknown_steps_and_unfinished_models_are_named(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="'stage9'; expected some of scenes"):
         build(tmp_path, ("stage9",))
-    with pytest.raises(ModelFolderError, match="jointnet demo build base"):
+    with pytest.raises(ModelFolderError, match="jointnet demo build"):
         install(tmp_path)
-    assert STEPS[0] == "scenes"
+    assert BUILD_STEPS[0] == "scenes"

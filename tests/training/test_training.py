@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from jointnet.data.samples import LatentSamples
 from jointnet.models.joint_unet import JointUNet
-from jointnet.recipes import RECIPES, demo_stage1, demo_stage2, get_recipe, stage1, stage2
+from jointnet.recipes import RECIPES, demo_stage1, demo_stage2, get_recipe, independent, masked, stage1, stage2
 from jointnet.training.config import OptimConfig
 from jointnet.training.joint import train_joint
 from jointnet.training.loop import batch_indices, fit
-from jointnet.training.loss import NoiseSchedule, draw_noise, joint_loss
+from jointnet.training.loss import NoiseLevels, NoiseSchedule, draw_noise, joint_loss
+from jointnet.training.masks import draw_masks
 from jointnet.types import PredictionType, Text
 from tests.conftest import tiny_unet
 
@@ -55,6 +56,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         fit(model, loss_fn, num_samples=16, config=CONFIG, run_dir=tmp_path / "cut", save_every_minutes=0)
     assert all(torch.equal(a, b) for a, b in zip(whole, train_toy(tmp_path / "cut"), strict=True))
+
+
+def test_rows_of_the_curve_are_means_also_after_a_resume(tmp_path: Path) -> None:
+    model, data = toy()
+
+    def loss_fn(indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"loss": model(data[indices]).square().mean(), "one": torch.ones(())}
+
+    for steps in (6, 12):
+        progress = fit(model, loss_fn, num_samples=16, config=replace(CONFIG, steps=steps), run_dir=tmp_path, log_every=4)
+    assert [row["one"] for row in progress.curve] == [1, 1, 1]
 
 
 def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
@@ -199,4 +211,59 @@ def test_recipes_follow_the_paper() -> None:
     assert (first.text_drop, first.noise_offset, first.freeze_rgb) == (0.15, 0.05, True)
     assert (second.optim.lr, second.text_drop, second.freeze_rgb) == (1e-5, 0.5, False)
     assert demo_stage2().optim.lr == pytest.approx(demo_stage1().optim.lr / 10)
+    assert masked() == replace(second, has_masked_input=True)
     assert {name: get_recipe(name) for name in RECIPES}
+
+
+def test_the_mix_of_masks_has_every_kind_at_its_share() -> None:
+    masks = draw_masks(4000, 2, (16, 16), torch.Generator().manual_seed(0))  # (B, 2, 1, 16, 16)
+    assert set(masks.unique().tolist()) == {0.0, 1.0}
+    shares = masks.mean((2, 3, 4))
+    white, black = shares == 1, shares == 0
+    assert abs(float(white.all(1).float().mean()) - 0.2) < 0.03
+    for known in (0, 1):
+        assert abs(float((black[:, known] & white[:, 1 - known]).float().mean()) - 0.2) < 0.03
+    holes = ~(white | black).any(1)
+    same = (masks[:, 0] == masks[:, 1]).all(-1).all(-1).all(-1)
+    assert 0.1 < float((holes & same).float().mean()) < 0.25
+    assert 0.1 < float((holes & ~same).float().mean()) < 0.25
+    assert 0.3 < float(masks[holes].mean()) < 0.7
+
+
+def test_with_three_modalities_one_or_two_are_known() -> None:
+    masks = draw_masks(600, 3, (8, 8), torch.Generator().manual_seed(0)).mean((2, 3, 4))
+    known = (masks == 0).sum(1)[((masks == 0) | (masks == 1)).all(1)]
+    assert set(known.tolist()) == {0, 1, 2}
+
+
+def test_independent_levels_are_a_quarter_shared_and_half_partly_clean() -> None:
+    for modalities in (2, 3):
+        levels = SCHEDULE.independent_levels(8000, modalities, torch.Generator().manual_seed(0))
+        assert (levels.t[levels.clean] == 0).all()
+        assert not levels.clean.all(1).any()
+        assert abs(float(levels.clean.any(1).float().mean()) - 0.5) < 0.03
+        assert abs(float((levels.t == levels.t[:, :1]).all(1).float().mean()) - 0.25) < 0.03
+
+
+def test_a_clean_modality_is_shown_as_it_is_and_not_in_the_loss() -> None:
+    joint = JointUNet.from_unet(tiny_unet("sd1"))
+    shown: list[Tensor] = []
+    joint.register_forward_pre_hook(lambda _, args: shown.append(args[0]))
+    x0 = torch.randn(4, 2, 4, 16, 16)
+    levels = NoiseLevels(torch.tensor([[0, 500]] * 4), torch.tensor([[True, False]] * 4))
+    g = torch.Generator().manual_seed(0)
+    losses = joint_loss(joint, x0, Text(torch.randn(4, 7, 32)), SCHEDULE, noise_offset=0.0, generator=g, levels=levels)
+    assert torch.equal(shown[0][:, 0], x0[:, 0])
+    assert not torch.isclose(shown[0][:, 1], x0[:, 1]).all()
+    assert losses["rgb"] == 0
+    assert losses["loss"] == losses["depth"] > 0
+
+
+@pytest.mark.parametrize("kind", ["has_masked_input", "has_independent_timesteps"])
+def test_the_conditional_stages_train_and_say_so(kind: str, tmp_path: Path) -> None:
+    joint = JointUNet.from_unet(tiny_unet("sd1"))
+    config = replace(masked() if kind == "has_masked_input" else independent(), optim=replace(CONFIG, steps=2))
+    train_joint(joint, samples(), SCHEDULE, config, tmp_path)
+    assert joint.config[kind] is True
+    if kind == "has_masked_input":
+        assert joint.masked_inputs["depth"].weight.abs().max() > 0

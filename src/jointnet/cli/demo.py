@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jointnet.cli.arguments import number, whole_number
+from jointnet.demo.bundled import BUILD_STEPS
 from jointnet.errors import RangeError
 
 
@@ -16,10 +17,10 @@ def add_parser(commands: Any) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=type(parser))
 
     build = actions.add_parser("build", help="train the demo models from nothing; resumes where it was stopped")
-    build.add_argument("steps", nargs="*", metavar="STEP", help="scenes, autoencoder, base, stage1, stage2, judges (default: all)")
+    build.add_argument("steps", nargs="*", metavar="STEP", help=f"{', '.join(BUILD_STEPS)} (default: all)")
     build.add_argument("--work", type=Path, default=Path("runs/demo"), metavar="DIR", help="working folder (default: runs/demo)")
     build.add_argument("--budget", type=number(0.01, 100_000), metavar="MINUTES", help="training time of each step")
-    build.add_argument("--install", action="store_true", help="then copy base and joint model into the package")
+    build.add_argument("--install", action="store_true", help="then copy the finished models into the package")
     build.set_defaults(run=run_build)
 
     evaluate = actions.add_parser("evaluate", help="measure the bundled models and write docs/demo-model.md")
@@ -37,10 +38,10 @@ def add_parser(commands: Any) -> None:
 def run_build(options: argparse.Namespace) -> None:
     """Run steps of the chain. Raises: JointNetError."""
     from jointnet.cli.output import prepare_folder
-    from jointnet.demo.build.chain import STEPS, build, install
+    from jointnet.demo.build.chain import build, install
 
     prepare_folder(options.work)
-    build(options.work, tuple(options.steps) or STEPS, options.budget)
+    build(options.work, tuple(options.steps) or BUILD_STEPS, options.budget)
     if options.install:
         install(options.work)
 

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jointnet.cli.arguments import SEED, number, whole_number
+from jointnet.recipes import RECIPES
 
 if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline
     from jointnet.training.config import TrainConfig
 
-RECIPE_NAMES = ("stage1", "stage2", "demo-stage1", "demo-stage2")
-
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("train", help="train one stage of a joint network; resumes where it was stopped")
-    parser.add_argument("recipe", choices=RECIPE_NAMES, metavar="RECIPE", help=f"one of {', '.join(RECIPE_NAMES)}")
+    parser.add_argument("recipe", choices=RECIPES, metavar="RECIPE", help=f"one of {', '.join(RECIPES)}")
     parser.add_argument("--from", dest="start", required=True, metavar="MODEL", help="Stable Diffusion folder (stage 1) or a stage's model")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="NAME.png, NAME.txt, NAME.depth.npy (or .png)")
     parser.add_argument("--modalities", default="rgb,depth", help="what to extend a base to (default: rgb,depth)")
@@ -61,9 +60,8 @@ def run(options: argparse.Namespace) -> None:
 
 def configure(options: argparse.Namespace) -> TrainConfig:
     """The recipe with the command's changes."""
-    from jointnet.recipes import get_recipe
 
-    config = get_recipe(options.recipe)
+    config = RECIPES[options.recipe]()
     named = {"steps": options.steps, "batch_size": options.batch_size, "lr": options.lr, "precision": options.precision}
     changes = {name: value for name, value in named.items() if value is not None}
     optim = replace(config.optim, seed=options.seed, **changes)

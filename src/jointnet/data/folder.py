@@ -2,23 +2,21 @@
 
 NAME.png (or .jpg, .jpeg, .webp) is the picture, NAME.txt its captions, one a line, and NAME.MODALITY.npy or NAME.MODALITY.png
 the map of each other modality: .npy in the range the modality states, (H, W) or (H, W, c); .png as the package writes it
-(depth: value / maximum; normal: (n + 1) / 2 over 8 bits).
+(depth: value / 65535, or 255 in an 8-bit file; normal: (n + 1) / 2 over 8 bits).
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from jointnet.errors import JointNetError, ShapeError
-from jointnet.modalities import get_modality
+from jointnet.errors import EightBitWarning, JointNetError
+from jointnet.modalities.read import read_map, read_picture
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -59,30 +57,17 @@ class FolderSource:
     def maps(self, modality: str) -> Iterator[Tensor]:
         """All maps of a modality, (c, size, size) each. Raises: DataFolderError, ShapeError."""
         for picture in self.names():
-            map_ = _read_picture(picture) if modality == "rgb" else self._read_map(picture, modality)
+            map_ = read_picture(picture)[0] if modality == "rgb" else self._read_map(picture, modality)
             yield _square(map_, self.size, antialias=modality == "rgb")
 
     def _read_map(self, picture: Path, modality: str) -> Tensor:
-        channels = get_modality(modality).channels
         arrays, images = (picture.with_name(f"{picture.stem}.{modality}{suffix}") for suffix in (".npy", ".png"))
-        if arrays.is_file():
-            array = np.load(arrays, allow_pickle=False).astype(np.float32)
-        elif images.is_file():
-            with Image.open(images) as image:
-                raw = np.asarray(image)
-            array = raw.astype(np.float32) / np.iinfo(raw.dtype).max
-            array = array * 2 - 1 if modality == "normal" else array
-        else:
+        path = next((p for p in (arrays, images) if p.is_file()), None)
+        if path is None:
             raise DataFolderError(f"got no {modality} for {picture.name}; expected {arrays.name} or {images.name} beside it")
-        array = array[..., None] if array.ndim == 2 else array
-        if array.ndim != 3 or array.shape[-1] != channels:
-            raise ShapeError(f"got {modality} of {picture.name} with shape {array.shape}; expected (H, W, {channels})")
-        return torch.from_numpy(array).permute(2, 0, 1)
-
-
-def _read_picture(path: Path) -> Tensor:
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", EightBitWarning)  # said above, once for the whole folder
+            return read_map(path, modality)[0]
 
 
 def _square(map_: Tensor, size: int, *, antialias: bool) -> Tensor:

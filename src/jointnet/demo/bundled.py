@@ -13,6 +13,21 @@ BUNDLED = {"demo": "rgbd", "demo-base": "base", "demo-tasks": "tasks", "demo-rgb
 TASK_MODEL = "demo-tasks"
 """The bundled model that was trained to take something as known."""
 
+BUILD_STEPS = (
+    "scenes",
+    "autoencoder",
+    "base",
+    "stage1",
+    "stage2",
+    "judges",
+    "masked",
+    "independent",
+    "regressor",
+    "rgbdn-stage1",
+    "rgbdn",
+)
+"""What ``jointnet demo build`` does, in order."""
+
 VOCABULARY_FILE = "vocabulary.json"
 """In a model folder: what a small model was trained to draw, kind -> phrases."""
 

@@ -25,6 +25,16 @@ def stage2() -> TrainConfig:
     return replace(first, optim=replace(first.optim, lr=first.optim.lr / 10), freeze_rgb=False, text_drop=0.5)
 
 
+def masked() -> TrainConfig:
+    """From stage 1's checkpoint with stage 2's settings, and masked input (Sec. 4.1)."""
+    return replace(stage2(), has_masked_input=True)
+
+
+def independent() -> TrainConfig:
+    """From stage 1's checkpoint with stage 2's settings, each modality at a noise level of its own: conditioning without masks."""
+    return replace(stage2(), has_independent_timesteps=True)
+
+
 def demo_stage1() -> TrainConfig:
     """Stage 1 for the demo base: a small network wants a larger rate, a CPU a smaller batch; weights averaged."""
     return replace(
@@ -48,11 +58,26 @@ def demo_stage2() -> TrainConfig:
     return replace(first, optim=replace(first.optim, lr=first.optim.lr / 10, steps=2000), freeze_rgb=False, text_drop=0.5)
 
 
+def demo_masked() -> TrainConfig:
+    """The masked-input stage for the demo base: zero convolutions to learn in a CPU's time want more than stage 2's rate."""
+    second = demo_stage2()
+    return replace(second, optim=replace(second.optim, lr=2e-4, steps=6000), has_masked_input=True)
+
+
+def demo_independent() -> TrainConfig:
+    """Independent timesteps for the demo base, as long and as fast as the masked-input stage."""
+    return replace(demo_masked(), has_masked_input=False, has_independent_timesteps=True)
+
+
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "stage1": stage1,
     "stage2": stage2,
+    "masked": masked,
+    "independent": independent,
     "demo-stage1": demo_stage1,
     "demo-stage2": demo_stage2,
+    "demo-masked": demo_masked,
+    "demo-independent": demo_independent,
 }
 
 

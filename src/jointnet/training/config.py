@@ -53,6 +53,8 @@ class TrainConfig:
         freeze_rgb: train the dense branches and every exchange, in both directions; the RGB branch keeps its weights.
         text_drop: share of the samples whose prompt is emptied, for all branches together.
         noise_offset: size of the constant added to a sample's noise, drawn for each modality and channel.
+        has_masked_input: train a network that reads which pixels are known, and their latents (Sec. 4.1).
+        has_independent_timesteps: let each modality stand at a noise level of its own, for conditioning without masks.
     """
 
     optim: OptimConfig
@@ -60,6 +62,8 @@ class TrainConfig:
     freeze_rgb: bool = True
     text_drop: float = 0.15
     noise_offset: float = 0.05
+    has_masked_input: bool = False
+    has_independent_timesteps: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.text_drop <= 1:

@@ -13,6 +13,7 @@ from jointnet.models.joint_unet import JointUNet
 from jointnet.training.config import TrainConfig
 from jointnet.training.loop import fit
 from jointnet.training.loss import NoiseSchedule, joint_loss
+from jointnet.training.masks import draw_masks
 from jointnet.training.state import Progress
 
 
@@ -28,12 +29,27 @@ def train_joint(
     on_save: Callable[[Progress], None] | None = None,
 ) -> Progress:
     """Run one stage on ``joint_unet`` in place, resuming from ``run_dir`` if it holds a state."""
+    if config.has_masked_input:
+        joint_unet.add_masked_input()
+    if config.has_independent_timesteps:
+        joint_unet.register_to_config(has_independent_timesteps=True)
     joint_unet.requires_grad_(True)
     joint_unet.branch("rgb").requires_grad_(not config.freeze_rgb)
 
     def loss_fn(indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         x0, text = samples.batch(indices, config.text_drop, generator)
-        return joint_loss(joint_unet, x0, text, schedule, noise_offset=config.noise_offset, generator=generator)
+        batch, modalities, _, *size = x0.shape
+        levels = schedule.independent_levels if config.has_independent_timesteps else schedule.shared_levels
+        return joint_loss(
+            joint_unet,
+            x0,
+            text,
+            schedule,
+            noise_offset=config.noise_offset,
+            generator=generator,
+            levels=levels(batch, modalities, generator),
+            mask=draw_masks(batch, modalities, (size[0], size[1]), generator) if config.has_masked_input else None,
+        )
 
     return fit(
         joint_unet,

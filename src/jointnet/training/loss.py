@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from jointnet.models.joint_unet import JointUNet
-from jointnet.types import PredictionType, Text
+from jointnet.types import Known, PredictionType, Text
+
+
+@dataclass(frozen=True)
+class NoiseLevels:
+    """Timesteps ``t`` (B, M), and which modalities are ``clean`` (B, M): shown without noise at timestep 0, and not in the loss."""
+
+    t: Tensor
+    clean: Tensor
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,24 @@ class NoiseSchedule:
         """Uniform timesteps (B,)."""
         return torch.randint(len(self.alpha_bar), (batch,), generator=generator)
 
+    def shared_levels(self, batch: int, modalities: int, generator: torch.Generator) -> NoiseLevels:
+        """All modalities of a sample at one timestep, as in Eq. 1."""
+        t = self.draw_timesteps(batch, generator)[:, None].expand(-1, modalities)
+        return NoiseLevels(t, torch.zeros_like(t, dtype=torch.bool))
+
+    def independent_levels(self, batch: int, modalities: int, generator: torch.Generator) -> NoiseLevels:
+        """A quarter of the samples as in Eq. 1, a quarter with a timestep for each modality, half with some modalities clean.
+
+        Source: the kinds are those of Bao et al. (2023, UniDiffuser): joint, in between, conditional.
+        """
+        t = self.draw_timesteps(batch * modalities, generator).view(batch, modalities)
+        kind = torch.rand(batch, 1, generator=generator)
+        t = torch.where(kind < 0.25, t[:, :1], t)
+        order = torch.rand(batch, modalities, generator=generator).argsort(1).argsort(1)
+        count = torch.randint(1, max(modalities, 2), (batch, 1), generator=generator)
+        clean = (kind >= 0.5) & (order < count) & (modalities > 1)
+        return NoiseLevels(t.masked_fill(clean, 0), clean)
+
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(x_t, what the network should predict there). Shapes: x0, noise (B, M, C, H, W), t (B, M)."""
         a = self.alpha_bar[t][:, :, None, None, None]
@@ -41,18 +67,32 @@ def draw_noise(x0: Tensor, offset: float, generator: torch.Generator) -> Tensor:
 
 
 def joint_loss(
-    joint_unet: JointUNet, x0: Tensor, text: Text, schedule: NoiseSchedule, *, noise_offset: float, generator: torch.Generator
+    joint_unet: JointUNet,
+    x0: Tensor,
+    text: Text,
+    schedule: NoiseSchedule,
+    *,
+    noise_offset: float,
+    generator: torch.Generator,
+    levels: NoiseLevels | None = None,
+    mask: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """L = E[ |eps_x - eps_theta(x_t, y_t, c, t)|^2 + |eps_y - eps_phi(y_t, x_t, c, t)|^2 ]  (Eq. 1)
 
-    The squared norms are means over channels and pixels, their sum runs over the modalities; all share t. A base with learned variance
-    is trained on its prediction alone.
+    The squared norms are means over channels and pixels, their sum runs over the modalities; all share t unless ``levels`` says
+    otherwise. A base with learned variance is trained on its prediction alone. With a ``mask`` (B, M, 1, H, W; 1 asked) the network also
+    reads the known latents; the loss covers the whole map (Sec. 4.1).
 
     Shapes: x0 (B, M, C, H, W). Returns "loss" and one entry a modality.
     """
-    t = schedule.draw_timesteps(len(x0), generator)[:, None].expand(-1, x0.shape[1])  # (B, M)
+    if levels is None:
+        levels = schedule.shared_levels(len(x0), x0.shape[1], generator)
     noise = draw_noise(x0, noise_offset, generator)
-    x_t, target = schedule.add_noise(x0, noise, t)
-    predicted = joint_unet(x_t, t, text.embeds, added_cond_kwargs=text.added).sample[:, :, : x0.shape[2]]
-    errors = (predicted.float() - target).square().mean((0, 2, 3, 4))  # (M,)
-    return {"loss": errors.sum(), **dict(zip(joint_unet.modalities, errors.unbind(), strict=True))}
+    x_t, target = schedule.add_noise(x0, noise, levels.t)
+    x_t = torch.where(levels.clean[:, :, None, None, None], x0, x_t)
+    known = None if mask is None else Known(x0, mask)
+    predicted = joint_unet(x_t, levels.t, text.embeds, known=known, added_cond_kwargs=text.added).sample[:, :, : x0.shape[2]]
+    errors = (predicted.float() - target).square().mean((2, 3, 4))  # (B, M)
+    counted = (~levels.clean).float()
+    means = (errors * counted).sum(0) / counted.sum(0).clamp(min=1)  # (M,)
+    return {"loss": means.sum(), **dict(zip(joint_unet.modalities, means.unbind(), strict=True))}

@@ -19,8 +19,9 @@ from jointnet.data.latents import encode_to_file, load_latents
 from jointnet.data.samples import LatentSamples, batched, encode_source
 from jointnet.demo.build.autoencoder import autoencoder_config, train_autoencoder
 from jointnet.demo.build.base import base_config, train_base
+from jointnet.demo.build.regressor import LatentRegressor, regressor_config, train_latent_regressor
 from jointnet.demo.build.source import SceneSource
-from jointnet.demo.bundled import BUNDLED, VOCABULARY_FILE, WEIGHTS
+from jointnet.demo.bundled import BUILD_STEPS, BUNDLED, VOCABULARY_FILE, WEIGHTS
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
 from jointnet.demo.judges.train import judge_config, train_attribute_judge, train_depth_regressor
 from jointnet.demo.world.cache import SceneCache
@@ -85,6 +86,34 @@ class Chain:
         """Everything fine-tuned from stage 1's checkpoint (Sec. 3.4)."""
         return self._stage("stage2", "demo-stage2", self.stage1)
 
+    def masked(self) -> JointNetPipeline:
+        """Masked input, from stage 1's checkpoint (Sec. 4.1)."""
+        return self._stage("masked", "demo-masked", self.stage1)
+
+    def independent(self) -> JointNetPipeline:
+        """Independent timesteps, from stage 1's checkpoint: the other way to condition."""
+        return self._stage("independent", "demo-independent", self.stage1)
+
+    def rgbdn_stage1(self) -> JointNetPipeline:
+        """Stage 1 of three branches."""
+        return self._stage("rgbdn-stage1", "demo-stage1", lambda: JointNetPipeline.from_base(self.base(), ("rgb", "depth", "normal")))
+
+    def rgbdn(self) -> JointNetPipeline:
+        """RGB, depth and normals, with masked input."""
+        return self._stage("rgbdn", "demo-masked", self.rgbdn_stage1)
+
+    def regressor(self) -> LatentRegressor:
+        """What one branch's network does when it is trained for image -> depth alone: the measure of ``predict``."""
+        folder = self.root / "regressor"
+        weights = folder / "regressor.safetensors"
+        if not weights.exists():
+            regressor, progress = train_latent_regressor(self.samples(self.stage1()), folder, budget_minutes=self.budget_minutes)
+            write_provenance(folder, "demo-regressor", regressor_config(), progress, scenes=f"train 0..{self.training_scenes - 1}")
+            save_file(regressor.state_dict(), weights)
+        regressor = LatentRegressor()
+        regressor.load_state_dict(load_file(weights))
+        return regressor.eval()
+
     def judges(self) -> tuple[AttributeJudge, DepthRegressor]:
         """The judges of the measurement, trained on rendered scenes only."""
         return (
@@ -134,28 +163,30 @@ class Chain:
         return JointNetPipeline.from_pretrained(folder)
 
 
-def install(root: Path, weights: Path = WEIGHTS) -> None:
-    """Copy the finished base and joint model into the package, replacing what is there.
+INSTALLED = {"base": "demo-base", "stage2": "demo", "masked": "demo-tasks", "rgbdn": "demo-rgbdn"}
+"""Step -> the name its model is bundled under."""
 
-    Raises: ModelFolderError if one of them is not finished.
+
+def install(root: Path, weights: Path = WEIGHTS) -> None:
+    """Copy the finished models into the package, replacing what is there.
+
+    Raises: ModelFolderError if none is finished.
     """
-    for step, name in (("base", "demo-base"), ("stage2", "demo")):
+    finished = {step: name for step, name in INSTALLED.items() if (root / step / "model" / PROVENANCE_FILE).exists()}
+    if not finished:
+        raise ModelFolderError(f"got no finished model in {root}; run: jointnet demo build")
+    for step, name in finished.items():
         model = root / step / "model"
-        if not (model / PROVENANCE_FILE).exists():
-            raise ModelFolderError(f"{model} is not finished; run: jointnet demo build {step}")
         target = weights / BUNDLED[name]
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(model, target)
 
 
-STEPS = ("scenes", "autoencoder", "base", "stage1", "stage2", "judges")
-
-
-def build(root: Path, steps: tuple[str, ...] = STEPS, budget_minutes: float | None = None) -> None:
+def build(root: Path, steps: tuple[str, ...] = BUILD_STEPS, budget_minutes: float | None = None) -> None:
     """Run steps of the chain, each with what it needs. Raises: UnknownNameError."""
     chain = Chain(root, budget_minutes)
     for name in steps:
-        if name not in STEPS:
-            raise UnknownNameError(f"got build step {name!r}; expected some of {', '.join(STEPS)}")
+        if name not in BUILD_STEPS:
+            raise UnknownNameError(f"got build step {name!r}; expected some of {', '.join(BUILD_STEPS)}")
         print(f"== {name}", file=sys.stderr, flush=True)
-        getattr(chain, name)()
+        getattr(chain, name.replace("-", "_"))()

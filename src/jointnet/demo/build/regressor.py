@@ -1,0 +1,56 @@
+"""The regressor that ``predict`` is measured against: one branch's network, trained to read depth latents off image latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from jointnet.data.samples import LatentSamples
+from jointnet.demo.build.base import new_unet
+from jointnet.training.config import OptimConfig
+from jointnet.training.loop import fit
+from jointnet.training.state import Progress
+
+
+def regressor_config() -> OptimConfig:
+    """Cosine from 1e-3, averaged weights, as long as the stage it is compared with."""
+    return OptimConfig(
+        lr=1e-3,
+        batch_size=32,
+        steps=6000,
+        warmup_steps=200,
+        decay="cosine",
+        final_lr_ratio=0.02,
+        ema_decay=0.999,
+        precision="bfloat16",
+        seed=11,
+    )
+
+
+class LatentRegressor(nn.Module):
+    """The base's U-Net without noise, time or text: RGB latents (B, C, h, w) -> depth latents (B, C, h, w)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unet = new_unet()
+
+    def forward(self, latents: Tensor) -> Tensor:
+        no_text = latents.new_zeros(len(latents), 1, self.unet.config.cross_attention_dim)
+        return self.unet(latents, 0, no_text).sample
+
+
+def train_latent_regressor(
+    samples: LatentSamples, run_dir: Path, *, budget_minutes: float | None = None
+) -> tuple[LatentRegressor, Progress]:
+    """Train (or resume) it on the squared error of the latents; samples hold (N, 2, C, h, w), RGB and depth."""
+    torch.manual_seed(5)
+    model = LatentRegressor()
+
+    def loss_fn(indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:  # noqa: ARG001 - nothing is drawn
+        rgb, depth = samples.latents[indices].unbind(1)
+        return {"loss": (model(rgb).float() - depth).square().mean()}
+
+    progress = fit(model, loss_fn, num_samples=len(samples), config=regressor_config(), run_dir=run_dir, budget_minutes=budget_minutes)
+    return model, progress
