@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from math import isnan
+
 import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
+from torch.nn.functional import avg_pool2d
 
-from jointnet.evaluation.metrics.depth import abs_rel, align_disparity, delta, fit_scale_shift, rmse
+from jointnet.evaluation.metrics.depth import abs_rel, align_disparity, boundary_f1, delta, fit_scale_shift, rmse
 from jointnet.evaluation.metrics.frechet import Gaussian, bootstrap_frechet, frechet_distance, kernel_distance
 from jointnet.evaluation.metrics.image import psnr
+from jointnet.evaluation.metrics.normal import angles_deg
 
 
 def test_scale_and_shift_are_the_least_squares_solution() -> None:
@@ -82,3 +86,31 @@ def test_kernel_distance_is_unbiased_and_separates() -> None:
     same, spread = kernel_distance(a, b, num_subsets=20, subset=200)
     assert abs(same) < 4 * spread
     assert kernel_distance(a, c, num_subsets=20, subset=200)[0] > 10 * abs(same)
+
+
+def test_boundary_f1_of_a_map_with_itself_is_1_and_blur_lowers_it() -> None:
+    depth = torch.full((32, 32), 8.0)
+    depth[8:20, 8:20] = 2.0
+    assert boundary_f1(depth, depth) == pytest.approx(1)
+    blurred = avg_pool2d(depth[None, None], 5, 1, 2, count_include_pad=False)[0, 0]
+    assert boundary_f1(blurred, depth) < 0.8
+    assert boundary_f1(torch.full((32, 32), 8.0), depth) == 0
+    assert isnan(boundary_f1(depth, torch.full((32, 32), 8.0)))
+
+
+def test_boundary_f1_is_the_harmonic_mean_of_precision_and_recall() -> None:
+    truth = torch.tensor([[1.0, 2.0, 2.0, 2.0]])
+    found = torch.tensor([[1.0, 2.0, 4.0, 4.0]])  # one right, one too many: precision 1/2, recall 1
+    assert boundary_f1(found, truth, (0.1,)) == pytest.approx(2 / 3)
+    assert boundary_f1(truth, found, (0.1,)) == pytest.approx(2 / 3)
+    assert boundary_f1(truth.flip(1), truth, (0.1,)) == 0
+
+
+def test_angles_of_known_rotations() -> None:
+    n = torch.zeros(3, 2, 2)
+    n[2] = 1
+    angle = torch.tensor(30.0).deg2rad()
+    p = torch.stack([torch.full((2, 2), float(angle.sin())), torch.zeros(2, 2), torch.full((2, 2), float(angle.cos()))])
+    p[:, 0, 0] = 0
+    degrees = angles_deg(p, n, torch.ones(2, 2, dtype=torch.bool))
+    assert degrees.tolist() == pytest.approx([90, 30, 30, 30], abs=1e-3)

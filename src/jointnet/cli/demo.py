@@ -34,6 +34,16 @@ def add_parser(commands: Any) -> None:
     evaluate.add_argument("-o", "--output", type=Path, default=Path("docs/demo-model.md"), metavar="FILE", help="the page")
     evaluate.set_defaults(run=run_evaluate)
 
+    tasks = actions.add_parser("evaluate-tasks", help="measure the tasks and write docs/tasks.md")
+    tasks.add_argument("--work", type=Path, default=Path("runs/demo"), metavar="DIR", help="working folder (default: runs/demo)")
+    tasks.add_argument("--scenes", type=whole_number(20, 100_000), default=500, help="held-out scenes (default: 500)")
+    tasks.add_argument("--steps", type=whole_number(1, 1000), default=25, help="denoising steps (default: 25)")
+    tasks.add_argument("--guidance", type=number(0, 100), default=7.5, help="guidance scale of depth to image (default: 7.5)")
+    tasks.add_argument("--ensemble", type=whole_number(2, 1000), default=8, help="samples merged (default: 8)")
+    tasks.add_argument("--notes", type=Path, metavar="FILE", help="text to add at the end: the causes of misses")
+    tasks.add_argument("-o", "--output", type=Path, default=Path("docs/tasks.md"), metavar="FILE", help="the page")
+    tasks.set_defaults(run=run_evaluate_tasks)
+
 
 def run_build(options: argparse.Namespace) -> None:
     """Run steps of the chain. Raises: JointNetError."""
@@ -50,8 +60,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
     """Measure and write the page. Raises: JointNetError."""
     from jointnet.cli.output import prepare_folder
     from jointnet.demo.build.chain import Chain
+    from jointnet.demo.measure.page import save_figures
     from jointnet.demo.measure.report import GRID_FILE, write_report
-    from jointnet.demo.measure.run import MeasureConfig, measure, save_figures
+    from jointnet.demo.measure.run import MeasureConfig, measure
 
     if options.images < options.prompts:
         raise RangeError(f"got {options.images} images for {options.prompts} prompts; pass at least as many images as prompts")
@@ -62,4 +73,30 @@ def run_evaluate(options: argparse.Namespace) -> None:
     figures = measure(options.work / "pictures", judges, config, options.output.with_name(GRID_FILE))
     save_figures(figures, options.output.with_suffix(".json"))
     write_report(figures, options.output, notes)
+    print(options.output)
+
+
+def run_evaluate_tasks(options: argparse.Namespace) -> None:
+    """Measure the tasks and write the page. Raises: JointNetError."""
+    from jointnet.cli.output import prepare_folder
+    from jointnet.demo.build.chain import Chain
+    from jointnet.demo.measure.page import save_figures
+    from jointnet.demo.measure.tasks import TaskConfig, TaskModels, measure_tasks
+    from jointnet.demo.measure.tasks_report import write_tasks_report
+
+    prepare_folder(options.output.parent)
+    notes = options.notes.read_text() if options.notes else ""
+    chain = Chain(options.work)
+    models = TaskModels(
+        blending=chain.stage2(),
+        masked=chain.masked(),
+        independent=chain.independent(),
+        with_normals=chain.rgbdn(),
+        latent_regressor=chain.regressor(),
+        pixel_regressor=chain.judges()[1],
+    )
+    config = TaskConfig(num_scenes=options.scenes, steps=options.steps, guidance=options.guidance, ensemble=options.ensemble)
+    figures = measure_tasks(options.work / "pictures", models, config)
+    save_figures(figures, options.output.with_suffix(".json"))
+    write_tasks_report(figures, options.output, notes)
     print(options.output)

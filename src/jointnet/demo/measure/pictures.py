@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from jointnet.demo.world.captions import Caption, caption
 from jointnet.demo.world.render import render
@@ -45,28 +46,36 @@ def held_out(count: int, start: int = 0, size: int = 128) -> HeldOut:
     )
 
 
-MakeBatch = Callable[[list[str], list[torch.Generator]], dict[str, Tensor]]
-"""(prompts, one generator each) -> maps by name, each (B, c, H, W)."""
+def fingerprint(network: nn.Module) -> str:
+    """Eight hex digits that change with any weight: pictures of one model are not taken for another's."""
+    digest = hashlib.sha256()
+    for value in network.state_dict().values():
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:8]
 
 
-def generated(make: MakeBatch, prompts: list[str], folder: Path, first_seed: int) -> dict[str, Tensor]:
-    """Maps for all prompts, image i with seed first_seed + i; batches that are on disk already are read.
+MakeBatch = Callable[[slice, list[torch.Generator]], dict[str, Tensor]]
+"""(which of the held-out scenes, one generator each) -> maps by name, each (B, c, H, W)."""
+
+
+def generated(make: MakeBatch, count: int, folder: Path, first_seed: int) -> dict[str, Tensor]:
+    """Maps for the first ``count`` held-out scenes, scene i with seed first_seed + i; batches that are on disk already are read.
 
     Returns rgb as uint8 (N, H, W, 3) and every other map as float32 (N, c, H, W).
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts: list[dict[str, Tensor]] = []
-    for start in range(0, len(prompts), BATCH):
+    for start in range(0, count, BATCH):
         path = folder / f"{start:06d}.safetensors"
         if not path.exists():
-            chosen = prompts[start : start + BATCH]
-            generators = [torch.Generator().manual_seed(first_seed + start + i) for i in range(len(chosen))]
-            maps = {name: value.half() for name, value in make(chosen, generators).items()}
+            stop = min(start + BATCH, count)
+            generators = [torch.Generator().manual_seed(first_seed + i) for i in range(start, stop)]
+            maps = {name: value.half() for name, value in make(slice(start, stop), generators).items()}
             maps["rgb"] = (maps["rgb"].float() * 255).round().byte().permute(0, 2, 3, 1).contiguous()
             unfinished = path.with_name(f".{path.name}")
             save_file(maps, unfinished)
             os.replace(unfinished, path)
-            print(f"{folder.name}: {start + len(chosen)} of {len(prompts)}", file=sys.stderr, flush=True)
+            print(f"{folder.name}: {stop} of {count}", file=sys.stderr, flush=True)
         parts.append(load_file(path))
-    joined = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+    joined = {name: torch.cat([p[name] for p in parts])[:count] for name in parts[0]}
     return {name: value if name == "rgb" else value.float() for name, value in joined.items()}

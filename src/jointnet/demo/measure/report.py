@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from jointnet.demo.measure.page import machine, percent, table, verdict, write_page
 from jointnet.demo.world.captions import CLAIM_KINDS
 from jointnet.modalities.files import preview, to_pil
 
@@ -22,7 +23,7 @@ def write_report(figures: dict[str, Any], path: Path, notes: str = "") -> None:
     config = figures["config"]
     parts = [
         "# The demo model, measured",
-        f"Every figure on this page was written by `{COMMAND}` (commit `{figures['commit'][:12]}`, {_machine(figures['machine'])}). "
+        f"Every figure on this page was written by `{COMMAND}` (commit `{figures['commit'][:12]}`, {machine(figures['machine'])}). "
         f"Held-out test scenes; image i has seed 1000 + i; {config['steps']} steps, guidance {config['guidance']:g}.",
         f"![16 samples]({GRID_FILE})\n\nThe first 16 held-out prompts, none picked: image above, depth below.",
         _floors(figures),
@@ -31,8 +32,7 @@ def write_report(figures: dict[str, Any], path: Path, notes: str = "") -> None:
         _distance(figures),
         notes,
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n\n".join(part for part in parts if part) + "\n")
+    write_page(path, parts)
 
 
 def write_grid(images: Tensor, depth: Tensor, path: Path, columns: int = 8) -> None:
@@ -40,23 +40,6 @@ def write_grid(images: Tensor, depth: Tensor, path: Path, columns: int = 8) -> N
     pairs = [np.concatenate([np.asarray(to_pil(i)), np.asarray(preview(d))]) for i, d in zip(images, depth, strict=True)]
     rows = [np.concatenate(pairs[start : start + columns], 1) for start in range(0, len(pairs), columns)]
     Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
-
-
-def _machine(machine: dict[str, Any]) -> str:
-    return f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}, diffusers {machine['diffusers']}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _verdict(met: bool) -> str:
-    return "met" if met else "**missed**"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def _floors(figures: dict[str, Any]) -> str:
@@ -69,14 +52,14 @@ def _floors(figures: dict[str, Any]) -> str:
         [
             "## Floors: what the judges and the autoencoder can do",
             "The judges were trained on rendered training scenes only. " + judged,
-            _table(
+            table(
                 ["floor", "value"],
                 [
                     ["autoencoder, RGB", f"{quality['rgb']:.2f} dB PSNR"],
                     ["autoencoder, depth", f"{quality['depth']:.2f} dB PSNR"],
                     ["autoencoder, normals", f"{quality['normal']:.2f} dB PSNR"],
-                    ["attribute judge on held-out renders", _percent(on_renders["all"])],
-                    ["attribute judge on autoencoded renders", _percent(attributes["autoencoded renders"]["all"])],
+                    ["attribute judge on held-out renders", percent(on_renders["all"])],
+                    ["attribute judge on autoencoded renders", percent(attributes["autoencoded renders"]["all"])],
                     ["depth regressor on held-out renders", f"AbsRel {depth['regressor on renders']['abs_rel']:.4f}"],
                     [
                         "depth regressor on autoencoded renders",
@@ -93,16 +76,16 @@ def _attributes(figures: dict[str, Any]) -> str:
     attributes = figures["attributes"]
     columns = ["renders", "autoencoded renders", "base", "joint"]
     names = {"all": "all claims", "picture": "pictures with every claim"}
-    rows = [[names.get(kind, kind), *(_percent(attributes[c].get(kind)) for c in columns)] for kind in ("all", *CLAIM_KINDS, "picture")]
+    rows = [[names.get(kind, kind), *(percent(attributes[c].get(kind)) for c in columns)] for kind in ("all", *CLAIM_KINDS, "picture")]
     aim = 0.9 * attributes["autoencoded renders"]["all"]
     base, joint = attributes["base"]["all"], attributes["joint"]["all"]
     return "\n\n".join(
         [
             f"## Prompt attributes found in the image ({figures['config']['num_prompts']} prompts)",
-            _table(["claim", *columns], rows),
-            f"Aim, base: at least 0.9 x the judge on autoencoded renders = {_percent(aim)}: {_percent(base)}, {_verdict(base >= aim)}. "
-            f"Aim, joint: the same: {_percent(joint)}, {_verdict(joint >= aim)}; and within 3 points of the base: "
-            f"{100 * (joint - base):+.1f} points, {_verdict(joint >= base - 0.03)}.",
+            table(["claim", *columns], rows),
+            f"Aim, base: at least 0.9 x the judge on autoencoded renders = {percent(aim)}: {percent(base)}, {verdict(base >= aim)}. "
+            f"Aim, joint: the same: {percent(joint)}, {verdict(joint >= aim)}; and within 3 points of the base: "
+            f"{100 * (joint - base):+.1f} points, {verdict(joint >= base - 0.03)}.",
         ]
     )
 
@@ -120,9 +103,9 @@ def _depth(figures: dict[str, Any]) -> str:
             "## Does the generated depth agree with the generated image?",
             "Generated depth against what the depth regressor reads off the generated image, aligned by scale and shift in disparity, "
             "pixels nearer than 20 m; shuffled: against the reading of another image.",
-            _table(["pair", "AbsRel", "delta1", "images"], rows),
+            table(["pair", "AbsRel", "delta1", "images"], rows),
             f"Aim: AbsRel at most 1.5 x the regressor's error on autoencoded renders = {1.5 * floor:.4f}: {value:.4f}, "
-            f"{_verdict(value <= 1.5 * floor)}.",
+            f"{verdict(value <= 1.5 * floor)}.",
         ]
     )
 
@@ -140,7 +123,7 @@ def _distance(figures: dict[str, Any]) -> str:
             f"## Distance to renders ({figures['config']['num_images']} images)",
             f"Features: {figures['features']}. {figures['config']['num_bootstrap']} bootstrap draws of both sets, basic 95 % interval. "
             "The reference are the renders of the same held-out prompts.",
-            _table(["model", "FD-EffLite0", "95 % interval", "KID x 1000"], rows),
-            f"Aim: the joint model's upper bound at most 1.05 x the base = {limit:.3f}: {high:.3f}, {_verdict(high <= limit)}.",
+            table(["model", "FD-EffLite0", "95 % interval", "KID x 1000"], rows),
+            f"Aim: the joint model's upper bound at most 1.05 x the base = {limit:.3f}: {high:.3f}, {verdict(high <= limit)}.",
         ]
     )

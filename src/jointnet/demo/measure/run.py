@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor
 from jointnet.demo.bundled import bundled_folder
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
 from jointnet.demo.measure.figures import attribute_shares, depth_agreement, in_batches
-from jointnet.demo.measure.pictures import MakeBatch, generated, held_out
+from jointnet.demo.measure.pictures import MakeBatch, fingerprint, generated, held_out
 from jointnet.demo.measure.report import write_grid
 from jointnet.evaluation.features import NAME, EffLite0, extract
 from jointnet.evaluation.metrics.frechet import bootstrap_frechet, kernel_distance
@@ -59,12 +58,14 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
     few = config.num_prompts
     captions = scenes.captions[:few]
     rgb, disparity01, normal = scenes.rgb[:few], scenes.disparity01[:few], scenes.normal[:few]
-    decoded = {n: _round_trip(joint.codec, n, m) for n, m in {"rgb": rgb, "depth": disparity01, "normal": normal}.items()}
+    decoded = {n: round_trip(joint.codec, n, m) for n, m in {"rgb": rgb, "depth": disparity01, "normal": normal}.items()}
 
-    key = f"{config.steps}-{config.guidance:g}"
-    by_base = generated(_with_base(base, config), prompts, work / f"base-{key}", FIRST_SEED)
-    by_joint = generated(_with_joint(joint, config), prompts, work / f"joint-{key}", FIRST_SEED)
-    images = {"base": _floats(by_base["rgb"][:few]), "joint": _floats(by_joint["rgb"][:few])}
+    sampled = f"{config.steps}-{config.guidance:g}"
+    base_folder = work / f"base-{fingerprint(base.unet)}-{sampled}"
+    joint_folder = work / f"joint-{fingerprint(joint.joint_unet)}-{sampled}"
+    by_base = generated(_with_base(base, prompts, config), len(prompts), base_folder, FIRST_SEED)
+    by_joint = generated(_with_joint(joint, prompts, config), len(prompts), joint_folder, FIRST_SEED)
+    images = {"base": floats(by_base["rgb"][:few]), "joint": floats(by_joint["rgb"][:few])}
     read_depth = {n: in_batches(depth_regressor, i) for n, i in {**images, "renders": rgb, "decoded": decoded["rgb"]}.items()}
     depth = by_joint["depth"][:few]
     write_grid(images["joint"][:16], depth[:16], grid)
@@ -104,33 +105,27 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
     }
 
 
-def save_figures(figures: dict[str, Any], path: Path) -> None:
-    """Write figures as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(figures, indent=1) + "\n")
-
-
-def _round_trip(codec: LatentCodec, modality: str, maps: Tensor) -> Tensor:
+def round_trip(codec: LatentCodec, modality: str, maps: Tensor) -> Tensor:
     return torch.cat([codec.decode(modality, codec.encode(modality, part)) for part in maps.split(50)])
 
 
-def _with_base(base: StableDiffusionPipeline, config: MeasureConfig) -> MakeBatch:
-    def make(prompts: list[str], generators: list[torch.Generator]) -> dict[str, Tensor]:
-        result = base(prompts, generator=generators, output_type="pt", return_dict=False, **config.sampling())
+def _with_base(base: StableDiffusionPipeline, prompts: list[str], config: MeasureConfig) -> MakeBatch:
+    def make(scenes: slice, generators: list[torch.Generator]) -> dict[str, Tensor]:
+        result = base(prompts[scenes], generator=generators, output_type="pt", return_dict=False, **config.sampling())
         return {"rgb": result[0]}
 
     return make
 
 
-def _with_joint(joint: JointNetPipeline, config: MeasureConfig) -> MakeBatch:
-    def make(prompts: list[str], generators: list[torch.Generator]) -> dict[str, Tensor]:
-        images, dense = joint(prompts, generator=generators, output_type="pt", return_dict=False, **config.sampling())
+def _with_joint(joint: JointNetPipeline, prompts: list[str], config: MeasureConfig) -> MakeBatch:
+    def make(scenes: slice, generators: list[torch.Generator]) -> dict[str, Tensor]:
+        images, dense = joint(prompts[scenes], generator=generators, output_type="pt", return_dict=False, **config.sampling())
         return {"rgb": images, **dense}
 
     return make
 
 
-def _floats(images: Tensor) -> Tensor:
+def floats(images: Tensor) -> Tensor:
     """uint8 (N, H, W, 3) -> (N, 3, H, W) in [0, 1]."""
     return images.permute(0, 3, 1, 2).float() / 255
 

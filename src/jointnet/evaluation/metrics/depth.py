@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log1p
 
 import torch
 from torch import Tensor
+
+BOUNDARY_THRESHOLDS = (0.05, 0.07, 0.09, 0.11, 0.13, 0.15, 0.17, 0.19, 0.21, 0.23, 0.25)
 
 
 @dataclass(frozen=True)
@@ -56,3 +60,30 @@ def delta(p: Tensor, d: Tensor, valid: Tensor, n: int = 1) -> float:
 def rmse(p: Tensor, d: Tensor, valid: Tensor) -> float:
     """Root of the mean squared difference over valid pixels."""
     return float((p - d)[valid].square().mean().sqrt())
+
+
+def boundary_f1(p: Tensor, d: Tensor, thresholds: Sequence[float] = BOUNDARY_THRESHOLDS) -> float:
+    """Sharpness: do the occlusion edges of p lie where those of d do? Mean of F1 over thresholds, weighted by them.
+
+    A pixel occludes its right or lower neighbour (or is occluded by it) where their depths' ratio exceeds 1 + threshold. Precision is
+    the share of p's edges that are edges of d, recall the share of d's that are p's. Shapes: (H, W), depth above 0. nan if d has no edge.
+    Source: Bochkovskii et al. (2024, Depth Pro), Sec. 4.
+    """
+    total = weight = 0.0
+    for threshold in thresholds:
+        found, true = _occlusions(p, threshold), _occlusions(d, threshold)
+        if not true.any():
+            continue
+        hits = float((found & true).sum())
+        precision, recall = hits / max(float(found.sum()), 1.0), hits / float(true.sum())
+        total += threshold * (2 * precision * recall / (precision + recall) if hits else 0.0)
+        weight += threshold
+    return total / weight if weight else float("nan")
+
+
+def _occlusions(depth: Tensor, threshold: float) -> Tensor:
+    """In front of and behind the right and the lower neighbour, all four as one vector."""
+    log = depth.log()
+    limit = log1p(threshold)
+    steps = [log.diff(dim=axis).flatten() for axis in (0, 1)]
+    return torch.cat([side for step in steps for side in (step > limit, step < -limit)])

@@ -1,0 +1,41 @@
+"""What pages of figures are made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write_page(path: Path, parts: Sequence[str]) -> None:
+    """Write the parts that are not empty, a blank line between them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join(part for part in parts if part) + "\n")
+
+
+def save_figures(figures: dict[str, Any], path: Path) -> None:
+    """Write figures as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def machine(machine: dict[str, Any]) -> str:
+    """The machine a measurement ran on, in a line."""
+    return f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}, diffusers {machine['diffusers']}"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def verdict(met: bool) -> str:
+    """Whether an aim was met."""
+    return "met" if met else "**missed**"
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage."""
+    return "-" if share is None else f"{100 * share:.1f} %"

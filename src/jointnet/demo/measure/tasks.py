@@ -1,0 +1,183 @@
+"""The measurement of the tasks: what is known, what is asked, and how far the answer is off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jointnet.demo.build.regressor import LatentRegressor
+from jointnet.demo.judges.networks import DepthRegressor
+from jointnet.demo.measure.figures import CAP_M, depth_agreement, in_batches
+from jointnet.demo.measure.pictures import HeldOut, fingerprint, generated, held_out
+from jointnet.demo.measure.run import FIRST_SEED, floats, round_trip
+from jointnet.demo.world.scene import NEAR_M
+from jointnet.evaluation.metrics.depth import boundary_f1
+from jointnet.evaluation.metrics.normal import angles_deg
+from jointnet.pipelines.joint_net import JointNetPipeline
+from jointnet.training.provenance import code_commit, machine
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """How much is measured, and how the models sample."""
+
+    num_scenes: int = 500
+    steps: int = 25
+    guidance: float = 7.5
+    ensemble: int = 8
+    strength: float = 0.4
+    downsampling: int = 4
+    num_edits: int = 50
+
+
+@dataclass(frozen=True)
+class TaskModels:
+    """The two trained ways to condition, blending alone (stage 2), the one with normals, and what they are measured by."""
+
+    blending: JointNetPipeline
+    masked: JointNetPipeline
+    independent: JointNetPipeline
+    with_normals: JointNetPipeline
+    latent_regressor: LatentRegressor
+    pixel_regressor: DepthRegressor
+
+
+@torch.no_grad()
+def measure_tasks(work: Path, models: TaskModels, config: TaskConfig) -> Figures:
+    """All figures of docs/tasks.md; pictures are kept below ``work`` so that a stopped run goes on."""
+    scenes = held_out(config.num_scenes)
+    ways = {"blending alone": models.blending, "masked input": models.masked, "independent timesteps": models.independent}
+    for pipeline in (*ways.values(), models.with_normals):
+        pipeline.set_progress_bar_config(disable=True)
+    run = _Run(work, scenes, config)
+    codec = models.masked.codec
+    return {
+        "config": asdict(config),
+        "commit": code_commit(),
+        "machine": machine(),
+        "image to depth": _image_to_depth(run, ways, models),
+        "image to normals": _image_to_normals(run, models),
+        "depth to image": _depth_to_image(run, ways, models),
+        "refinement": _refinement(run, models.masked, round_trip(codec, "depth", scenes.disparity01)),
+        "known pixels": _known_pixels(run, models.masked),
+    }
+
+
+@dataclass(frozen=True)
+class _Run:
+    work: Path
+    scenes: HeldOut
+    config: TaskConfig
+
+    def maps(self, name: str, pipeline: JointNetPipeline, task: Callable[[slice, dict[str, Any]], Any]) -> dict[str, Tensor]:
+        """What a pipeline's task makes of the held-out scenes: (scenes, options) -> (images, dense, ...)."""
+
+        def make(scenes: slice, generators: list[torch.Generator]) -> dict[str, Tensor]:
+            options = {"num_inference_steps": self.config.steps, "generator": generators, "output_type": "pt", "return_dict": False}
+            images, dense, *_ = task(scenes, options)
+            return {"rgb": images, **dense}
+
+        folder = self.work / f"{name}-{fingerprint(pipeline.joint_unet)}-{self.config.steps}"
+        return generated(make, self.config.num_scenes, folder, FIRST_SEED)
+
+
+def _image_to_depth(run: _Run, ways: dict[str, JointNetPipeline], models: TaskModels) -> Figures:
+    rgb, truth, codec = run.scenes.rgb, run.scenes.disparity01, models.masked.codec
+    latents = torch.cat([codec.encode("rgb", part) for part in rgb.split(50)])
+    regressed = torch.cat([codec.decode("depth", models.latent_regressor(part)) for part in latents.split(50)])
+    figures = {
+        "autoencoder's round trip of the exact depth": depth_agreement(round_trip(codec, "depth", truth), truth),
+        "regressor of one branch's size, on latents": depth_agreement(regressed, truth),
+        "regressor on pixels": depth_agreement(in_batches(models.pixel_regressor, rgb), truth),
+    }
+    for name, pipeline in ways.items():
+        for ensemble in (1, run.config.ensemble) if name != "blending alone" else (1,):
+
+            def task(scenes: slice, options: dict[str, Any], pipeline: JointNetPipeline = pipeline, n: int = ensemble) -> Any:
+                return pipeline.predict(rgb[scenes], ensemble=n, **options)
+
+            key = f"{name}, ensemble of {ensemble}"
+            figures[key] = depth_agreement(run.maps(f"predict-{ensemble}", pipeline, task)["depth"], truth)
+    return figures
+
+
+def _image_to_normals(run: _Run, models: TaskModels) -> Figures:
+    truth = run.scenes.normal
+
+    def task(scenes: slice, options: dict[str, Any]) -> Any:
+        return models.with_normals.predict(run.scenes.rgb[scenes], **options)
+
+    made = run.maps("predict-normals", models.with_normals, task)
+    return {
+        "autoencoder's round trip of the exact normals": _angles(round_trip(models.masked.codec, "normal", truth), truth),
+        "predicted": _angles(made["normal"], truth),
+        "its depth": depth_agreement(made["depth"], run.scenes.disparity01),
+    }
+
+
+def _angles(made: Tensor, truth: Tensor) -> dict[str, float]:
+    """Mean angle and share below 11.25 degrees, per image, then the mean (Marigold's pooling)."""
+    each = [angles_deg(p, n, n.norm(dim=0) > 0.5) for p, n in zip(made, truth, strict=True)]
+    return {"mean_deg": float(np.mean([a.mean() for a in each])), "below_11_25": float(np.mean([(a < 11.25).float().mean() for a in each]))}
+
+
+def _depth_to_image(run: _Run, ways: dict[str, JointNetPipeline], models: TaskModels) -> Figures:
+    truth, prompts = run.scenes.disparity01, [c.text for c in run.scenes.captions]
+    read = models.pixel_regressor
+    figures = {
+        "judge on renders": depth_agreement(in_batches(read, run.scenes.rgb), truth),
+        "judge on autoencoded renders": depth_agreement(in_batches(read, round_trip(models.masked.codec, "rgb", run.scenes.rgb)), truth),
+    }
+    for name, pipeline in ways.items():
+
+        def task(scenes: slice, options: dict[str, Any], pipeline: JointNetPipeline = pipeline) -> Any:
+            guidance = run.config.guidance
+            return pipeline.condition(prompts[scenes], dense={"depth": truth[scenes]}, guidance_scale=guidance, **options)
+
+        images = floats(run.maps(f"condition-{run.config.guidance:g}", pipeline, task)["rgb"])
+        figures[name] = depth_agreement(in_batches(read, images), truth)
+    return figures
+
+
+def _refinement(run: _Run, pipeline: JointNetPipeline, floor: Tensor) -> Figures:
+    truth, step = run.scenes.disparity01, run.config.downsampling
+    coarse = truth[..., ::step, ::step].repeat_interleave(step, -1).repeat_interleave(step, -2)
+
+    def task(scenes: slice, options: dict[str, Any]) -> Any:
+        given = {"depth": coarse[scenes]}
+        return pipeline.refine(run.scenes.rgb[scenes], given, only=["depth"], strength=run.config.strength, **options)
+
+    refined = run.maps(f"refine-{run.config.strength:g}", pipeline, task)["depth"]
+    return {name: _sharpness(maps, truth) for name, maps in {"degraded": coarse, "refined": refined, "round trip": floor}.items()}
+
+
+def _sharpness(made: Tensor, truth: Tensor) -> dict[str, float]:
+    def depth_m(d: Tensor) -> Tensor:
+        return NEAR_M / d[0].clamp(NEAR_M / CAP_M, 1)
+
+    f1 = [boundary_f1(depth_m(p), depth_m(d)) for p, d in zip(made, truth, strict=True)]
+    return {**depth_agreement(made, truth), "boundary_f1": float(np.nanmean(f1))}
+
+
+def _known_pixels(run: _Run, pipeline: JointNetPipeline) -> Figures:
+    """Largest difference of any known pixel in edits with a hole in both maps."""
+    worst = 0.0
+    for index in range(run.config.num_edits):
+        rgb, depth = run.scenes.rgb[index : index + 1], run.scenes.disparity01[index : index + 1]
+        mask = torch.zeros_like(depth)
+        mask[..., 32:96, 40:104] = 1
+        g = torch.Generator().manual_seed(FIRST_SEED + index)
+        images, dense = pipeline.edit(
+            rgb, {"depth": depth}, mask, num_inference_steps=run.config.steps, generator=g, output_type="pt", return_dict=False
+        )
+        for made, given in ((images, rgb), (dense["depth"], depth)):
+            worst = max(worst, float(((made - given) * (mask < 0.5)).abs().max()))
+    return {"edits": run.config.num_edits, "largest difference": worst}
