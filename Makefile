@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Extra arguments of pip install; CI pins versions with "-c .ci/constraints.txt".
 PIP_FLAGS ?=
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-lowest lint clean
 
 demo: $(VENV)/base.installed
 	$(BIN)/jointnet generate "a large red ball left of a small blue box on a checkered floor under a blue sky" --seed 7 -o out/demo
@@ -15,6 +15,14 @@ test: $(VENV)/dev.installed
 
 test-slow: $(VENV)/dev.installed
 	$(BIN)/python -m pytest -m slow
+
+# The oldest versions that pyproject.toml admits; without the evaluation tests, whose torchvision wants the newest torch.
+test-lowest: $(VENV)-lowest/bin/python
+	$(VENV)-lowest/bin/python -m pip install --quiet -c .ci/lowest.txt -e ".[train]" pytest scipy
+	$(VENV)-lowest/bin/python -m pytest --ignore tests/evaluation
+
+$(VENV)-lowest/bin/python:
+	$(PYTHON) -m venv $(VENV)-lowest
 
 lint: $(VENV)/dev.installed
 	$(BIN)/ruff check .
@@ -33,4 +41,4 @@ $(VENV)/dev.installed: pyproject.toml $(VENV)/bin/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) $(VENV)-lowest out

@@ -113,7 +113,7 @@ def batch_indices(num_samples: int, batch_size: int, step: int, seed: int) -> Te
 
 def _mix(*numbers: int) -> int:
     """One seed of several numbers, none of them negative."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
 
 
 def _share_done(progress: Progress, config: OptimConfig, budget_minutes: float | None) -> float:
