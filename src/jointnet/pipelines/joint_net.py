@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionPipeline,
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from jointnet.checkpoints.release import read_release
 from jointnet.errors import RangeError, ShapeError
 from jointnet.modalities.codec import CodecTiles, LatentCodec
 from jointnet.models.joint_unet import JointUNet
@@ -73,6 +75,25 @@ class JointNetPipeline(TaskMethods, DiffusionPipeline):
             tokenizer=base.tokenizer,
             joint_unet=JointUNet.from_unet(base.unet, modalities),
             scheduler=base.scheduler,
+        )
+
+    @classmethod
+    def from_release(cls, folder: str | Path, base: str | Path, modality: str = "depth", **kwargs: Any) -> JointNetPipeline:
+        """The authors' checkpoint (a folder with unet/ and jointnet/) on a Stable Diffusion 2.1-base folder or hub id.
+
+        Args:
+            modality: what the dense branch makes; ``kwargs`` go to the base's from_pretrained.
+        Raises: ModelFolderError.
+        """
+        joint = read_release(Path(folder), modality)
+        base_kwargs = {"safety_checker": None, "requires_safety_checker": False, "unet": None, **kwargs}
+        pipeline = StableDiffusionPipeline.from_pretrained(base, **base_kwargs)
+        return cls(
+            vae=pipeline.vae,
+            text_encoder=pipeline.text_encoder,
+            tokenizer=pipeline.tokenizer,
+            joint_unet=joint.to(pipeline.vae.dtype),
+            scheduler=pipeline.scheduler,
         )
 
     @property

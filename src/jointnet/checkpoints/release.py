@@ -1,0 +1,116 @@
+"""The authors' checkpoints <-> ours: the same numbers under other names, one folder a branch.
+
+Their folder holds unet/ (the RGB branch) and jointnet/ (the dense branch). A branch keeps the convolutions that it sends with and the
+one that lets the other's noisy input in; ours keeps all that goes one way in one Exchange.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from jointnet.errors import ModelFolderError
+from jointnet.models.joint_unet import JointUNet
+
+Weights = dict[str, Tensor]
+_RGB, _DENSE = "unet", "jointnet"
+_STEM = "diffusion_pytorch_model"
+_CLASS = "JointNetModel"
+_OWN_SETTINGS = ("joint_in_channels", "has_masked_latent_input")
+
+
+def read_release(folder: Path, modality: str = "depth") -> JointUNet:
+    """A release folder as a JointUNet, in float32.
+
+    Raises: ModelFolderError if a branch is missing or broken, or its keys do not match; nothing a pickle holds is run.
+    """
+    configs = {branch: _read_config(folder / branch) for branch in (_RGB, _DENSE)}
+    config = {k: v for k, v in configs[_RGB].items() if not k.startswith("_") and k not in _OWN_SETTINGS}
+    masked = bool(configs[_RGB].get("has_masked_latent_input"))
+    weights = {branch: _read_weights(folder / branch) for branch in (_RGB, _DENSE)}
+    joint = JointUNet(unet_config=config, modalities=("rgb", modality), has_masked_input=masked)
+    names = {ours: _their_key(ours, modality) for ours in joint.state_dict()}
+    expected = set(names.values())
+    found = {(branch, key) for branch, tensors in weights.items() for key in tensors}
+    if found != expected:
+        raise ModelFolderError(
+            f"keys of {str(folder)!r} do not match: {_listed('missing', expected - found)}; {_listed('unknown', found - expected)}"
+        )
+    try:
+        joint.load_state_dict({ours: weights[branch][key] for ours, (branch, key) in names.items()})
+    except RuntimeError as error:
+        raise ModelFolderError(f"weights of {str(folder)!r} do not fit its config: {str(error).splitlines()[1].strip()}") from error
+    return joint.eval()
+
+
+def write_release(joint: JointUNet, folder: Path) -> None:
+    """Write a joint network of two modalities as a release folder. Raises: ModelFolderError for any other number."""
+    if len(joint.modalities) != 2:
+        raise ModelFolderError(f"got a network of {', '.join(joint.modalities)}; the release's form holds RGB and one dense modality")
+    modality = joint.modalities[1]
+    weights: dict[str, Weights] = {_RGB: {}, _DENSE: {}}
+    for ours, value in joint.state_dict().items():
+        branch, key = _their_key(ours, modality)
+        weights[branch][key] = value.contiguous()
+    settings = {"joint_in_channels": None, "has_masked_latent_input": bool(joint.config.has_masked_input)}
+    for branch, tensors in weights.items():
+        (folder / branch).mkdir(parents=True, exist_ok=True)
+        config = {"_class_name": _CLASS, **joint.config.unet_config, **settings}
+        (folder / branch / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        save_file(tensors, folder / branch / f"{_STEM}.safetensors", metadata={"format": "pt"})
+
+
+def _their_key(ours: str, modality: str) -> tuple[str, str]:
+    """Our key -> (branch folder, key there)."""
+    part, name, rest = ours.split(".", 2)
+    of = {"rgb": _RGB, modality: _DENSE}
+    if part == "branches":
+        return of[name], rest.removeprefix("unet.")
+    if part == "masked_inputs":
+        return of[name], f"jointnet_masked_latent_conv.{rest}"
+    sender, receiver = name.split("_to_")
+    kind, tail = rest.split(".", 1)
+    if kind == "input":
+        return of[receiver], f"jointnet_rgb_in_trans.{tail}"
+    return of[sender], f"jointnet_{'down_blocks' if kind == 'skips' else 'mid_block'}.{tail}"
+
+
+def _read_config(branch: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((branch / "config.json").read_text())
+    except FileNotFoundError as error:
+        raise ModelFolderError(
+            f"got no {branch.name}/config.json in {str(branch.parent)!r}; expected unet/ and jointnet/ of a release"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelFolderError(f"cannot read {str(branch / 'config.json')!r}: {error}") from error
+    if config.get("_class_name") != _CLASS:
+        raise ModelFolderError(f"got a {config.get('_class_name')} in {str(branch)!r}; expected a {_CLASS} of the authors' release")
+    return config
+
+
+def _read_weights(branch: Path) -> Weights:
+    safe, pickled = branch / f"{_STEM}.safetensors", branch / f"{_STEM}.bin"
+    try:
+        if safe.is_file():
+            return load_file(safe)
+        if pickled.is_file():
+            return torch.load(pickled, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelFolderError(f"refused {str(pickled)!r}: it holds more than tensors ({str(error).splitlines()[0]})") from error
+    except (OSError, SafetensorError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelFolderError(f"cannot read the weights in {str(branch)!r}: {str(error).splitlines()[0]}") from error
+    raise ModelFolderError(f"got no weights in {str(branch)!r}; expected {safe.name} or {pickled.name}")
+
+
+def _listed(what: str, keys: set[tuple[str, str]]) -> str:
+    shown = ", ".join(f"{branch}/{key}" for branch, key in sorted(keys)[:3])
+    return f"{len(keys)} {what}" + (f" ({shown}{', ...' if len(keys) > 3 else ''})" if keys else "")
