@@ -122,3 +122,12 @@ def test_arguments_out_of_range(arguments: list[str], capsys: pytest.CaptureFixt
         main(arguments)
     assert stopped.value.code == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_scene_of_the_demo_world_becomes_a_mesh_of_its_depth(tmp_path: Path) -> None:
+    assert main(["demo", "scene", "--seed", "2", "--size", "64", "-o", str(tmp_path)]) == 0
+    assert main(["mesh", str(tmp_path / "image.png"), str(tmp_path / "depth.png"), "-o", str(tmp_path / "scene.glb")]) == 0
+    said = json.loads((tmp_path / "result.json").read_text())
+    z = -trimesh.load(tmp_path / "scene.glb", force="mesh", process=False).vertices[:, 2]
+    disparity = np.load(tmp_path / "depth.npy")
+    assert z.min() == pytest.approx(said["depth_near_m"] / disparity.max(), rel=1e-3)

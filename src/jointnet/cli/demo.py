@@ -23,6 +23,12 @@ def add_parser(commands: Any) -> None:
     build.add_argument("--install", action="store_true", help="then copy the finished models into the package")
     build.set_defaults(run=run_build)
 
+    scene = actions.add_parser("scene", help="render a scene of the demo world with its exact depth and normals, to try the tasks on")
+    scene.add_argument("--seed", type=whole_number(0, 2**31 - 1), default=0, help="number of the held-out scene (default: 0)")
+    scene.add_argument("--size", type=whole_number(16, 4096), default=128, metavar="PX", help="side in pixels (default: 128)")
+    scene.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the maps")
+    scene.set_defaults(run=run_scene)
+
     evaluate = actions.add_parser("evaluate", help="measure the bundled models and write docs/demo-model.md")
     evaluate.add_argument("--work", type=Path, default=Path("runs/demo"), metavar="DIR", help="working folder (default: runs/demo)")
     evaluate.add_argument("--budget", type=number(0.01, 100_000), metavar="MINUTES", help="training time of each judge")
@@ -54,6 +60,27 @@ def run_build(options: argparse.Namespace) -> None:
     build(options.work, tuple(options.steps) or BUILD_STEPS, options.budget)
     if options.install:
         install(options.work)
+
+
+def run_scene(options: argparse.Namespace) -> None:
+    """Render one held-out scene. Raises: JointNetError."""
+    from jointnet.cli.output import write_set
+    from jointnet.demo.measure.pictures import held_out
+    from jointnet.demo.world.scene import NEAR_M
+    from jointnet.pipelines.output import meanings
+
+    held = held_out(1, options.seed, options.size)
+    maps = {"rgb": held.rgb[0], "depth": held.disparity01[0], "normal": held.normal[0]}
+    result = {
+        "prompt": held.captions[0].text,
+        "scene": options.seed,
+        "projection": "pinhole",
+        "fov_deg": held.scenes[0].camera.fov_deg,
+        "depth_near_m": NEAR_M,
+        "meaning": meanings(tuple(maps)),
+    }
+    for path in write_set(options.output, maps, result):
+        print(path)
 
 
 def run_evaluate(options: argparse.Namespace) -> None:

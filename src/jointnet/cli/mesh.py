@@ -21,7 +21,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("depth", type=Path, metavar="DEPTH", help="disparity as 16-bit PNG or .npy")
     parser.add_argument("--projection", choices=("pinhole", "cylindrical", "equirectangular"), help="default: pinhole, or result.json's")
     angle = parser.add_mutually_exclusive_group()
-    angle.add_argument("--fov", type=number(1, 179), metavar="DEG", help="pinhole: angle across the width (default: 55)")
+    angle.add_argument("--fov", type=number(1, 179), metavar="DEG", help="pinhole: angle across the width (default: result.json's, or 55)")
     angle.add_argument("--span", type=number(0, 360), metavar="DEG", help="panoramas: angle across the width; 360 closes the seam")
     add_depth_arguments(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="x.glb or x.ply")
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
     beside = options.depth.with_name("result.json")
     said = json.loads(beside.read_text()) if beside.is_file() else {}
     options.projection = options.projection or said.get("projection", "pinhole")
-    default = 55.0 if options.projection == "pinhole" else said.get("span_deg", 180.0)
+    default = said.get("fov_deg", 55.0) if options.projection == "pinhole" else said.get("span_deg", 180.0)
     angle = next((a for a in (options.fov, options.span) if a is not None), default)
     print(write_scene(image, disparity, options, angle, said, options.output))
 
