@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from jointnet.checkpoints.release import read_release, write_release
 from jointnet.errors import ModelFolderError
+from jointnet.pipelines.joint_net import JointNetPipeline
+from jointnet.types import Known
+from tests.release_samples import DENSE, LIMIT, errors_of, main
 
 SAMPLES = Path(__file__).parents[1] / "release-samples"
 
@@ -24,6 +28,81 @@ class Evil:
 def release(tmp_path: Path) -> Path:
     shutil.copytree(SAMPLES / "finetune" / "release", tmp_path / "release")
     return tmp_path / "release"
+
+
+@pytest.mark.parametrize("name", ["finetune", "inpaint"])
+def test_every_sample_is_reproduced(name: str) -> None:
+    errors = dict(errors_of(SAMPLES / name))
+    assert {"edit", "predict", "condition"} <= set(errors)
+    assert all(error is not None and error <= LIMIT for error in errors.values()), errors
+
+
+@torch.no_grad()
+def test_tiled_samples_agree_with_loops_written_out() -> None:
+    """Panoramas and refinement, against the release's description in plain loops around the network."""
+    folder = SAMPLES / "inpaint"
+    io = load_file(folder / "io.safetensors")
+    pipeline = JointNetPipeline.from_release(folder / "release", folder / "base", DENSE)
+    g = torch.Generator().manual_seed(0)
+    embeds = torch.cat([io["negative_prompt_embeds"], io["prompt_embeds"]])
+
+    def guided(tile: Tensor, t: Tensor) -> Tensor:
+        x = tile.unflatten(1, (2, 4)).repeat(2, 1, 1, 1, 1)
+        both = pipeline.joint_unet(x, t, embeds, known=Known(torch.zeros_like(x), torch.ones_like(x[:, :, :1]))).sample.flatten(1, 2)
+        return both[:1] + 5.0 * (both[1:] - both[:1])
+
+    def ramp(length: int, decay: int) -> Tensor:
+        return torch.tensor([min(i + 0.5, length - i - 0.5, decay) / decay if decay else 1.0 for i in range(length)])
+
+    def steps() -> Tensor:
+        pipeline.scheduler.set_timesteps(10)
+        return pipeline.scheduler.timesteps
+
+    panorama = torch.randn(1, 8, 8, 32, generator=g)
+    made: dict[str, Tensor] = {"panorama.latents": panorama}
+    for name, decay, whole_steps in (("panorama", 2, 4), ("panorama_plain", 0, 0)):
+        x = panorama
+        for index, t in enumerate(steps()):
+            total, weight = torch.zeros_like(x), torch.zeros(32)
+            for start in range(0, 32, 4):
+                columns = [(start + i) % 32 for i in range(8)]
+                total[..., columns] += ramp(8, decay) * guided(x[..., columns], t)
+                weight[columns] += ramp(8, decay)
+            if index < whole_steps:
+                total, weight = total + 5 * guided(x, t), weight + 5
+            x = pipeline.scheduler.step(total / weight, t, x).prev_sample
+        made[f"{name}.out"] = x
+
+    rgb, dense = (torch.rand(1, 3, 64, 128, generator=g) * 2 - 1 for _ in range(2))
+    noise = torch.randn(1, 8, 8, 16, generator=g)
+    known = torch.cat([pipeline.vae.encode(value).latent_dist.mode() * 0.18215 for value in (rgb, dense)], 1)
+    times = steps()[-4:]
+    x = pipeline.scheduler.add_noise(known, noise, times[:1])
+    for t in times:
+        total, weight = torch.zeros_like(x), torch.zeros(8, 16)
+        for start in range(0, 9, 4):
+            total[..., start : start + 8] += ramp(8, 2) * guided(x[..., start : start + 8], t)
+            weight[:, start : start + 8] += ramp(8, 2)
+        x = pipeline.scheduler.step(total / weight, t, x).prev_sample
+    made |= {"refine.image": rgb, "refine.depth": dense, "refine.noise": noise, "refine.out": x}
+    errors = dict(errors_of(folder, {**{k: v for k, v in io.items() if not k.endswith(".out")}, **made}))
+    assert set(errors) == {"panorama", "panorama_plain", "refine"}
+    assert all(error is not None and error <= LIMIT for error in errors.values()), errors
+
+
+def test_the_script_fails_on_a_wrong_number_an_unknown_case_and_no_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(SAMPLES / "inpaint")]) == 0
+    shutil.copytree(SAMPLES / "inpaint", tmp_path / "one")
+    io = load_file(tmp_path / "one" / "io.safetensors")
+    cases = {
+        "wrong": {**io, "edit.out": io["edit.out"] * 1.001},
+        "unknown": {**io, "dance.out": io["edit.out"].clone()},
+        "none": {k: v for k, v in io.items() if not k.endswith(".out")},
+    }
+    for name, values in cases.items():
+        save_file(values, tmp_path / "one" / "io.safetensors")
+        assert main([str(tmp_path / "one")]) == 1, name
+    assert "dance: unknown case" in capsys.readouterr().out
 
 
 def test_a_release_goes_both_ways(release: Path, tmp_path: Path) -> None:

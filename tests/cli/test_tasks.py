@@ -98,6 +98,8 @@ def test_bad_input_is_one_line_and_exit_code_2(model_folder: Path, maps: Path, c
         "cannot read": ("predict", [maps / "missing.png"]),
         "normal": ("condition", [maps / "image.png", "--modality", "normal"]),
         "multiples": ("panorama", ["grass", "--size", "33x128"]),
+        "poles": ("panorama", ["grass", "--size", "128x128", "--span", "360", "--projection", "equirectangular"]),
+        "near": ("panorama", ["grass", "--size", "32x128", "--near", "10", "--far", "5"]),
         "processing size": ("predict", [maps / "image.png", "--processing-size", "33"]),
     }
     for message, (command, arguments) in cases.items():
@@ -131,3 +133,13 @@ def test_a_scene_of_the_demo_world_becomes_a_mesh_of_its_depth(tmp_path: Path) -
     z = -trimesh.load(tmp_path / "scene.glb", force="mesh", process=False).vertices[:, 2]
     disparity = np.load(tmp_path / "depth.npy")
     assert z.min() == pytest.approx(said["depth_near_m"] / disparity.max(), rel=1e-3)
+
+
+def test_a_mesh_of_what_does_not_fit_is_refused(maps: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["mesh", str(maps / "image.png"), str(maps / "depth.png"), "-o", str(maps / "x.glb")]
+    assert main([*given, "--span", "90"]) == 2
+    assert "expected --fov" in capsys.readouterr().err
+    (maps / "result.json").write_text("{")
+    assert main(given) == 2
+    assert "result.json" in capsys.readouterr().err
+    assert not (maps / "x.glb").exists()

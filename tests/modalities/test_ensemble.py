@@ -55,3 +55,8 @@ def test_directions_are_averaged_on_the_sphere() -> None:
     assert merged[:, 0].abs().max() == 0
     angle = torch.rad2deg((samples[:, :, 5] * merged[:, 5]).sum(1).clamp(-1, 1).acos()).mean(0)
     assert torch.allclose(uncertainty[0, 5], angle, atol=1e-3)
+
+
+def test_of_two_samples_the_middle_is_their_mean() -> None:
+    samples = torch.rand(2, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(merge_values(samples)[0], samples.mean(0), atol=1e-6)

@@ -134,8 +134,23 @@ def test_masks_are_cut_at_one_half(tmp_path: Path) -> None:
     grey = np.array([[0, 100, 127, 128, 255]], np.uint8)
     Image.fromarray(grey).save(tmp_path / "m.png")
     assert read_mask(tmp_path / "m.png").tolist() == [[[[0, 0, 0, 1, 1]]]]
-    for value in (grey, torch.from_numpy(grey / 255.0), grey > 127):
+    sixteen = grey.astype(np.uint16) * 257
+    Image.fromarray(sixteen).save(tmp_path / "m16.png")
+    assert read_mask(tmp_path / "m16.png").tolist() == [[[[0, 0, 0, 1, 1]]]]
+    ones = (grey > 127).astype(np.uint8)
+    for value in (grey, torch.from_numpy(grey / 255.0), grey > 127, sixteen, ones, torch.from_numpy(ones)):
         assert as_masks(value).tolist() == [[[[0, 0, 0, 1, 1]]]]
+
+
+def test_masks_are_turned_as_pictures_are_and_transparent_pixels_are_asked(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    Image.fromarray(COLOURS[..., 0]).save(tmp_path / "m.png", exif=exif)
+    assert read_mask(tmp_path / "m.png").shape == (1, 1, 8, 6)
+    rgba = np.dstack([COLOURS, np.full((6, 8), 255, np.uint8)])
+    rgba[:2, :, 3] = 0
+    Image.fromarray(rgba).save(tmp_path / "t.png")
+    assert read_mask(tmp_path / "t.png")[0, 0, :, 0].tolist() == [1, 1, 0, 0, 0, 0]
 
 
 def test_forms_of_a_map_agree() -> None:
@@ -149,3 +164,23 @@ def test_forms_of_a_map_agree() -> None:
         as_maps("depth", [arrays[0], arrays[1][:2]])
     with pytest.raises(ShapeError, match="rgb"):
         as_maps("rgb", arrays)
+
+
+def test_wide_integers_are_refused_and_integer_tensors_are_shares() -> None:
+    with pytest.raises(RangeError, match="int32"):
+        as_maps("depth", RNG.integers(0, 65536, (4, 5)).astype(np.int32))
+    eight = torch.from_numpy(COLOURS).permute(2, 0, 1)
+    assert torch.equal(as_maps("rgb", eight), as_maps("rgb", COLOURS))
+
+
+def test_a_float_picture_keeps_its_values(tmp_path: Path) -> None:
+    values = RNG.random((4, 5), np.float32)
+    Image.fromarray(values).save(tmp_path / "f.tiff")
+    assert np.array_equal(read_picture(tmp_path / "f.tiff")[0, 1].numpy(), values)
+
+
+def test_an_archive_is_not_an_array(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", depth=np.zeros((4, 5)))
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    with pytest.raises(InputFileError, match="archive"):
+        read_map(tmp_path / "a.npy", "depth")

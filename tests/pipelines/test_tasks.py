@@ -240,3 +240,79 @@ def test_a_task_is_what_is_known_and_what_is_asked() -> None:
     small = task.resized((16, 24))
     assert small.asked["rgb"].sum() > 0
     assert set(small.asked["rgb"].unique().tolist()) == {0.0, 1.0}
+
+
+def overshooting(pipeline: JointNetPipeline) -> JointNetPipeline:
+    """An autoencoder whose maps leave [0, 1], as real ones do."""
+    with torch.no_grad():
+        pipeline.vae.decoder.conv_out.weight *= 40
+    return pipeline
+
+
+def test_made_maps_can_be_given_back() -> None:
+    pipeline = overshooting(pipeline_of("blending"))
+    wide = pipeline.panorama("grass", height=32, width=64, scale=2, **options())
+    assert wide.depth.shape == (1, 1, 64, 128)
+    assert wide.depth.max() > 1 or wide.depth.min() < 0
+    slightly = depth().clamp(0.2, 1) * 1.05
+    assert torch.equal(pipeline.condition(dense={"depth": slightly}, **options()).depth, slightly.clamp(0, 1))
+    with pytest.raises(RangeError, match="scale it"):
+        pipeline.condition(dense={"depth": depth() * 30}, **options())
+
+
+def test_a_partial_start_needs_every_map() -> None:
+    pipeline = pipeline_of("blending")
+    with pytest.raises(UnknownNameError, match="no depth to start from"):
+        pipeline.refine(picture(), {}, **options())
+    with pytest.raises(UnknownNameError, match="a mask for normal"):
+        pipeline.edit(picture(), {"depth": depth()}, {"normal": hole()}, **options())
+    with pytest.raises(ShapeError, match="2 rgb masks for 1"):
+        pipeline.edit(picture(), {"depth": depth()}, {"rgb": hole().repeat(2, 1, 1, 1)}, **options())
+    with pytest.raises(RangeError, match="latent"):
+        pipeline.predict(picture(), **options(output_type="latent"))
+    embeds = torch.zeros(2, 32, 128)
+    with pytest.raises(ShapeError, match="3 pictures and 2 prompts"):
+        pipeline.predict(picture(batch=3), prompt_embeds=embeds, **options())
+
+
+@pytest.mark.parametrize("image", [None, picture()])
+def test_a_panorama_of_360_degrees_wraps_however_tiles_are_asked_for(image: Tensor | None) -> None:
+    pipeline = pipeline_of("blending")
+    wanted = pipeline.panorama("grass", height=32, width=128, span_deg=360, image=image, **options()).depth
+    for tiled in (True, pipeline.tiling()):
+        made = pipeline.panorama("grass", height=32, width=128, span_deg=360, image=image, **options(tiled=tiled)).depth
+        assert torch.equal(made, wanted)
+
+
+def test_the_photo_stays_known_while_a_panorama_is_refined() -> None:
+    from jointnet.geometry.projection import Cylindrical
+    from jointnet.geometry.warp import place_photo
+
+    output = pipeline_of("masked input").panorama("grass", height=32, width=128, image=picture(), image_fov_deg=50, scale=2, **options())
+    canvas, known = place_photo(picture(), 50, Cylindrical(180), 180, (64, 256))
+    inside = (known > 0.5).expand_as(canvas)
+    assert torch.equal(output.images[inside], canvas[inside])
+
+
+def test_a_photo_may_cover_the_whole_canvas() -> None:
+    output = pipeline_of("blending").panorama(
+        "grass", height=32, width=64, span_deg=40, image=picture(64, 64), image_fov_deg=120, **options()
+    )
+    assert output.depth.shape == (1, 1, 32, 64)
+
+
+def test_a_negative_prompt_turns_guidance_on() -> None:
+    pipeline = pipeline_of("blending")
+    pipeline.predict(picture(32, 32), **options(negative_prompt="a box"))
+    assert pipeline.guidance_scale == 7.5
+
+
+def test_a_large_ensemble_is_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jointnet.pipelines import task_methods
+
+    pipeline = pipeline_of("blending")
+    monkeypatch.setattr(task_methods, "ENSEMBLE_BATCH", 2)
+    rows = []
+    pipeline.joint_unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    pipeline.predict(picture(32, 32), ensemble=5, **options())
+    assert sorted(set(rows)) == [1, 2]

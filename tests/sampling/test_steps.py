@@ -4,11 +4,12 @@ import inspect
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 
 from jointnet.errors import RangeError
-from jointnet.sampling.steps import add_noise, needs_folding, set_timesteps, step
+from jointnet.sampling.steps import add_noise, needs_folding, set_timesteps, shortened, step
 
 NAMES = [
     "DDIMScheduler",
@@ -95,3 +96,43 @@ def test_custom_timesteps_need_a_scheduler_that_takes_them() -> None:
     assert set_timesteps(make("DDPMScheduler"), 50, "cpu", timesteps=[900, 400, 10]).tolist() == [900, 400, 10]
     with pytest.raises(RangeError, match="PNDMScheduler"):
         set_timesteps(make("PNDMScheduler"), 50, "cpu", timesteps=[900, 400, 10])
+
+
+MIDDLE = ["DDIM", "DDPM", "EulerDiscrete", "HeunDiscrete", "DPMSolverMultistep", "UniPCMultistep", "PNDM", "LMSDiscrete"]
+
+
+def takes_timesteps(name: str) -> bool:
+    return "timesteps" in inspect.signature(getattr(diffusers, f"{name}Scheduler").set_timesteps).parameters
+
+
+@pytest.mark.parametrize(("name", "custom"), [*((n, False) for n in MIDDLE), *((n, True) for n in MIDDLE if takes_timesteps(n))])
+def test_a_run_that_begins_in_the_middle_ends_where_the_truth_is(name: str, custom: bool) -> None:
+    """With a denoiser that knows x0, a state noised to the first of the last steps comes back to x0."""
+    config: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    config |= {"clip_sample": False} if name in ("DDIM", "DDPM") else {"skip_prk_steps": True} if name == "PNDM" else {}
+    scheduler = getattr(diffusers, f"{name}Scheduler")(**config)
+    timesteps = set_timesteps(scheduler, 20, "cpu", timesteps=list(range(951, 0, -50)) if custom else None)
+    g = torch.Generator().manual_seed(0)
+    x0, noise = torch.randn(1, 2, 4, 8, 8, generator=g), torch.randn(1, 2, 4, 8, 8, generator=g)
+    part = shortened(scheduler, timesteps, 0.4)
+    x = add_noise(scheduler, x0, noise, part[:1].expand(1, 2))
+    sigmas = ((1 - scheduler.alphas_cumprod) / scheduler.alphas_cumprod).sqrt().numpy()
+    grows = name in ("EulerDiscrete", "HeunDiscrete", "LMSDiscrete")  # x0 + sigma eps, the others shrink x0 as well
+    for t in part:
+        scheduler.scale_model_input(x, t)
+        sigma = float(np.interp(float(t), np.arange(1000), sigmas))
+        eps = (x - x0) / sigma if grows else (x * (1 + sigma**2) ** 0.5 - x0) / sigma
+        x = step(scheduler, eps, t, x, generator=g)
+    assert float((x - x0).square().mean().sqrt()) < 0.06
+    assert len(dict.fromkeys(part.tolist())) == 8
+
+
+def test_pndm_with_runge_kutta_steps_cannot_begin_in_the_middle() -> None:
+    scheduler = diffusers.PNDMScheduler()
+    with pytest.raises(RangeError, match="skip_prk_steps"):
+        shortened(scheduler, set_timesteps(scheduler, 10, "cpu"), 0.5)
+
+
+def test_schedulers_that_cannot_do_it_are_named() -> None:
+    with pytest.raises(RangeError, match="LCMScheduler refused 2000 steps"):
+        set_timesteps(diffusers.LCMScheduler(), 2000, "cpu")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jointnet.cli.arguments import number
-from jointnet.errors import ShapeError
+from jointnet.errors import InputFileError, RangeError, ShapeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,16 +54,46 @@ def run(options: argparse.Namespace) -> None:
     if image.shape[-2:] != disparity.shape[-2:]:
         sizes = ["x".join(map(str, m.shape[-2:])) for m in (image, disparity)]
         raise ShapeError(f"got an image of {sizes[0]} px and a depth map of {sizes[1]}; expected one size")
-    beside = options.depth.with_name("result.json")
-    said = json.loads(beside.read_text()) if beside.is_file() else {}
+    said = read_result(options.depth.with_name("result.json"))
     options.projection = options.projection or said.get("projection", "pinhole")
-    default = said.get("fov_deg", 55.0) if options.projection == "pinhole" else said.get("span_deg", 180.0)
-    angle = next((a for a in (options.fov, options.span) if a is not None), default)
-    print(write_scene(image, disparity, options, angle, said, options.output))
+    is_pinhole = options.projection == "pinhole"
+    given, other = (options.fov, options.span) if is_pinhole else (options.span, options.fov)
+    if other is not None:
+        wrong, right = ("--span", "--fov") if is_pinhole else ("--fov", "--span")
+        raise RangeError(f"got {wrong} with a {options.projection} projection; expected {right}")
+    default = said.get("fov_deg", 55.0) if is_pinhole else said.get("span_deg", 180.0)
+    print(write_scene(image, disparity, options, default if given is None else given, said, options.output))
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """What a command wrote beside its maps; nothing if there is no such file. Raises: InputFileError."""
+    if not path.is_file():
+        return {}
+    try:
+        said = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputFileError(f"cannot read {str(path)!r}, which should say what the depth beside it means: {error}") from error
+    if not isinstance(said, dict):
+        raise InputFileError(f"got {str(path)!r} without named values; expected what a jointnet command writes, or no such file")
+    return said
+
+
+def depth_range(options: argparse.Namespace, said: dict[str, Any]) -> tuple[float, float, str]:
+    """(near_m, far_m, kind of disparity): what the options leave open is taken from what the model said of its depth.
+
+    Raises: RangeError.
+    """
+    from jointnet.geometry.depth import depth_from_disparity
+
+    scaled_near_m = said.get("depth_near_m")
+    near_m = options.near or scaled_near_m or 1.0
+    chosen = near_m, options.far or 30 * near_m, options.disparity or ("scaled" if scaled_near_m else "affine")
+    depth_from_disparity([1.0], *chosen)  # says whether the range is one
+    return chosen
 
 
 def write_scene(image: Tensor, disparity: Tensor, options: argparse.Namespace, angle_deg: float, said: dict[str, Any], path: Path) -> Path:
-    """Image (3, H, W) and disparity (1, H, W) -> a file; what the options leave open is taken from what the model said of its depth."""
+    """Image (3, H, W) and disparity (1, H, W) -> a file."""
     import numpy as np
 
     from jointnet.geometry.depth import depth_from_disparity
@@ -73,10 +103,7 @@ def write_scene(image: Tensor, disparity: Tensor, options: argparse.Namespace, a
     from jointnet.modalities.files import channels_last, to_pil
 
     check_mesh_path(path)
-    scaled_near_m = said.get("depth_near_m")
-    near_m = options.near or scaled_near_m or 1.0
-    kind = options.disparity or ("scaled" if scaled_near_m else "affine")
-    depth_m = depth_from_disparity(channels_last(disparity), near_m, options.far or 30 * near_m, kind)
+    depth_m = depth_from_disparity(channels_last(disparity), *depth_range(options, said))
     projection = get_projection(options.projection, angle_deg)
     mesh = build_mesh(np.asarray(to_pil(image)), depth_m, projection, edge_threshold=options.edge_threshold)
     return write_mesh(mesh, path)

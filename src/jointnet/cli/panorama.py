@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jointnet.cli.arguments import number, size, whole_number
-from jointnet.cli.mesh import add_depth_arguments, write_scene
+from jointnet.cli.mesh import add_depth_arguments, depth_range, write_scene
 from jointnet.cli.sampling import add_sampling_arguments, describe_run, open_model, task_options
 from jointnet.demo.bundled import TASK_MODEL
 
@@ -35,6 +35,7 @@ def run(options: argparse.Namespace) -> None:
 
     photo = None if options.image is None else read_picture(options.image)
     pipeline = open_model(options, options.prompt)
+    depth_range(options, {"depth_near_m": pipeline.config.depth_near_m})
     begun = time.monotonic()
     height, width = options.size or (None, None)
     output: Any = pipeline.panorama(

@@ -51,8 +51,8 @@ def open_model(options: argparse.Namespace, prompt: str) -> JointNetPipeline:
 
 
 def guidance_of(options: argparse.Namespace, prompt: str) -> float:
-    """What was asked; by default 7.5 with a prompt, off without one."""
-    return options.guidance if options.guidance is not None else 7.5 if prompt else 1.0
+    """What was asked; by default 7.5 with a prompt or a negative one, off without."""
+    return options.guidance if options.guidance is not None else 7.5 if prompt or options.negative else 1.0
 
 
 def task_options(pipeline: JointNetPipeline, options: argparse.Namespace, prompt: str, seed: int) -> dict[str, Any]:

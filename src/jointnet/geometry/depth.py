@@ -11,7 +11,7 @@ from jointnet.errors import RangeError
 DISPARITY_KINDS = ("affine", "scaled")
 
 
-def depth_from_disparity(disparity01: np.ndarray, near_m: float, far_m: float, kind: str = "affine") -> np.ndarray:
+def depth_from_disparity(disparity01: np.typing.ArrayLike, near_m: float, far_m: float, kind: str = "affine") -> np.ndarray:
     """Depth in [near_m, far_m], of disparities clipped to [0, 1].
 
     Args:

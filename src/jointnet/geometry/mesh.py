@@ -60,20 +60,31 @@ def build_mesh(picture: Array, depth_m: Array, projection: Projection, *, edge_t
     )
 
 
-def depth_edges(disparity: Array, axis: int, threshold: float, *, wraps: bool = False, reach: int = 2) -> Array:
+def depth_edges(disparity: Array, axis: int, threshold: float, *, wraps: bool = False, reach: int | None = None) -> Array:
     """Whether depth jumps between a pixel and the next along an axis: (H, W) -> one less along it.
 
     On a plane disparity is linear in the picture, however steep. A step is an edge if it leaves the range of the steps ``reach`` pixels
-    before and behind it by more than ``threshold`` times the larger of its two disparities; a blurred edge so counts too.
+    before and behind it by more than ``threshold`` times the larger of its two disparities. A blurred edge counts too, if it is no wider
+    than twice the reach: by default 2 pixels, and a 64th of the height, since maps of large pictures come from small ones.
     """
     d = np.moveaxis(disparity, axis, -1)
     steps = np.diff(d, axis=-1)
-    pad = [(0, 0)] * (d.ndim - 1) + [(reach, reach)]
-    around = np.pad(steps, pad, mode="wrap" if wraps and axis == 1 else "edge")
-    before, behind = around[..., : -2 * reach], around[..., 2 * reach :]
-    excess = steps - np.clip(steps, np.minimum(before, behind), np.maximum(before, behind))
-    edge = np.abs(excess) > threshold * np.maximum(d[..., 1:], d[..., :-1])
+    limit = threshold * np.maximum(d[..., 1:], d[..., :-1])
+    edge = np.zeros(steps.shape, bool)
+    for pixels in {2, max(2, disparity.shape[0] // 64)} if reach is None else {reach}:
+        before, behind = (_shifted(steps, by, wraps=wraps and axis == 1) for by in (pixels, -pixels))
+        low, high = np.fmin(before, behind), np.fmax(before, behind)
+        excess = steps - np.clip(steps, np.nan_to_num(low), np.nan_to_num(high))
+        edge |= np.abs(excess) > limit
     return np.moveaxis(edge, -1, axis)
+
+
+def _shifted(steps: Array, by: int, *, wraps: bool) -> Array:
+    """Moved along the last axis; nan comes in at the border unless it wraps."""
+    moved = np.roll(steps, by, -1)
+    if not wraps:
+        moved[..., (slice(None, by) if by > 0 else slice(by, None))] = np.nan
+    return moved
 
 
 def _faces(disparity: Array, kept_across: Array, kept_down: Array) -> Array:

@@ -16,9 +16,9 @@ def place_photo(photo: Tensor, fov_deg: float, projection: Projection, span_deg:
     """A perspective photo looking at the middle of a canvas of another projection.
 
     Args:
-        photo: (1, 3, h, w) in [0, 1]; fov_deg: its angle across its width; span_deg: the canvas's angle across its width.
+        photo: (B, 3, h, w) in [0, 1]; fov_deg: its angle across its width; span_deg: the canvas's angle across its width.
         size: height and width of the canvas.
-    Returns: canvas (1, 3, H, W), 0 where the photo does not reach, and known (1, 1, H, W), 1 where it does.
+    Returns: canvas (B, 3, H, W), the photo's border colours where it does not reach, and known (B, 1, H, W), 1 where it does.
     Raises: RangeError.
     """
     height, width = size
@@ -34,7 +34,7 @@ def place_photo(photo: Tensor, fov_deg: float, projection: Projection, span_deg:
     with np.errstate(invalid="ignore"):
         inside = (depth > 0) & (row >= 0) & (row <= rows - 1) & (column >= 0) & (column <= columns - 1)
     unit = np.stack([column / (columns - 1), row / (rows - 1)], -1) * 2 - 1
-    grid = torch.from_numpy(np.where(inside[..., None], unit, 2.0).astype(np.float32))[None]
-    known = torch.from_numpy(inside)[None, None].float()
-    canvas = grid_sample(photo, grid, mode="bilinear", padding_mode="border", align_corners=True).clamp(0, 1)
-    return canvas * known, known
+    grid = torch.from_numpy(np.nan_to_num(unit.clip(-1, 1)).astype(np.float32)).to(photo.device)
+    known = torch.from_numpy(inside).to(photo)[None, None].expand(len(photo), -1, -1, -1)
+    canvas = grid_sample(photo, grid.expand(len(photo), -1, -1, -1), mode="bilinear", padding_mode="border", align_corners=True)
+    return canvas.clamp(0, 1), known

@@ -45,9 +45,11 @@ class LatentCodec:
     The posterior's mean is the default, so that a map has one code; a generator asks for a draw from the posterior instead.
     """
 
-    def __init__(self, vae: AutoencoderKL, tiles: CodecTiles | None = None) -> None:
+    def __init__(self, vae: AutoencoderKL, tiles: CodecTiles | None = None, device: torch.device | None = None) -> None:
+        """``device`` is where the autoencoder runs; while it is offloaded its weights lie elsewhere."""
         self.vae = vae
         self.tiles = tiles
+        self.device = device
 
     @property
     def factor(self) -> int:
@@ -66,7 +68,7 @@ class LatentCodec:
         """
         if any(side % self.factor for side in maps.shape[-2:]):
             raise ShapeError(f"got a {modality} map of {tuple(maps.shape[-2:])}; expected multiples of {self.factor}")
-        images = get_modality(modality).encode(maps).to(self.vae.device, self.vae.dtype)
+        images = get_modality(modality).encode(maps).to(self.device or self.vae.device, self.vae.dtype)
 
         def run(part: Tensor) -> Tensor:
             posterior = self.vae.encode(part.contiguous(memory_format=torch.channels_last)).latent_dist  # faster on a CPU
@@ -76,7 +78,7 @@ class LatentCodec:
 
     def decode(self, modality: str, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) -> maps (B, c, h * factor, w * factor), float32."""
-        unscaled = (latents / self.vae.config.scaling_factor + self._shift).to(self.vae.dtype)
+        unscaled = (latents / self.vae.config.scaling_factor + self._shift).to(self.device or self.vae.device, self.vae.dtype)
         images = self._in_tiles(lambda part: self.vae.decode(cast(Any, part)).sample, unscaled, 1, self.factor)
         return get_modality(modality).decode(images.float())
 

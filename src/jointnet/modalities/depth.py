@@ -15,8 +15,9 @@ class Depth:
 
     name = "depth"
     channels = 1
+    limits = (0.0, 1.0)
     meaning = "disparity in [0, 1]: 1 is nearest, 0 infinitely far; PNG value = pixel / 65535, .npy float32 and unclipped"
-    _check = MapCheck("depth", 1, 0.0, 1.0)
+    _check = MapCheck(name, channels, *limits)
 
     def encode(self, maps: Tensor) -> Tensor:
         """(B, 1, H, W) in [0, 1] -> (B, 3, H, W) in [-1, 1]. Raises: ShapeError, RangeError. Source: Sec. 3.2."""

@@ -22,16 +22,16 @@ def merge_affine(maps: Tensor) -> tuple[Tensor, Tensor]:
     mean, spread = flat.mean(), flat.std(1).mean()
     aligned = flat
     for _ in range(_ROUNDS):
-        target = aligned.median(0).values
+        target = middle(aligned)
         target = (target - target.mean()) / target.std().clamp(min=1e-12) * spread + mean
         aligned = _fitted(flat, target)
     aligned = aligned.view_as(maps).to(maps.dtype)
-    return aligned.median(0).values, _half_distance(aligned).mean(0, keepdim=True)
+    return middle(aligned), _half_distance(aligned).mean(0, keepdim=True)
 
 
 def merge_values(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Median of samples as they are. Shapes as in merge_affine."""
-    return maps.median(0).values, _half_distance(maps).mean(0, keepdim=True)
+    return middle(maps), _half_distance(maps).mean(0, keepdim=True)
 
 
 def merge_directions(maps: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,6 +45,11 @@ def merge_directions(maps: Tensor) -> tuple[Tensor, Tensor]:
     count = has_direction.sum(0)
     kept = count * 2 > len(maps)
     return mean * kept, angle_deg.sum(0) / count.clamp(min=1) * kept
+
+
+def middle(samples: Tensor) -> Tensor:
+    """Median over the first axis; of an even number the mean of the two in the middle (torch.median takes the lower one)."""
+    return samples.quantile(0.5, dim=0)
 
 
 def _fitted(flat: Tensor, target: Tensor) -> Tensor:

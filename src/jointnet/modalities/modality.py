@@ -18,11 +18,13 @@ class Modality(Protocol):
     Attributes:
         name: as users write it, a Python identifier ("depth").
         channels: of the map itself (depth 1, normals 3).
+        limits: lowest and highest value.
         meaning: the convention in one sentence; it is written beside every file.
     """
 
     name: str
     channels: int
+    limits: tuple[float, float]
     meaning: str
 
     def encode(self, maps: Tensor) -> Tensor:

@@ -18,8 +18,9 @@ class Normal:
 
     name = "normal"
     channels = 3
+    limits = (-1.0, 1.0)
     meaning = "unit normal, camera frame: x right, y up, z towards the camera; (0, 0, 0) where there is none; PNG = (n + 1) / 2"
-    _check = MapCheck("normal", 3, -1.0, 1.0)
+    _check = MapCheck(name, channels, *limits)
 
     def encode(self, maps: Tensor) -> Tensor:
         """(B, 3, H, W), unit or zero -> the same numbers, already in [-1, 1]. Raises: ShapeError, RangeError."""

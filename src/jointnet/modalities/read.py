@@ -15,7 +15,9 @@ from torch import Tensor
 from jointnet.errors import EightBitWarning, InputFileError, RangeError, ShapeError
 from jointnet.modalities.modality import get_modality
 
-_OVERSHOOT = 0.1
+OVERSHOOT = 0.1
+"""Values this far beyond a modality's range are clipped: decoders make them."""
+
 MapInput = Image.Image | np.ndarray | Tensor | Sequence[Any]
 """A picture; an array (H, W), (H, W, c) or a batch of them; a tensor (c, H, W) or (B, c, H, W); or a list of these, all of one size."""
 
@@ -23,15 +25,17 @@ MapInput = Image.Image | np.ndarray | Tensor | Sequence[Any]
 def as_maps(modality: str, value: MapInput) -> Tensor:
     """What a user passes as one or several maps of a modality -> (B, c, H, W).
 
-    Integers mean shares of their type's largest value (normals: (n + 1) / 2). Raises: ShapeError, RangeError.
+    8- and 16-bit integers mean shares of their type's largest value (normals: (n + 1) / 2); values up to OVERSHOOT beyond the range are
+    clipped. Raises: ShapeError, RangeError.
     """
-    channels = get_modality(modality).channels
+    kind = get_modality(modality)
+    channels = kind.channels
     if isinstance(value, Image.Image):
         return _batch(modality, _picture(value) if modality == "rgb" else _from_array(_pixels(value), modality, channels), channels)
     if isinstance(value, np.ndarray):
         return _batch(modality, _from_array(value, modality, channels), channels)
     if isinstance(value, Tensor):
-        return _batch(modality, value.float(), channels)
+        return _batch(modality, _stored(value, modality), channels)
     maps = [as_maps(modality, each) for each in value]
     if len({m.shape[1:] for m in maps}) != 1:
         raise ShapeError(f"got {modality} maps of sizes {[tuple(m.shape[-2:]) for m in maps]}; expected one size for a batch")
@@ -39,16 +43,30 @@ def as_maps(modality: str, value: MapInput) -> Tensor:
 
 
 def as_masks(value: MapInput) -> Tensor:
-    """Masks (white, 1 or True: asked) -> (B, 1, H, W) of exactly 0 and 1, cut at one half. Raises: ShapeError."""
+    """Masks -> (B, 1, H, W) of exactly 0 and 1: asked where they are at least half of white.
+
+    White is 1 (or True) in floats and in integers that hold nothing larger, else the integer type's largest value. Of pictures with
+    transparency the transparent pixels are asked. Raises: ShapeError.
+    """
     if isinstance(value, Image.Image):
-        value = np.asarray(value.convert("L"))
+        value = _mask_pixels(value)
     if isinstance(value, np.ndarray):
-        value = torch.from_numpy(np.ascontiguousarray(value if value.dtype != np.uint8 else value / 255)).float()
+        value = torch.from_numpy(np.array(value))
         value = value[..., 0] if value.ndim > 2 and value.shape[-1] == 1 else value
         value = value[None, None] if value.ndim == 2 else value[:, None] if value.ndim == 3 else value
     if isinstance(value, Tensor):
-        return (_batch("mask", value.float(), 1) >= 0.5).float()
+        is_integer = not value.is_floating_point() and value.dtype != torch.bool
+        white = torch.iinfo(value.dtype).max if is_integer and bool((value.float() > 1).any()) else 1
+        return (_batch("mask", value.float() / white, 1) >= 0.5).float()
     return torch.cat([as_masks(each) for each in value])
+
+
+def _mask_pixels(image: Image.Image) -> np.ndarray:
+    """(H, W): 16 bit where the file has them."""
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        return 255 - np.asarray(image.convert("RGBA"))[..., 3]
+    return np.asarray(image) if image.mode.startswith("I;16") else np.asarray(image.convert("L"))
 
 
 def read_picture(path: Path) -> Tensor:
@@ -60,7 +78,7 @@ def read_map(path: Path, modality: str) -> Tensor:
     """A map file -> (1, c, H, W).
 
     .npy as the modality states it; PNG as this package writes it (depth: 16 bit, value / 65535; normals: 8 bit, (n + 1) / 2). Depth in
-    8 bits is taken with EightBitWarning. Values up to 0.1 beyond the range, which decoders make, are clipped.
+    8 bits is taken with EightBitWarning.
     Raises: InputFileError if it cannot be read, is empty, constant or not finite; RangeError, ShapeError.
     """
     if modality == "rgb":
@@ -71,6 +89,8 @@ def read_map(path: Path, modality: str) -> Tensor:
             array = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise InputFileError(f"cannot read {str(path)!r} as a numpy array: {error}") from error
+        if not isinstance(array, np.ndarray):
+            raise InputFileError(f"got an archive of arrays in {str(path)!r}; expected one array, as numpy.save writes it")
         array = array[..., None] if array.ndim == 2 and channels == 1 else array
         if array.ndim != 3 or array.shape[-1] != channels or array.dtype.kind not in "fiu":
             raise ShapeError(f"got an array {array.shape} of {array.dtype} in {str(path)!r}; expected numbers (H, W, {channels})")
@@ -83,7 +103,10 @@ def read_map(path: Path, modality: str) -> Tensor:
             f"{path.name} has 8 bits: its depth has at most 256 steps; 16-bit PNG or .npy keep more", EightBitWarning, stacklevel=2
         )
     _check_content(array, path, modality)
-    return as_maps(modality, array).clamp(-1 if modality == "normal" else 0, 1)
+    try:
+        return as_maps(modality, array)
+    except RangeError as error:
+        raise RangeError(f"{str(path)!r}: {error}") from error
 
 
 def read_mask(path: Path) -> Tensor:
@@ -109,9 +132,10 @@ def _open(path: Path) -> Image.Image:
 def _picture(image: Image.Image) -> Tensor:
     """Any PIL mode -> (3, H, W) in [0, 1]."""
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image).astype(np.float32)
-        return torch.from_numpy(grey / max(65535.0, float(grey.max(initial=0)))).expand(3, -1, -1).contiguous()
+    if image.mode == "F":
+        return torch.from_numpy(np.array(image)).clamp(0, 1).expand(3, -1, -1).contiguous()
+    if image.mode.startswith("I"):
+        return torch.from_numpy(_pixels(image).astype(np.float32) / 65535).expand(3, -1, -1).contiguous()
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -130,19 +154,25 @@ def _pixels(image: Image.Image) -> np.ndarray:
 
 def _from_array(array: np.ndarray, modality: str, channels: int) -> Tensor:
     """Channels last, or no channel axis -> channels first."""
-    values = _stored(array, modality)
-    if array.ndim == 2 or (array.ndim == 3 and (channels == 1) and array.shape[-1] != 1):
+    values = _stored(torch.from_numpy(np.array(array)), modality)
+    if array.ndim == 2 or (array.ndim == 3 and channels == 1 and array.shape[-1] != 1):
         return values.unsqueeze(-3)
     return values.movedim(-1, -3)
 
 
-def _stored(array: np.ndarray, modality: str) -> Tensor:
-    """Integers -> the modality's range; floats stay."""
-    values = torch.from_numpy(np.ascontiguousarray(array).astype(np.float32))
-    if array.dtype.kind == "b" or array.dtype.kind == "f":
-        return values
-    values = values / float(np.iinfo(array.dtype).max)
-    return values * 2 - 1 if modality == "normal" else values
+def _stored(values: Tensor, modality: str) -> Tensor:
+    """Stored numbers -> float32 in the modality's range. Raises: RangeError for integers wider than 16 bits, and far beyond the range."""
+    low, high = get_modality(modality).limits
+    if values.is_floating_point() or values.dtype == torch.bool:
+        values = values.float()
+        if values.numel() and not (values.min() >= low - OVERSHOOT and values.max() <= high + OVERSHOOT):
+            got = f"{float(values.min()):g} to {float(values.max()):g}"
+            raise RangeError(f"got {modality} from {got}; expected [{low:g}, {high:g}] ({get_modality(modality).meaning}): scale it")
+        return values.clamp(low, high)
+    if values.dtype not in (torch.uint8, torch.uint16):
+        raise RangeError(f"got {modality} as {values.dtype}; expected floats in [{low:g}, {high:g}], uint8 or uint16")
+    unit = values.float() / torch.iinfo(values.dtype).max
+    return low + (high - low) * unit
 
 
 def _batch(name: str, values: Tensor, channels: int) -> Tensor:
@@ -156,7 +186,7 @@ def _batch(name: str, values: Tensor, channels: int) -> Tensor:
 
 
 def _check_content(array: np.ndarray, path: Path, modality: str) -> None:
-    """Refuse maps that say nothing. Raises: InputFileError, RangeError."""
+    """Refuse maps that say nothing. Raises: InputFileError."""
     if array.size == 0:
         raise InputFileError(f"got an empty map of shape {array.shape} in {str(path)!r}; expected one with pixels")
     if not np.isfinite(array).all():
@@ -166,8 +196,3 @@ def _check_content(array: np.ndarray, path: Path, modality: str) -> None:
     if low == high and modality == "depth":
         kind = "all invalid (0)" if high == 0 else f"constant ({high:g})"
         raise InputFileError(f"got a depth map that is {kind} in {str(path)!r}; expected one that varies")
-    bottom = -1 if modality == "normal" else 0
-    if array.dtype.kind == "f" and (low < bottom - _OVERSHOOT or high > 1 + _OVERSHOOT):
-        raise RangeError(
-            f"got {modality} from {low:g} to {high:g} in {str(path)!r}; expected [{bottom}, 1] ({get_modality(modality).meaning}): scale it"
-        )

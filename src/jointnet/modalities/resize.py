@@ -25,3 +25,8 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(mask.shape[-2:]) == size:
         return mask
     return adaptive_max_pool2d(mask, size)
+
+
+def resize_mask_nearest(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """As resize_mask, but each pixel is the nearest one's: what the authors' release does."""
+    return interpolate(mask, size=size, mode="nearest")

@@ -15,8 +15,9 @@ class Rgb:
 
     name = "rgb"
     channels = 3
+    limits = (0.0, 1.0)
     meaning = "sRGB colour in [0, 1]"
-    _check = MapCheck("rgb", 3, 0.0, 1.0)
+    _check = MapCheck(name, channels, *limits)
 
     def encode(self, maps: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, 3, H, W) in [-1, 1]. Raises: ShapeError, RangeError."""

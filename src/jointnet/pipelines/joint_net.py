@@ -109,7 +109,7 @@ class JointNetPipeline(TaskMethods, DiffusionPipeline):
     @property
     def codec(self) -> LatentCodec:
         """Between maps and the state."""
-        return LatentCodec(self.vae)
+        return LatentCodec(self.vae, device=self._execution_device)
 
     @property
     def guidance_scale(self) -> float:
@@ -149,13 +149,14 @@ class JointNetPipeline(TaskMethods, DiffusionPipeline):
         """
         if (prompt is None) == (prompt_embeds is None):
             raise ShapeError("got neither or both of prompt and prompt_embeds; pass one of them")
+        clip = {"device": self._execution_device, "clip_skip": clip_skip}
         if prompt_embeds is None:
             prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
-            prompt_embeds = encode_clip(self.tokenizer, self.text_encoder, prompts, clip_skip=clip_skip)
+            prompt_embeds = encode_clip(self.tokenizer, self.text_encoder, prompts, **clip)
         count = len(prompt_embeds)
         if do_classifier_free_guidance and negative_prompt_embeds is None:
             negatives = negative_prompt if isinstance(negative_prompt, list) else [negative_prompt or ""] * count
-            negative_prompt_embeds = encode_clip(self.tokenizer, self.text_encoder, negatives, clip_skip=clip_skip)
+            negative_prompt_embeds = encode_clip(self.tokenizer, self.text_encoder, negatives, **clip)
         if not do_classifier_free_guidance:
             negative_prompt_embeds = None
         if negative_prompt_embeds is not None and len(negative_prompt_embeds) != count:
@@ -257,7 +258,8 @@ class JointNetPipeline(TaskMethods, DiffusionPipeline):
 
     def codec_for(self, tiling: Tiling | None) -> LatentCodec:
         """A codec that works in tiles, wrapping or not, where the denoiser does."""
-        return LatentCodec(self.vae, None if tiling is None else CodecTiles(window=tiling.window, wraps=tiling.wraps))
+        tiles = None if tiling is None else CodecTiles(window=tiling.window, wraps=tiling.wraps)
+        return LatentCodec(self.vae, tiles, self._execution_device)
 
     def condition_on(
         self,

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from jointnet.errors import RangeError, ShapeError
 from jointnet.modalities.codec import LatentCodec
-from jointnet.modalities.resize import resize_mask
+from jointnet.modalities.resize import resize_mask, resize_mask_nearest
 from jointnet.models.joint_unet import JointUNet
+from jointnet.pipelines.conventions import PAPER, Conventions
 from jointnet.pipelines.task import Task
 from jointnet.sampling.guidance import Guided
 from jointnet.sampling.known import Blend, CleanKnown, TimeTravel, draw_like
 from jointnet.sampling.loop import sample
-from jointnet.sampling.steps import Generators, add_noise, set_timesteps, shortened
+from jointnet.sampling.steps import Generators, add_noise, seeded, set_timesteps, shortened
 from jointnet.sampling.tiling import Tiled, Tiling
 from jointnet.types import Conditioning, Denoiser, Known
 
@@ -37,6 +38,7 @@ class Sampling:
         latents: initial noise (B, M * C, h, w), unscaled.
         num_resamples: how often each step is repeated while something is known (RePaint's time travel; DDIM and DDPM only).
         tiling: denoise in tiles of the model's size.
+        conventions: PAPER, or RELEASE to do as the authors' code does.
     """
 
     num_inference_steps: int = 50
@@ -49,6 +51,7 @@ class Sampling:
     latents: Tensor | None = None
     num_resamples: int = 1
     tiling: Tiling | None = None
+    conventions: Conventions = PAPER
     cross_attention_kwargs: dict[str, Any] | None = None
     callback_on_step_end: StepEnd | None = None
     callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",)
@@ -87,20 +90,19 @@ def solve(pipeline: JointNetPipeline, task: Task, codec: LatentCodec, conditioni
     pipeline._num_timesteps = len(steps)
 
     noise = initial_noise(pipeline, batch, task.size, sampling)
-    known = encode_known(pipeline, task, codec, batch) if task.maps else None
+    known = encode_known(pipeline, task, codec, batch, sampling.conventions) if task.maps else None
     if known is None or task.strength == 1:
-        x = noise * scheduler.init_noise_sigma
-    elif len(steps):
-        x = add_noise(scheduler, known.latents, noise, steps[:1].expand(noise.shape[:2]))
+        x = noise * getattr(scheduler, "init_noise_sigma", 1.0)
     else:
-        return known.latents
+        x = add_noise(scheduler, known.latents, noise, steps[:1].expand(noise.shape[:2]))
     if known is not None and not task.knows:
         known = None  # maps were only the start
 
+    kept_noise = None if sampling.conventions.has_fresh_noise else noise
     wrapped = wrap(pipeline, task, known, conditioning, steps, sampling)
     if known is not None and pipeline.joint_unet.config.has_masked_input:
         conditioning = replace(conditioning, known=known)
-    with pipeline.progress_bar(total=len(steps)) as bar:  # pyright: ignore[reportCallIssue] - diffusers decorates it without types
+    with seeded(scheduler, sampling.generator), pipeline.progress_bar(total=len(steps)) as bar:  # pyright: ignore[reportCallIssue] - diffusers decorates it without types
         return sample(
             wrapped,
             x,
@@ -109,7 +111,7 @@ def solve(pipeline: JointNetPipeline, task: Task, codec: LatentCodec, conditioni
             timesteps=steps,
             generator=sampling.generator,
             eta=sampling.eta,
-            blend=None if known is None else Blend(known, scheduler, sampling.generator),
+            blend=None if known is None else Blend(known, scheduler, sampling.generator, kept_noise),
             travel=None if known is None else TimeTravel(scheduler, sampling.num_resamples, sampling.generator),
             on_step=StepReport(pipeline, bar, sampling),
             should_stop=lambda: pipeline.interrupt,
@@ -145,24 +147,30 @@ def initial_noise(pipeline: JointNetPipeline, batch: int, size: tuple[int, int],
     return sampling.latents.to(device, dtype).unflatten(1, shape[1:3])
 
 
-def encode_known(pipeline: JointNetPipeline, task: Task, codec: LatentCodec, batch: int) -> Known:
-    """A task's maps and masks as latents; a latent pixel counts as asked if any of its pixels is.
+def encode_known(pipeline: JointNetPipeline, task: Task, codec: LatentCodec, batch: int, conventions: Conventions) -> Known:
+    """A task's maps and masks as latents.
 
-    Modalities without a map are asked everywhere. A single row serves all prompts.
+    Modalities without a map are asked everywhere. Each row serves as many prompts as there are for it.
     """
     latent_size = (task.size[0] // codec.factor, task.size[1] // codec.factor)
     device, dtype = pipeline._execution_device, pipeline.joint_unet.dtype
+    shrink = resize_mask_nearest if conventions.has_nearest_masks else resize_mask
     latents, masks = [], []
     for name in pipeline.modalities:
         if name in task.maps:
             rows = codec.encode(name, task.maps[name])
-            mask = resize_mask(task.asked[name], latent_size)
+            mask = shrink(task.asked[name], latent_size)
         else:
             rows = torch.zeros(1, pipeline.joint_unet.in_channels, *latent_size)
             mask = torch.ones(1, 1, *latent_size)
-        latents.append(rows.to(device, dtype).expand(batch, -1, -1, -1))
-        masks.append(mask.to(device, dtype).expand(batch, -1, -1, -1))
+        latents.append(_spread(rows.to(device, dtype), batch))
+        masks.append(_spread(mask.to(device, dtype), batch))
     return Known(torch.stack(latents, 1), torch.stack(masks, 1))
+
+
+def _spread(rows: Tensor, batch: int) -> Tensor:
+    """Rows (R, ...) -> (batch, ...), each batch / R times."""
+    return rows.repeat_interleave(batch // len(rows), 0)
 
 
 class StepReport:

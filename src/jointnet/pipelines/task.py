@@ -51,6 +51,10 @@ class Task:
         """Whether any pixel is known."""
         return any(bool((mask < 0.5).any()) for mask in self.asked.values())
 
+    def asks_something_of(self, modalities: Sequence[str]) -> bool:
+        """Whether any pixel of a model's modalities is asked."""
+        return any(name not in self.maps or bool((self.asked[name] >= 0.5).any()) for name in modalities)
+
     def is_wholly_known(self, modality: str) -> bool:
         """Whether no pixel of a modality is asked."""
         return modality in self.maps and bool((self.asked[modality] < 0.5).all())
@@ -64,14 +68,6 @@ class Task:
             size=size,
             maps={name: get_modality(name).resize(value, size) for name, value in self.maps.items()},
             asked={name: resize_mask(value, size) for name, value in self.asked.items()},
-        )
-
-    def repeated(self, times: int) -> Task:
-        """Each row several times."""
-        return replace(
-            self,
-            maps={name: value.repeat_interleave(times, 0) for name, value in self.maps.items()},
-            asked={name: value.repeat_interleave(times, 0) for name, value in self.asked.items()},
         )
 
     def composited(self, made: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -96,13 +92,17 @@ def given(maps: Mapping[str, Tensor]) -> Task:
 
 
 def edit(maps: Mapping[str, Tensor], masks: Mapping[str, Tensor], strength: float = 1.0) -> Task:
-    """Holes in some modalities, the same or different ones (Sec. 4.1). Raises: ShapeError if no mask has a hole."""
-    size = _size(maps)
-    masks = {name: masks.get(name, torch.zeros_like(value[:, :1])) for name, value in maps.items()}
-    masks = {name: mask.expand(len(maps[name]), -1, -1, -1) for name, mask in masks.items()}
-    if not any(bool((mask >= 0.5).any()) for mask in masks.values()):
-        raise ShapeError("got masks without a hole; expected white (1) where something is to be made anew")
-    return Task(size=size, maps=maps, asked=masks, strength=strength)
+    """Holes in some modalities, the same or different ones (Sec. 4.1). Raises: UnknownNameError for a mask without its map; ShapeError."""
+    unknown = set(masks) - set(maps)
+    if unknown:
+        raise UnknownNameError(f"got a mask for {', '.join(sorted(unknown))} and maps of {', '.join(maps)}; expected the map to each mask")
+    asked = {}
+    for name, value in maps.items():
+        mask = masks.get(name, torch.zeros_like(value[:, :1]))
+        if len(mask) not in (1, len(value)):
+            raise ShapeError(f"got {len(mask)} {name} masks for {len(value)} pictures; pass one, or one for each")
+        asked[name] = mask.expand(len(value), -1, -1, -1)
+    return Task(size=_size(maps), maps=maps, asked=asked, strength=strength)
 
 
 def refine(maps: Mapping[str, Tensor], refined: Sequence[str], strength: float = 0.4) -> Task:

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline
 
 DEFAULT_GUIDANCE = 7.5
+ENSEMBLE_BATCH = 16
+"""Samples of an ensemble that are made at once."""
+
+WHOLE_IMAGE_LIMIT = 16
+"""Canvases larger than this many windows have no whole-image tile unless a Tiling asks for one: it would not fit into memory."""
 
 
 class TaskOptions(TypedDict, total=False):
@@ -73,7 +78,8 @@ class TaskMethods:
 
         Args:
             image: one or several pictures of one size, any size.
-            ensemble: samples a picture; they are aligned and merged, and their disagreement becomes the uncertainty.
+            ensemble: samples a picture; they are aligned and merged, and their disagreement becomes the uncertainty. ENSEMBLE_BATCH of them
+                are made at once, the next with what the generator draws next.
         Raises: ShapeError, RangeError.
         Source: Sec. 4.1, 5.2.
         """
@@ -81,11 +87,12 @@ class TaskMethods:
             raise RangeError(f"got an ensemble of {ensemble}; expected at least 1")
         pipeline = cast("JointNetPipeline", self)
         task = tasks.given({"rgb": as_maps("rgb", image)})
-        made = perform(pipeline, task, prompt, options, repeats=ensemble)
-        if ensemble == 1:
-            return finish(pipeline, task, made, options)
-        merged, uncertainty = _merged(made, ensemble)
-        return finish(pipeline, task, merged, options, {name: v for name, v in uncertainty.items() if name != "rgb"})
+        at_once = max(1, ENSEMBLE_BATCH // (task.batch or 1))
+        parts = [perform(pipeline, task, prompt, options, min(at_once, ensemble - done)) for done in range(0, ensemble, at_once)]
+        samples = {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}  # (B, ensemble, c, h, w)
+        merged, uncertainty = _merged(samples)
+        doubts = {name: value for name, value in uncertainty.items() if name != "rgb"} if ensemble > 1 else None
+        return finish(pipeline, task, merged, options, doubts)
 
     @torch.no_grad()
     def condition(
@@ -100,7 +107,7 @@ class TaskMethods:
         """
         pipeline = cast("JointNetPipeline", self)
         task = tasks.given({name: as_maps(name, maps) for name, maps in dense.items()})
-        return finish(pipeline, task, perform(pipeline, task, prompt, options), options)
+        return finish(pipeline, task, perform_once(pipeline, task, prompt, options), options)
 
     @torch.no_grad()
     def edit(
@@ -126,7 +133,7 @@ class TaskMethods:
         maps = {"rgb": as_maps("rgb", image), **{name: as_maps(name, value) for name, value in dense.items()}}
         masks = {n: as_masks(m) for n, m in mask.items()} if isinstance(mask, Mapping) else dict.fromkeys(maps, as_masks(mask))
         task = tasks.edit(maps, masks, strength)
-        return finish(pipeline, task, perform(pipeline, task, prompt, options), options)
+        return finish(pipeline, task, perform_once(pipeline, task, prompt, options), options)
 
     @torch.no_grad()
     def refine(
@@ -135,12 +142,12 @@ class TaskMethods:
         dense: Mapping[str, MapInput],
         prompt: str | list[str] = "",
         *,
-        only: Sequence[str] | None = None,
+        only: str | Sequence[str] | None = None,
         strength: float = 0.4,
         scale: int = 1,
         **options: Unpack[TaskOptions],
     ) -> JointNetPipelineOutput | tuple[Any, ...]:
-        """Sharpen an image and its dense maps, in tiles unless ``tiled=False`` (SDEdit).
+        """Sharpen an image and its dense maps (SDEdit), in tiles unless ``tiled=False`` or a processing size is given.
 
         Args:
             only: the modalities to refine, such as ["depth"], the others being known; by default all of them.
@@ -153,11 +160,11 @@ class TaskMethods:
         if scale < 1:
             raise RangeError(f"got a scale of {scale}; expected a whole number from 1")
         maps = {"rgb": as_maps("rgb", image), **{name: as_maps(name, value) for name, value in dense.items()}}
-        task = tasks.refine(enlarged(maps, scale), tuple(maps) if only is None else only, strength)
-        tiled = options.get("tiled", True)
-        if tiled is True:
+        chosen = tuple(maps) if only is None else (only,) if isinstance(only, str) else only
+        task = tasks.refine(enlarged(maps, scale), chosen, strength)
+        if options.get("tiled", "processing_size" not in options) is True:
             options["tiled"] = pipeline.tiling(whole_share=0.0)
-        return finish(pipeline, task, perform(pipeline, task, prompt, options), options)
+        return finish(pipeline, task, perform_once(pipeline, task, prompt, options), options)
 
     @torch.no_grad()
     def panorama(
@@ -188,57 +195,92 @@ class TaskMethods:
         size = (height or pipeline.default_size, width or 4 * pipeline.default_size)
         pipeline.check_size(*size)
         lens = get_projection(projection, span_deg)
-        wraps = lens.wraps
-        options.setdefault("tiled", pipeline.tiling(wraps=wraps))
+        lens.rays(*size)  # says whether it reaches past the poles
+        photo = None if image is None else as_maps("rgb", image)
+        tiled = options.get("tiled", True)
+        wide: TaskOptions = {
+            **options,
+            "tiled": replace(tiled, wraps=lens.wraps) if isinstance(tiled, Tiling) else pipeline.tiling(wraps=lens.wraps),
+        }
 
-        def with_photo(task: Task) -> Task:
-            if image is None:
+        def around_photo(task: Task) -> Task:
+            """The same task with the photo's pixels known."""
+            if photo is None:
                 return task
-            canvas, known = place_photo(as_maps("rgb", image), image_fov_deg, lens, span_deg, task.size)
-            return tasks.edit({**task.maps, "rgb": canvas}, {**task.asked, "rgb": 1 - known})
+            canvas, known = place_photo(photo, image_fov_deg, lens, span_deg, task.size)
+            rgb = torch.where(known > 0.5, canvas, task.maps["rgb"]) if "rgb" in task.maps else canvas
+            return replace(task, maps={**task.maps, "rgb": rgb}, asked={**task.asked, "rgb": 1 - known})
 
-        task = with_photo(tasks.generate(size))
-        made = task.composited(perform(pipeline, task, prompt, options))
+        task = around_photo(tasks.generate(size))
+        made = task.composited(perform_once(pipeline, task, prompt, wide))
         if scale > 1:
-            task = tasks.refine(enlarged(made, scale), tuple(made))
-            fine: TaskOptions = {**options, "tiled": pipeline.tiling(wraps=wraps, whole_share=0.0)}
-            made = perform(pipeline, task, prompt, fine)
-            task = with_photo(tasks.generate(task.size))
+            task = around_photo(tasks.refine(enlarged(made, scale), tuple(made)))
+            fine: TaskOptions = {**wide, "tiled": pipeline.tiling(wraps=lens.wraps, whole_share=0.0)}
+            fine.pop("processing_size", None)
+            made = perform_once(pipeline, task, prompt, fine)
         return finish(pipeline, task, made, options)
 
 
+def perform_once(pipeline: JointNetPipeline, task: Task, prompt: str | list[str], options: TaskOptions) -> dict[str, Tensor]:
+    """A task's maps at the size the network works at, (B, c, h, w)."""
+    return {name: value[:, 0] for name, value in perform(pipeline, task, prompt, options).items()}
+
+
 def perform(pipeline: JointNetPipeline, task: Task, prompt: str | list[str], options: TaskOptions, repeats: int = 1) -> dict[str, Tensor]:
-    """A task's maps at the size the network works at, each row ``repeats`` times."""
-    tiling = options.get("tiled", False)
-    tiling = pipeline.tiling() if tiling is True else tiling or None
-    pipeline.check_output(options.get("output_type", "pil"), options.get("callback_on_step_end_tensor_inputs", ()))
-    missing = set(task.maps) - set(pipeline.modalities)
-    if missing:
-        raise UnknownNameError(f"got {', '.join(sorted(missing))} for a model of {', '.join(pipeline.modalities)}; leave them out")
+    """``repeats`` samples of a task's maps at the size the network works at, (B, repeats, c, h, w)."""
+    _check_task(pipeline, task, options)
     if task.strength == 0:
-        return dict(task.maps)
-    prompts = [prompt] * (task.batch or 1) if isinstance(prompt, str) else prompt
-    scale = options.get("guidance_scale", DEFAULT_GUIDANCE if any(prompts) or "prompt_embeds" in options else 1.0)
-    given_embeds = options.get("prompt_embeds")
+        return {name: value[:, None] for name, value in task.maps.items()}
+    prompts = [prompt] * (task.batch or 1) if isinstance(prompt, str) else list(prompt)
+    embeds, negative = options.get("prompt_embeds"), options.get("negative_prompt")
+    said = embeds is not None or any(prompts) or bool(negative) or "negative_prompt_embeds" in options
+    scale = options.get("guidance_scale", DEFAULT_GUIDANCE if said else 1.0)
+    rows = len(prompts) if embeds is None else len(embeds)
+    if task.batch not in (None, 1, rows):
+        raise ShapeError(f"got {task.batch} pictures and {rows} prompts; pass one prompt, or one for each picture")
     conditioning = pipeline.condition_on(
-        None if given_embeds is not None else prompts,
-        options.get("negative_prompt"),
+        prompts if embeds is None else None,
+        negative,
         num_images_per_prompt=repeats,
         guidance_scale=scale,
-        prompt_embeds=given_embeds,
+        prompt_embeds=embeds,
         negative_prompt_embeds=options.get("negative_prompt_embeds"),
         clip_skip=options.get("clip_skip"),
     )
+    tiling = _tiling_of(pipeline, task, options)
     chosen = {f.name: options[f.name] for f in fields(Sampling) if f.name in options}  # pyright: ignore[reportTypedDictNotRequiredAccess]
     sampling = Sampling(**{**chosen, "guidance_scale": scale, "tiling": tiling})
-    if repeats > 1 and isinstance(sampling.generator, list):
+    if isinstance(sampling.generator, list):
         sampling = replace(sampling, generator=[g for g in sampling.generator for _ in range(repeats)])
-    if task.batch not in (None, 1, len(prompts)):
-        raise ShapeError(f"got {task.batch} pictures and {len(prompts)} prompts; pass one prompt, or one for each picture")
     work = task.resized(working_size(pipeline, task.size, options.get("processing_size"), tiled=tiling is not None))
-    work = work.repeated(repeats) if (task.batch or 1) > 1 else work
     codec = pipeline.codec_for(tiling)
-    return codec.decode_all(solve(pipeline, work, codec, conditioning, sampling), pipeline.modalities)
+    maps = codec.decode_all(solve(pipeline, work, codec, conditioning, sampling), pipeline.modalities)
+    return {name: value.unflatten(0, (rows, repeats)) for name, value in maps.items()}
+
+
+def _check_task(pipeline: JointNetPipeline, task: Task, options: TaskOptions) -> None:
+    """Raises: UnknownNameError, ShapeError, RangeError."""
+    form = options.get("output_type", "pil")
+    if form == "latent":
+        raise RangeError("got output_type 'latent'; tasks return maps, with the known pixels in them: expected pil, np or pt")
+    pipeline.check_output(form, options.get("callback_on_step_end_tensor_inputs", ()))
+    names = ", ".join(pipeline.modalities)
+    unknown = set(task.maps) - set(pipeline.modalities)
+    if unknown:
+        raise UnknownNameError(f"got {', '.join(sorted(unknown))} for a model of {names}; leave it out")
+    missing = set(pipeline.modalities) - set(task.maps)
+    if task.strength < 1 and missing:
+        raise UnknownNameError(f"got no {', '.join(sorted(missing))} to start from; a strength below 1 needs a map of each of {names}")
+    if not task.asks_something_of(pipeline.modalities):
+        raise ShapeError("got masks without a hole: nothing is asked; expected white (1) where something is to be made anew")
+
+
+def _tiling_of(pipeline: JointNetPipeline, task: Task, options: TaskOptions) -> Tiling | None:
+    tiled = options.get("tiled", False)
+    if tiled is not True:
+        return tiled or None
+    windows = task.size[0] * task.size[1] / pipeline.default_size**2
+    return pipeline.tiling() if windows <= WHOLE_IMAGE_LIMIT else pipeline.tiling(whole_share=0.0)
 
 
 def finish(
@@ -265,19 +307,19 @@ def working_size(pipeline: JointNetPipeline, size: tuple[int, int], processing_s
     return height, width
 
 
-def _merged(made: Mapping[str, Tensor], samples: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Maps (B * samples, c, H, W) -> merged (B, c, H, W), uncertainty (B, 1, H, W)."""
+def _merged(samples: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Maps (B, N, c, H, W) -> merged (B, c, H, W), uncertainty (B, 1, H, W)."""
     merged, uncertainty = {}, {}
-    for name, maps in made.items():
-        pairs = [get_modality(name).merge(each) for each in maps.unflatten(0, (-1, samples))]
+    for name, maps in samples.items():
+        pairs = [get_modality(name).merge(each) for each in maps]
         merged[name], uncertainty[name] = torch.stack([m for m, _ in pairs]), torch.stack([u for _, u in pairs])
     return merged, uncertainty
 
 
 def enlarged(maps: Mapping[str, Tensor], scale: int) -> dict[str, Tensor]:
-    """Pictures bicubically, dense maps by repeating pixels (Sec. 5.2)."""
+    """Made maps, brought into their range: pictures bicubically, dense maps by repeating pixels (Sec. 5.2)."""
     height, width = (side * scale for side in next(iter(maps.values())).shape[-2:])
     return {
         name: get_modality(name).resize(value, (height, width)) if name == "rgb" else interpolate(value, size=(height, width))
-        for name, value in maps.items()
+        for name, value in ((n, v.clamp(*get_modality(n).limits)) for n, v in maps.items())
     }

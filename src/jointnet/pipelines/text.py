@@ -13,7 +13,7 @@ from jointnet.errors import PromptTruncatedWarning
 
 
 @torch.no_grad()
-def encode_clip(tokenizer: Any, text_encoder: Any, prompts: Sequence[str], *, clip_skip: int | None = None) -> Tensor:
+def encode_clip(tokenizer: Any, text_encoder: Any, prompts: Sequence[str], *, device: Any, clip_skip: int | None = None) -> Tensor:
     """Encode prompts with a CLIP text encoder -> (B, L, D), L being the tokenizer's limit.
 
     ``clip_skip`` takes the hidden states that many layers before the last, through the final norm, as diffusers does.
@@ -32,8 +32,8 @@ def encode_clip(tokenizer: Any, text_encoder: Any, prompts: Sequence[str], *, cl
             )
     mask = tokens.attention_mask if getattr(text_encoder.config, "use_attention_mask", False) else None
     output = text_encoder(
-        tokens.input_ids.to(text_encoder.device),
-        attention_mask=None if mask is None else mask.to(text_encoder.device),
+        tokens.input_ids.to(device),
+        attention_mask=None if mask is None else mask.to(device),
         output_hidden_states=clip_skip is not None,
     )
     if clip_skip is None:

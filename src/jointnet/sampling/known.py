@@ -10,7 +10,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from jointnet.errors import RangeError
-from jointnet.sampling.steps import Generators, add_noise
+from jointnet.sampling.steps import Generators, add_noise, stands_between_levels
 from jointnet.types import Conditioning, Denoiser, Known
 
 
@@ -30,6 +30,8 @@ class Blend:
 
     def __call__(self, x: Tensor, t: Tensor | None) -> Tensor:
         """x (B, M, C, H, W) as it stands before the step at timestep t; None: after the last step."""
+        if t is not None and stands_between_levels(self.scheduler):
+            return x
         held = self.known.latents.to(x)
         if t is not None:
             noise = draw_like(x, self.generator) if self.noise is None else self.noise
@@ -74,9 +76,9 @@ class TimeTravel:
 
     def back(self, x: Tensor, t_low: Tensor, t_high: Tensor) -> Tensor:
         """Noise a state from timestep t_low up to t_high: x_h = sqrt(a_h / a_l) x_l + sqrt(1 - a_h / a_l) eps."""
-        alpha_bar = self.scheduler.alphas_cumprod.to(x)
+        alpha_bar = self.scheduler.alphas_cumprod.to(x.device, torch.float32)
         ratio = alpha_bar[t_high] / alpha_bar[t_low]
-        return ratio.sqrt() * x + (1 - ratio).sqrt() * draw_like(x, self.generator)
+        return (ratio.sqrt() * x + (1 - ratio).sqrt() * draw_like(x, self.generator)).to(x.dtype)
 
 
 def draw_like(x: Tensor, generator: Generators) -> Tensor:

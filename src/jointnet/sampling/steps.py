@@ -7,7 +7,8 @@ thresholding takes one quantile over all but the batch, add_noise wants one time
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,29 +31,54 @@ def set_timesteps(
     Raises: RangeError if the scheduler takes no custom timesteps or sigmas.
     """
     custom = {k: v for k, v in {"timesteps": timesteps, "sigmas": sigmas}.items() if v is not None}
+    name = type(scheduler).__name__
     missing = set(custom) - set(inspect.signature(scheduler.set_timesteps).parameters)
     if missing or len(custom) > 1:
-        raise RangeError(f"got custom {' and '.join(custom)}; {type(scheduler).__name__} takes at most one, and not {missing or 'both'}")
-    if custom:
-        scheduler.set_timesteps(device=device, **custom)
-    else:
-        scheduler.set_timesteps(num_steps, device=device)
+        raise RangeError(f"got custom {' and '.join(custom)}; {name} takes at most one, and not {missing or 'both'}")
+    try:
+        if custom:
+            scheduler.set_timesteps(device=device, **custom)
+        else:
+            scheduler.set_timesteps(num_steps, device=device)
+    except (ValueError, AssertionError) as error:
+        raise RangeError(f"{name} refused {custom or f'{num_steps} steps'}: {error}") from error
+    _begin_at(scheduler, 0)
     return scheduler.timesteps
 
 
 def shortened(scheduler: Any, timesteps: Tensor, strength: float) -> Tensor:
-    """The last int(N * strength) of N steps, at least one, for a state noised to the first of them (Meng et al., 2022)."""
-    count = scheduler.num_inference_steps
-    first = (count - max(int(count * strength), 1)) * getattr(scheduler, "order", 1)
+    """The last int(N * strength) of N steps, at least one, for a state noised to the first of them (Meng et al., 2022).
+
+    Raises: RangeError for PNDM with Runge-Kutta steps, which cannot begin in the middle.
+    """
+    distinct = _distinct(timesteps)
+    first = len(distinct) - max(int(len(distinct) * strength), 1)
+    if type(scheduler).__name__ == "PNDMScheduler":
+        if not scheduler.config.skip_prk_steps:
+            raise RangeError("got PNDMScheduler with Runge-Kutta steps and a strength below 1; set skip_prk_steps=True or take DDIM")
+        return torch.cat([distinct[first : first + 1], distinct[first + 1 : first + 2], distinct[first + 1 :]])
+    position = first * getattr(scheduler, "order", 1)
+    _begin_at(scheduler, position)
+    return timesteps[position:]
+
+
+def _distinct(timesteps: Tensor) -> Tensor:
+    """Without repetitions, in their order."""
+    return torch.tensor(list(dict.fromkeys(timesteps.tolist())), dtype=timesteps.dtype, device=timesteps.device)
+
+
+def _begin_at(scheduler: Any, position: int) -> None:
+    """Tell a scheduler its first step, so that it counts instead of searching its timesteps, which may repeat."""
     if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(first)
-    return timesteps[first:]
+        scheduler.set_begin_index(position)
 
 
 def step(scheduler: Any, prediction: Tensor, t: Tensor, x: Tensor, *, generator: Generators = None, eta: float = 0.0) -> Tensor:
     """One scheduler step. Shapes: prediction (B, M, C or 2 C, H, W), t (), x (B, M, C, H, W) -> (B, M, C, H, W)."""
     takes = inspect.signature(scheduler.step).parameters
     extra: dict[str, Any] = {"eta": eta} if "eta" in takes else {}
+    if "order" in takes:  # LMS: never more than there are derivatives, also when it began in the middle
+        extra["order"] = min(4, len(scheduler.derivatives) + 1)
     folded = needs_folding(scheduler) or isinstance(generator, list)
     if "generator" in takes:
         extra["generator"] = [g for g in generator for _ in range(x.shape[1])] if isinstance(generator, list) else generator
@@ -64,7 +90,29 @@ def step(scheduler: Any, prediction: Tensor, t: Tensor, x: Tensor, *, generator:
 
 def add_noise(scheduler: Any, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """Noise clean latents to each modality's own timestep. Shapes: x0, noise (B, M, C, H, W), t (B, M) -> (B, M, C, H, W)."""
-    return scheduler.add_noise(x0.flatten(0, 1), noise.flatten(0, 1), t.flatten()).unflatten(0, x0.shape[:2])
+    rows, noises = x0.flatten(0, 1), noise.flatten(0, 1)  # (B * M, C, H, W)
+    if not hasattr(scheduler, "add_noise"):  # flow matching names it so
+        return scheduler.scale_noise(rows, t.flatten(), noises).unflatten(0, x0.shape[:2])
+    return scheduler.add_noise(rows, noises, t.flatten()).unflatten(0, x0.shape[:2])
+
+
+def stands_between_levels(scheduler: Any) -> bool:
+    """Whether a state is in the middle of a step whose noise level is none of the scheduler's (KDPM2's interpolated sigmas)."""
+    return getattr(scheduler, "sigmas_interpol", None) is not None and not scheduler.state_in_first_order
+
+
+@contextmanager
+def seeded(scheduler: Any, generator: Generators) -> Iterator[None]:
+    """Let schedulers that draw their noise from a tree of their own (DPMSolverSDE) take its seed from the generator."""
+    if getattr(scheduler, "noise_sampler_seed", 0) is not None or generator is None:
+        yield
+        return
+    first = generator[0] if isinstance(generator, list) else generator
+    scheduler.noise_sampler_seed = int(torch.randint(2**31 - 1, (), generator=first, device=first.device))
+    try:
+        yield
+    finally:
+        scheduler.noise_sampler_seed = None
 
 
 def needs_folding(scheduler: Any) -> bool:

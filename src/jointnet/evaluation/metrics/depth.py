@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log1p
+from math import log
 
 import torch
 from torch import Tensor
 
-BOUNDARY_THRESHOLDS = (0.05, 0.07, 0.09, 0.11, 0.13, 0.15, 0.17, 0.19, 0.21, 0.23, 0.25)
+BOUNDARY_RATIOS = tuple(1.05 + 0.2 * k / 9 for k in range(10))
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def fit_scale_shift(p: Tensor, target: Tensor, valid: Tensor) -> ScaleShift:
         raise ValueError(f"got {len(x)} valid pixels; expected at least 2")
     variance = (x - x.mean()).square().mean()
     covariance = ((x - x.mean()) * (y - y.mean())).mean()
-    scale = float(covariance / variance) if float(variance) > 1e-12 else 0.0
+    scale = float(covariance / variance) if float(variance) > 1e-12 * float(x.square().mean()) else 0.0
     return ScaleShift(scale, float(y.mean() - scale * x.mean()))
 
 
@@ -62,28 +62,25 @@ def rmse(p: Tensor, d: Tensor, valid: Tensor) -> float:
     return float((p - d)[valid].square().mean().sqrt())
 
 
-def boundary_f1(p: Tensor, d: Tensor, thresholds: Sequence[float] = BOUNDARY_THRESHOLDS) -> float:
-    """Sharpness: do the occlusion edges of p lie where those of d do? Mean of F1 over thresholds, weighted by them.
+def boundary_f1(p: Tensor, d: Tensor, ratios: Sequence[float] = BOUNDARY_RATIOS) -> float:
+    """Sharpness: do the occlusion edges of p lie where those of d do? Mean of F1 over the ratios, weighted by them.
 
-    A pixel occludes its right or lower neighbour (or is occluded by it) where their depths' ratio exceeds 1 + threshold. Precision is
-    the share of p's edges that are edges of d, recall the share of d's that are p's. Shapes: (H, W), depth above 0. nan if d has no edge.
-    Source: Bochkovskii et al. (2024, Depth Pro), Sec. 4.
+    A pixel occludes a neighbour where the neighbour's depth is more than the ratio times its own. Precision is the share of p's edges that
+    are edges of d, recall the share of d's that are p's; each is the mean over the four directions (left, right, up, down), with a
+    denominator of at least 1. Shapes: (H, W), depth above 0. A map without edges has F1 0.
+    Source: Bochkovskii et al. (2024, Depth Pro), Sec. 4; ratios, weights and pooling are those of its published evaluation.
     """
-    total = weight = 0.0
-    for threshold in thresholds:
-        found, true = _occlusions(p, threshold), _occlusions(d, threshold)
-        if not true.any():
-            continue
-        hits = float((found & true).sum())
-        precision, recall = hits / max(float(found.sum()), 1.0), hits / float(true.sum())
-        total += threshold * (2 * precision * recall / (precision + recall) if hits else 0.0)
-        weight += threshold
-    return total / weight if weight else float("nan")
+    scores = [_f1_at(p.log(), d.log(), log(ratio)) for ratio in ratios]
+    return sum(r * s for r, s in zip(ratios, scores, strict=True)) / sum(ratios)
 
 
-def _occlusions(depth: Tensor, threshold: float) -> Tensor:
-    """In front of and behind the right and the lower neighbour, all four as one vector."""
-    log = depth.log()
-    limit = log1p(threshold)
-    steps = [log.diff(dim=axis).flatten() for axis in (0, 1)]
-    return torch.cat([side for step in steps for side in (step > limit, step < -limit)])
+def _f1_at(log_p: Tensor, log_d: Tensor, limit: float) -> float:
+    precisions, recalls = [], []
+    for axis in (0, 1):
+        for sign in (1, -1):
+            found, true = (sign * value.diff(dim=axis) > limit for value in (log_p, log_d))
+            hits = float((found & true).sum())
+            precisions.append(hits / max(float(found.sum()), 1.0))
+            recalls.append(hits / max(float(true.sum()), 1.0))
+    precision, recall = sum(precisions) / 4, sum(recalls) / 4
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

@@ -1,0 +1,129 @@
+"""What the authors' own code returned for tiny networks, against what ours returns: python tests/release_samples.py DIR...
+
+A DIR holds release/ (a checkpoint in the authors' form), base/ (its Stable Diffusion pipeline) and io.safetensors (inputs and outputs).
+Every case whose ``.out`` key is there is run; one line each. Exits 1 if a relative error ||ours - theirs|| / ||theirs|| is above 1e-4, if
+an ``.out`` key is unknown, or if none ran.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from jointnet.pipelines.conventions import RELEASE
+from jointnet.pipelines.joint_net import JointNetPipeline
+from jointnet.pipelines.run import Sampling, solve
+from jointnet.pipelines.task import Task, generate
+from jointnet.sampling.tiling import Tiling
+from jointnet.types import Conditioning, Text
+
+LIMIT = 1e-4
+STEPS, GUIDANCE = 10, 5.0
+DENSE = "normal"
+"""The samples' dense images have three different channels in [-1, 1], as normals do."""
+
+Io = dict[str, Tensor]
+
+
+def run_forward(pipeline: JointNetPipeline, io: Io) -> Tensor:
+    embeds = torch.cat([io["negative_prompt_embeds"], io["prompt_embeds"]])
+    return pipeline.joint_unet(io["forward.x"].unflatten(1, (2, -1)), io["forward.t"], embeds).sample.flatten(1, 2)
+
+
+def run_task(pipeline: JointNetPipeline, io: Io, task: Task, latents: Tensor, **changes: Any) -> Tensor:
+    sampling = Sampling(num_inference_steps=STEPS, guidance_scale=GUIDANCE, latents=latents, conventions=RELEASE, **changes)
+    conditioning = Conditioning(Text(io["prompt_embeds"]), Text(io["negative_prompt_embeds"]))
+    return solve(pipeline, task, pipeline.codec, conditioning, sampling).flatten(1, 2)
+
+
+def size_of(pipeline: JointNetPipeline, latents: Tensor) -> tuple[int, int]:
+    return latents.shape[-2] * pipeline.codec.factor, latents.shape[-1] * pipeline.codec.factor
+
+
+def run_generate(pipeline: JointNetPipeline, io: Io) -> Tensor:
+    latents = io["generate.latents"]
+    return run_task(pipeline, io, generate(size_of(pipeline, latents)), latents)
+
+
+def with_masks(rgb: float | None, dense: float | None) -> Callable[[JointNetPipeline, Io], Tensor]:
+    """A case with the edit's maps: a mask of one value, or (None) the edit's own hole."""
+
+    def run(pipeline: JointNetPipeline, io: Io) -> Tensor:
+        hole = io["edit.mask"]
+        asked = {name: hole if v is None else torch.full_like(hole, v) for name, v in {"rgb": rgb, DENSE: dense}.items()}
+        maps = {"rgb": (io["edit.image"] + 1) / 2, DENSE: io["edit.depth"]}
+        task = Task(size=size_of(pipeline, io["edit.latents"]), maps=maps, asked=asked)
+        return run_task(pipeline, io, task, io["edit.latents"])
+
+    return run
+
+
+def run_panorama(pipeline: JointNetPipeline, io: Io, *, whole: bool = True) -> Tensor:
+    latents = io["panorama.latents"]
+    side = latents.shape[-2]
+    tiling = Tiling(
+        window=side,
+        stride=side // 2,
+        decay=side // 4 if whole else 0,
+        wraps=True,
+        whole_share=0.4 if whole else 0.0,
+        has_random_offset=False,
+    )
+    return run_task(pipeline, io, generate(size_of(pipeline, latents)), latents, tiling=tiling)
+
+
+def run_refine(pipeline: JointNetPipeline, io: Io) -> Tensor:
+    noise = io["refine.noise"]
+    maps = {"rgb": (io["refine.image"] + 1) / 2, DENSE: io["refine.depth"]}
+    asked = {name: torch.ones_like(value[:, :1]) for name, value in maps.items()}
+    task = Task(size=size_of(pipeline, noise), maps=maps, asked=asked, strength=0.4)
+    tiling = Tiling(window=8, stride=4, decay=2, whole_share=0.0, has_random_offset=False)
+    return run_task(pipeline, io, task, noise, tiling=tiling)
+
+
+CASES: dict[str, Callable[[JointNetPipeline, Io], Tensor]] = {
+    "forward": run_forward,
+    "generate": run_generate,
+    "edit": with_masks(None, None),
+    "predict": with_masks(0.0, 1.0),
+    "condition": with_masks(1.0, 0.0),
+    "panorama": run_panorama,
+    "panorama_plain": lambda pipeline, io: run_panorama(pipeline, io, whole=False),
+    "refine": run_refine,
+}
+
+
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+@torch.no_grad()
+def errors_of(folder: Path, io: Io | None = None) -> Iterator[tuple[str, float | None]]:
+    """Every case of a folder with its error; None for a case we do not know."""
+    pipeline = JointNetPipeline.from_release(folder / "release", folder / "base", DENSE)
+    pipeline.set_progress_bar_config(disable=True)
+    io = load_file(folder / "io.safetensors") if io is None else io
+    for name in sorted(key.removesuffix(".out") for key in io if key.endswith(".out")):
+        yield name, relative_error(CASES[name](pipeline, io), io[f"{name}.out"]) if name in CASES else None
+
+
+def main(folders: list[str]) -> int:
+    failed, ran = False, 0
+    for folder in folders:
+        for name, error in errors_of(Path(folder)):
+            print(f"{folder} {name}: " + ("unknown case" if error is None else f"relative error {error:.2e}"))
+            failed |= error is None or not error <= LIMIT
+            ran += error is not None
+    if not ran:
+        print("no case ran", file=sys.stderr)
+    return int(failed or not ran)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
