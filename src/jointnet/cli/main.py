@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from jointnet import __version__
-from jointnet.cli import demo, generate, mesh, panorama, tasks, train
+from jointnet.cli import convert, demo, generate, info, mesh, panorama, tasks, train
 from jointnet.errors import JointNetError, JointNetWarning
 
-COMMANDS = (generate, tasks, panorama, mesh, train, demo)
+COMMANDS = (generate, tasks, panorama, mesh, info, train, convert, demo)
 
 
 class OneLineParser(argparse.ArgumentParser):

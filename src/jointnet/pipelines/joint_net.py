@@ -92,7 +92,7 @@ class JointNetPipeline(TaskMethods, DiffusionPipeline):
             vae=pipeline.vae,
             text_encoder=pipeline.text_encoder,
             tokenizer=pipeline.tokenizer,
-            joint_unet=joint.to(pipeline.vae.dtype),
+            joint_unet=joint if joint.dtype == pipeline.vae.dtype else joint.to(pipeline.vae.dtype),
             scheduler=pipeline.scheduler,
         )
 

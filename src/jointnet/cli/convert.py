@@ -1,0 +1,53 @@
+"""jointnet convert: the authors' checkpoints <-> model folders of this package."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command and its directions to the parser."""
+    parser = commands.add_parser("convert", help="turn the authors' checkpoints into model folders, and back")
+    directions = parser.add_subparsers(dest="direction", required=True, metavar="DIRECTION", parser_class=type(parser))
+
+    release = directions.add_parser("release", help="a release folder (unet/ and jointnet/) and its base -> a model folder")
+    release.add_argument("folder", type=Path, metavar="FOLDER")
+    release.add_argument("--base", required=True, metavar="BASE", help="Stable Diffusion 2.1-base: folder or hub id")
+    release.add_argument("--modality", default="depth", help="what the dense branch makes (default: depth)")
+    release.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="model folder")
+    release.set_defaults(run=run_release)
+
+    back = directions.add_parser("to-release", help="a model folder of two modalities -> a release folder")
+    back.add_argument("model", metavar="MODEL")
+    back.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="release folder")
+    back.set_defaults(run=run_to_release)
+
+
+def run_release(options: argparse.Namespace) -> None:
+    """Run the command. Raises: JointNetError."""
+    from jointnet.cli.output import prepare_folder
+    from jointnet.errors import ModelFolderError
+    from jointnet.modalities import get_modality
+    from jointnet.pipelines.joint_net import JointNetPipeline
+
+    get_modality(options.modality)
+    prepare_folder(options.output)
+    try:
+        pipeline = JointNetPipeline.from_release(options.folder, options.base, options.modality)
+    except OSError as error:
+        raise ModelFolderError(f"cannot open the base {options.base!r}: {str(error).splitlines()[0]}") from error
+    pipeline.save_pretrained(options.output)
+    print(options.output)
+
+
+def run_to_release(options: argparse.Namespace) -> None:
+    """Run the command. Raises: JointNetError."""
+    from jointnet.checkpoints.release import write_release
+    from jointnet.cli.output import prepare_folder
+    from jointnet.load import load
+
+    prepare_folder(options.output)
+    write_release(load(options.model).joint_unet, options.output)
+    print(options.output)

@@ -1,0 +1,54 @@
+"""jointnet info: what a model folder holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("info", help="what a model is: modalities, parameters, memory, where it comes from")
+    parser.add_argument("model", metavar="MODEL", help="model folder, or the name of a bundled model")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command. Raises: JointNetError."""
+    facts = describe_model(options.model)
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return
+    for name, value in facts.items():
+        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        print(f"{name}: {', '.join(shown) if isinstance(shown, list) else shown}")
+
+
+def describe_model(model: str) -> dict[str, Any]:
+    """The facts of a model folder; weights are opened, nothing is run. Raises: ModelFolderError."""
+    import torch
+
+    from jointnet.load import load, model_folder
+
+    pipeline = load(model)
+    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    provenance = model_folder(model) / "provenance.json"
+    said = json.loads(provenance.read_text()) if provenance.is_file() else {}
+    config = pipeline.joint_unet.config
+    return {
+        "folder": str(model_folder(model)),
+        "modalities": list(pipeline.modalities),
+        "size": f"{pipeline.default_size} px, multiples of {pipeline.size_multiple}",
+        "prediction": pipeline.scheduler.config.prediction_type,
+        "reads masks": bool(config.has_masked_input),
+        "independent timesteps": bool(config.has_independent_timesteps),
+        "depth": f"near / z, near = {pipeline.config.depth_near_m} m" if pipeline.config.depth_near_m else "up to scale and shift",
+        "parameters": {**counts, "all": sum(counts.values())},
+        "memory of the weights in MiB": {name: round(sum(counts.values()) * size / 2**20) for name, size in BYTES.items()},
+        "trained": {k: said[k] for k in ("recipe", "steps", "samples_seen", "seconds", "commit") if k in said} or "it does not say",
+    }
