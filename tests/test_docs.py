@@ -1,0 +1,30 @@
+"""What the documentation tells people to type can be typed, and the files it shows are there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from jointnet.cli.main import build_parser
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands_of(page: Path) -> list[str]:
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", page.read_text(), re.S | re.M)
+    return [line.strip() for block in blocks for line in block.splitlines() if line.strip().startswith("jointnet ")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_command_is_one_the_program_takes(page: Path) -> None:
+    for command in commands_of(page):
+        build_parser().parse_args(shlex.split(command, comments=True)[1:])
+
+
+def test_the_readme_and_the_guide_show_commands() -> None:
+    shown = {shlex.split(c)[1] for page in PAGES for c in commands_of(page)}
+    assert {"generate", "predict", "condition", "edit", "refine", "panorama", "mesh", "train"} <= shown
