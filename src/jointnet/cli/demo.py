@@ -30,25 +30,26 @@ def add_parser(commands: Any) -> None:
     scene.set_defaults(run=run_scene)
 
     evaluate = actions.add_parser("evaluate", help="measure the bundled models and write docs/demo-model.md")
-    evaluate.add_argument("--work", type=Path, default=Path("runs/demo"), metavar="DIR", help="working folder (default: runs/demo)")
+    _add_measuring(evaluate, "docs/demo-model.md")
     evaluate.add_argument("--budget", type=number(0.01, 100_000), metavar="MINUTES", help="training time of each judge")
     evaluate.add_argument("--prompts", type=whole_number(20, 100_000), default=500, help="prompts for attributes and depth (default: 500)")
     evaluate.add_argument("--images", type=whole_number(100, 100_000), default=3000, help="images for distances (default: 3000)")
-    evaluate.add_argument("--steps", type=whole_number(1, 1000), default=25, help="denoising steps (default: 25)")
-    evaluate.add_argument("--guidance", type=number(0, 100), default=7.5, help="guidance scale (default: 7.5)")
-    evaluate.add_argument("--notes", type=Path, metavar="FILE", help="text to add at the end: the causes of misses")
-    evaluate.add_argument("-o", "--output", type=Path, default=Path("docs/demo-model.md"), metavar="FILE", help="the page")
     evaluate.set_defaults(run=run_evaluate)
 
     tasks = actions.add_parser("evaluate-tasks", help="measure the tasks and write docs/tasks.md")
-    tasks.add_argument("--work", type=Path, default=Path("runs/demo"), metavar="DIR", help="working folder (default: runs/demo)")
+    _add_measuring(tasks, "docs/tasks.md")
     tasks.add_argument("--scenes", type=whole_number(20, 100_000), default=500, help="held-out scenes (default: 500)")
-    tasks.add_argument("--steps", type=whole_number(1, 1000), default=25, help="denoising steps (default: 25)")
-    tasks.add_argument("--guidance", type=number(0, 100), default=7.5, help="guidance scale of depth to image (default: 7.5)")
     tasks.add_argument("--ensemble", type=whole_number(2, 1000), default=8, help="samples merged (default: 8)")
-    tasks.add_argument("--notes", type=Path, metavar="FILE", help="text to add at the end: the causes of misses")
-    tasks.add_argument("-o", "--output", type=Path, default=Path("docs/tasks.md"), metavar="FILE", help="the page")
     tasks.set_defaults(run=run_evaluate_tasks)
+
+
+def _add_measuring(parser: argparse.ArgumentParser, page: str) -> None:
+    """What both measurements take."""
+    parser.add_argument("--work", type=Path, default=Path("runs/demo"), metavar="DIR", help="working folder (default: runs/demo)")
+    parser.add_argument("--steps", type=whole_number(1, 1000), default=25, help="denoising steps (default: 25)")
+    parser.add_argument("--guidance", type=number(0, 100), default=7.5, help="guidance scale where there is a prompt (default: 7.5)")
+    parser.add_argument("--notes", type=Path, metavar="FILE", help="text to add at the end: the causes of misses")
+    parser.add_argument("-o", "--output", type=Path, default=Path(page), metavar="FILE", help=f"the page (default: {page})")
 
 
 def run_build(options: argparse.Namespace) -> None:

@@ -66,17 +66,23 @@ class Pinhole:
 
 
 @dataclass(frozen=True)
-class Cylindrical:
-    """Columns are evenly spaced in azimuth over ``span_deg``, rows in height on a cylinder of radius 1: verticals stay straight."""
+class _Panoramic:
+    """Columns evenly spaced in azimuth over ``span_deg``, in (0, 360]."""
 
     span_deg: float
 
     def __post_init__(self) -> None:
-        _check_span(self.span_deg)
+        if not 0 < self.span_deg <= 360:
+            raise RangeError(f"got a span of {self.span_deg:g} degrees; expected one above 0, up to 360")
 
     @property
     def wraps(self) -> bool:
         return self.span_deg == 360
+
+
+@dataclass(frozen=True)
+class Cylindrical(_Panoramic):
+    """Columns are evenly spaced in azimuth over ``span_deg``, rows in height on a cylinder of radius 1: verticals stay straight."""
 
     def rays(self, height: int, width: int) -> Array:
         x, y = _centred(height, width)
@@ -91,17 +97,8 @@ class Cylindrical:
 
 
 @dataclass(frozen=True)
-class Equirectangular:
+class Equirectangular(_Panoramic):
     """Columns are evenly spaced in azimuth over ``span_deg``, rows in elevation."""
-
-    span_deg: float
-
-    def __post_init__(self) -> None:
-        _check_span(self.span_deg)
-
-    @property
-    def wraps(self) -> bool:
-        return self.span_deg == 360
 
     def rays(self, height: int, width: int) -> Array:
         x, y = _centred(height, width)
@@ -131,11 +128,6 @@ def get_projection(name: str, angle_deg: float) -> Projection:
     if name not in PROJECTIONS:
         raise UnknownNameError(f"got projection {name!r}; expected one of {', '.join(PROJECTIONS)}")
     return PROJECTIONS[name](angle_deg)
-
-
-def _check_span(span_deg: float) -> None:
-    if not 0 < span_deg <= 360:
-        raise RangeError(f"got a span of {span_deg:g} degrees; expected one above 0, up to 360")
 
 
 def _centred(height: int, width: int) -> tuple[Array, Array]:
