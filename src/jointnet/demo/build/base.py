@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from jointnet.demo.build.text import new_text_encoder, new_tokenizer, tokenize
 from jointnet.training.config import OptimConfig
-from jointnet.training.loop import fit
+from jointnet.training.loop import Losses, LossFn, fit
+from jointnet.training.loss import NoiseSchedule, draw_noise
 from jointnet.training.state import Progress
+from jointnet.types import PredictionType
 
 TEXT_DROP, NOISE_OFFSET, SNR_LIMIT = 0.1, 0.05, 5.0
-
 
 _UNET: dict[str, Any] = {
     "sample_size": 16,
@@ -32,8 +33,8 @@ _UNET: dict[str, Any] = {
 }
 
 
-def base_config() -> OptimConfig:
-    """Cosine from 1e-3, averaged weights; a million samples."""
+def noise_config() -> OptimConfig:
+    """The first phase, noise prediction: cosine from 1e-3, averaged weights; a million samples."""
     return OptimConfig(
         lr=1e-3,
         batch_size=64,
@@ -46,6 +47,11 @@ def base_config() -> OptimConfig:
     )
 
 
+def base_config() -> OptimConfig:
+    """The second phase, v-prediction, from the first one's weights."""
+    return replace(noise_config(), lr=8e-4, warmup_steps=300)
+
+
 def new_unet() -> UNet2DConditionModel:
     """7.4 M parameters for 8 x 16 x 16 latents; attention at 8 x 8 and 4 x 4 only, where it is cheap on a CPU."""
     torch.manual_seed(2)
@@ -53,10 +59,25 @@ def new_unet() -> UNet2DConditionModel:
 
 
 def new_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule, noise prediction."""
+    """Stable Diffusion's noise schedule, v-prediction (Salimans & Ho, 2022) as in Stable Diffusion 2.1."""
     return DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
     )
+
+
+def loss_weight(kind: PredictionType, snr: Tensor) -> Tensor:
+    """What a step's squared error counts. On the clean latents that is min(SNR, 5) for the noise (Hang et al., 2023) and 1 + min(SNR, 5)
+    for v: there the steps that decide on the layout, where SNR is far below 1, count as much as those that draw the details.
+    """
+    if kind is PredictionType.V:
+        return (1 + snr.clamp(max=SNR_LIMIT)) / (1 + snr)
+    return (SNR_LIMIT / snr).clamp(max=1)
 
 
 class _BaseParts(nn.Module):
@@ -75,39 +96,47 @@ def train_base(
     *,
     budget_minutes: float | None = None,
     seed: int = 0,
-) -> tuple[StableDiffusionPipeline, Progress]:
-    """Train U-Net and text encoder together.
+) -> tuple[StableDiffusionPipeline, list[Progress]]:
+    """Train U-Net and text encoder together, first on the noise, then on v, each for the budget; returns the progress of both.
 
     Shapes: latents (N, 8, h, w), scaled RGB latents; captions: one or more lists of N captions, of which a step draws.
-    The loss is that of Ho et al. (2020), each step's weight limited to SNR 5 (Hang et al., 2023).
     """
     parts, scheduler = _BaseParts(), new_scheduler()
-    alpha_bar = scheduler.alphas_cumprod
     tokens = torch.stack([tokenize(parts.tokenizer, draw) for draw in captions])  # (draws, N, L)
     empty = tokenize(parts.tokenizer, [""])[0]
 
-    def loss_fn(indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        count = len(indices)
-        x0 = latents[indices].contiguous(memory_format=torch.channels_last)
-        ids = tokens[torch.randint(len(tokens), (count,), generator=generator), indices]
-        ids = torch.where((torch.rand(count, generator=generator) < TEXT_DROP)[:, None], empty, ids)
-        noise = torch.randn(x0.shape, generator=generator)
-        noise = noise + NOISE_OFFSET * torch.randn(count, x0.shape[1], 1, 1, generator=generator)
-        t = torch.randint(len(alpha_bar), (count,), generator=generator)
-        a = alpha_bar[t][:, None, None, None]
-        predicted = parts.unet(a.sqrt() * x0 + (1 - a).sqrt() * noise, t, parts.text_encoder(ids).last_hidden_state).sample
-        error = (predicted.float() - noise).square().mean((1, 2, 3))
-        snr = (a / (1 - a)).flatten()
-        return {"loss": (error * (SNR_LIMIT / snr).clamp(max=1)).mean(), "eps": error.mean()}
+    def loss_of(kind: PredictionType) -> LossFn:
+        schedule = NoiseSchedule(scheduler.alphas_cumprod, kind)
 
-    progress = fit(
-        parts,
-        loss_fn,
-        num_samples=len(latents),
-        config=replace(base_config(), seed=seed),
-        run_dir=run_dir,
-        budget_minutes=budget_minutes,
-    )
+        def loss_fn(indices: Tensor, generator: torch.Generator) -> Losses:
+            count = len(indices)
+            x0 = latents[indices].contiguous(memory_format=torch.channels_last)
+            ids = tokens[torch.randint(len(tokens), (count,), generator=generator), indices]
+            ids = torch.where((torch.rand(count, generator=generator) < TEXT_DROP)[:, None], empty, ids)
+            noise = draw_noise(x0[:, None], NOISE_OFFSET, generator)  # (B, 1, 8, h, w)
+            t = schedule.draw_timesteps(count, generator)
+            x_t, target = schedule.add_noise(x0[:, None], noise, t[:, None])
+            predicted = parts.unet(x_t[:, 0], t, parts.text_encoder(ids).last_hidden_state).sample
+            error = (predicted.float() - target[:, 0]).square().mean((1, 2, 3))
+            a = schedule.alpha_bar[t]
+            return {"loss": (error * loss_weight(kind, a / (1 - a))).mean(), str(kind): error.mean()}
+
+        return loss_fn
+
+    phases: list[Progress] = []
+    for kind, config, folder in (
+        (PredictionType.EPSILON, noise_config(), run_dir),
+        (PredictionType.V, base_config(), run_dir / "v"),
+    ):
+        progress = fit(
+            parts,
+            loss_of(kind),
+            num_samples=len(latents),
+            config=replace(config, seed=seed),
+            run_dir=folder,
+            budget_minutes=budget_minutes,
+        )
+        phases.append(progress)
     components: dict[str, Any] = {
         "vae": vae,
         "text_encoder": parts.text_encoder,
@@ -117,4 +146,4 @@ def train_base(
         "safety_checker": None,
         "feature_extractor": None,
     }
-    return StableDiffusionPipeline(**components, requires_safety_checker=False), progress
+    return StableDiffusionPipeline(**components, requires_safety_checker=False), phases

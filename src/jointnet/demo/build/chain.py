@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from jointnet.checkpoints.folder import save_half
 from jointnet.data.latents import encode_to_file, load_latents
 from jointnet.data.samples import LatentSamples, batched, encode_source
 from jointnet.demo.build.autoencoder import autoencoder_config, train_autoencoder
-from jointnet.demo.build.base import base_config, train_base
+from jointnet.demo.build.base import base_config, noise_config, train_base
 from jointnet.demo.build.regressor import LatentRegressor, regressor_config, train_latent_regressor
 from jointnet.demo.build.source import SceneSource
 from jointnet.demo.bundled import BUILD_STEPS, BUNDLED, VOCABULARY_FILE, WEIGHTS
@@ -71,11 +71,13 @@ class Chain:
         if not (folder / PROVENANCE_FILE).exists():
             source, vae = SceneSource(self.scenes()), self.autoencoder()
             path = encode_to_file(LatentCodec(vae), "rgb", batched(source.maps("rgb")), self.root / "latents" / "rgb.npy")
-            pipeline, progress = train_base(
+            pipeline, phases = train_base(
                 vae, load_latents([path])[:, 0], source.captions(), folder.parent, budget_minutes=self.budget_minutes
             )
             save_half(pipeline, folder)
-            write_provenance(folder, "demo-base", base_config(), progress, scenes=f"train 0..{self.training_scenes - 1}")
+            first = {"config": asdict(noise_config()), **vars(phases[0])}
+            facts = {"scenes": f"train 0..{self.training_scenes - 1}", "first_phase": {**first, "curve": first["curve"][::4]}}
+            write_provenance(folder, "demo-base", base_config(), phases[1], **facts)
         return StableDiffusionPipeline.from_pretrained(folder)
 
     def stage1(self) -> JointNetPipeline:
