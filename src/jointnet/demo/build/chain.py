@@ -78,6 +78,7 @@ class Chain:
             first = {"config": asdict(noise_config()), **vars(phases[0])}
             facts = {"scenes": f"train 0..{self.training_scenes - 1}", "first_phase": {**first, "curve": first["curve"][::4]}}
             write_provenance(folder, "demo-base", base_config(), phases[1], **facts)
+            shutil.copy(self.root / "autoencoder" / "model" / PROVENANCE_FILE, folder / "vae")
         return StableDiffusionPipeline.from_pretrained(folder)
 
     def stage1(self) -> JointNetPipeline:
