@@ -22,7 +22,8 @@ def commands_of(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_command_is_one_the_program_takes(page: Path) -> None:
     for command in commands_of(page):
-        build_parser().parse_args(shlex.split(command, comments=True)[1:])
+        words = shlex.split(command, comments=True)[1:]
+        assert build_parser().parse_args(words).command == words[0]
 
 
 def test_the_readme_and_the_guide_show_commands() -> None:

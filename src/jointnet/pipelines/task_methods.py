@@ -3,68 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from jointnet.errors import RangeError, ShapeError, UnknownNameError
+from jointnet.errors import RangeError
 from jointnet.geometry.projection import get_projection
 from jointnet.geometry.warp import place_photo
 from jointnet.modalities import get_modality
 from jointnet.modalities.read import MapInput, as_maps, as_masks
-from jointnet.modalities.resize import resize_smooth
 from jointnet.pipelines import task as tasks
-from jointnet.pipelines.output import JointNetPipelineOutput, package
-from jointnet.pipelines.run import Sampling, StepEnd, solve
+from jointnet.pipelines.output import JointNetPipelineOutput
+from jointnet.pipelines.perform import TaskOptions, finish, perform, perform_once
 from jointnet.pipelines.task import Task
-from jointnet.sampling.steps import Generators
 from jointnet.sampling.tiling import Tiling
 
 if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline
 
-DEFAULT_GUIDANCE = 7.5
 ENSEMBLE_BATCH = 16
 """Samples of an ensemble that are made at once."""
-
-WHOLE_IMAGE_LIMIT = 16
-"""Canvases larger than this many windows have no whole-image tile unless a Tiling asks for one: it would not fit into memory."""
-
-
-class TaskOptions(TypedDict, total=False):
-    """What every task takes besides its maps.
-
-    Attributes:
-        processing_size: the network works on the picture brought to this long side, in pixels; by default the model's own size.
-        tiled: work at the picture's full size, in tiles of the model's size; a Tiling changes how.
-        guidance_scale: by default 7.5, and 1 (off) if the prompt is empty.
-        num_resamples: RePaint's time travel, for models without masked input (DDIM and DDPM).
-        output_type: "pil", "np" or "pt".
-        all others: as in StableDiffusionPipeline.
-    """
-
-    processing_size: int
-    tiled: bool | Tiling
-    negative_prompt: str | list[str]
-    num_inference_steps: int
-    timesteps: list[int]
-    sigmas: list[float]
-    guidance_scale: float
-    guidance_rescale: float
-    eta: float
-    generator: Generators
-    num_resamples: int
-    prompt_embeds: Tensor
-    negative_prompt_embeds: Tensor
-    clip_skip: int
-    cross_attention_kwargs: dict[str, Any]
-    callback_on_step_end: StepEnd
-    callback_on_step_end_tensor_inputs: Sequence[str]
-    output_type: str
-    return_dict: bool
 
 
 class TaskMethods:
@@ -219,92 +180,6 @@ class TaskMethods:
             fine.pop("processing_size", None)
             made = perform_once(pipeline, task, prompt, fine)
         return finish(pipeline, task, made, options)
-
-
-def perform_once(pipeline: JointNetPipeline, task: Task, prompt: str | list[str], options: TaskOptions) -> dict[str, Tensor]:
-    """A task's maps at the size the network works at, (B, c, h, w)."""
-    return {name: value[:, 0] for name, value in perform(pipeline, task, prompt, options).items()}
-
-
-def perform(pipeline: JointNetPipeline, task: Task, prompt: str | list[str], options: TaskOptions, repeats: int = 1) -> dict[str, Tensor]:
-    """``repeats`` samples of a task's maps at the size the network works at, (B, repeats, c, h, w)."""
-    _check_task(pipeline, task, options)
-    if task.strength == 0:
-        return {name: value[:, None] for name, value in task.maps.items()}
-    prompts = [prompt] * (task.batch or 1) if isinstance(prompt, str) else list(prompt)
-    embeds, negative = options.get("prompt_embeds"), options.get("negative_prompt")
-    said = embeds is not None or any(prompts) or bool(negative) or "negative_prompt_embeds" in options
-    scale = options.get("guidance_scale", DEFAULT_GUIDANCE if said else 1.0)
-    rows = len(prompts) if embeds is None else len(embeds)
-    if task.batch not in (None, 1, rows):
-        raise ShapeError(f"got {task.batch} pictures and {rows} prompts; pass one prompt, or one for each picture")
-    conditioning = pipeline.condition_on(
-        prompts if embeds is None else None,
-        negative,
-        num_images_per_prompt=repeats,
-        guidance_scale=scale,
-        prompt_embeds=embeds,
-        negative_prompt_embeds=options.get("negative_prompt_embeds"),
-        clip_skip=options.get("clip_skip"),
-    )
-    tiling = _tiling_of(pipeline, task, options)
-    chosen = {f.name: options[f.name] for f in fields(Sampling) if f.name in options}  # pyright: ignore[reportTypedDictNotRequiredAccess]
-    sampling = Sampling(**{**chosen, "guidance_scale": scale, "tiling": tiling})
-    if isinstance(sampling.generator, list):
-        sampling = replace(sampling, generator=[g for g in sampling.generator for _ in range(repeats)])
-    work = task.resized(working_size(pipeline, task.size, options.get("processing_size"), tiled=tiling is not None))
-    codec = pipeline.codec_for(tiling)
-    maps = codec.decode_all(solve(pipeline, work, codec, conditioning, sampling), pipeline.modalities)
-    return {name: value.unflatten(0, (rows, repeats)) for name, value in maps.items()}
-
-
-def _check_task(pipeline: JointNetPipeline, task: Task, options: TaskOptions) -> None:
-    """Raises: UnknownNameError, ShapeError, RangeError."""
-    form = options.get("output_type", "pil")
-    if form == "latent":
-        raise RangeError("got output_type 'latent'; tasks return maps, with the known pixels in them: expected pil, np or pt")
-    pipeline.check_output(form, options.get("callback_on_step_end_tensor_inputs", ()))
-    names = ", ".join(pipeline.modalities)
-    unknown = set(task.maps) - set(pipeline.modalities)
-    if unknown:
-        raise UnknownNameError(f"got {', '.join(sorted(unknown))} for a model of {names}; leave it out")
-    missing = set(pipeline.modalities) - set(task.maps)
-    if task.strength < 1 and missing:
-        raise UnknownNameError(f"got no {', '.join(sorted(missing))} to start from; a strength below 1 needs a map of each of {names}")
-    if not task.asks_something_of(pipeline.modalities):
-        raise ShapeError("got masks without a hole: nothing is asked; expected white (1) where something is to be made anew")
-
-
-def _tiling_of(pipeline: JointNetPipeline, task: Task, options: TaskOptions) -> Tiling | None:
-    tiled = options.get("tiled", False)
-    if tiled is not True:
-        return tiled or None
-    windows = task.size[0] * task.size[1] / pipeline.default_size**2
-    return pipeline.tiling() if windows <= WHOLE_IMAGE_LIMIT else pipeline.tiling(whole_share=0.0)
-
-
-def finish(
-    pipeline: JointNetPipeline,
-    task: Task,
-    made: Mapping[str, Tensor],
-    options: TaskOptions,
-    uncertainty: Mapping[str, Tensor] | None = None,
-) -> JointNetPipelineOutput | tuple[Any, ...]:
-    """Bring made maps back to the task's size, put the known pixels in, and package them."""
-    whole = {name: resize_smooth(value, task.size) for name, value in (uncertainty or {}).items()}
-    output = package(task.composited(made), options.get("output_type", "pil"), whole)
-    pipeline.maybe_free_model_hooks()
-    return output if options.get("return_dict", True) else output.to_tuple()
-
-
-def working_size(pipeline: JointNetPipeline, size: tuple[int, int], processing_size: int | None, *, tiled: bool) -> tuple[int, int]:
-    """The multiples of ``size_multiple`` nearest to the size (tiled), or to it brought to the processing size along its long side."""
-    multiple = pipeline.size_multiple
-    if processing_size is not None and (processing_size < multiple or processing_size % multiple):
-        raise ShapeError(f"got a processing size of {processing_size}; expected a multiple of {multiple}, such as {pipeline.default_size}")
-    share = 1 if tiled and processing_size is None else (processing_size or pipeline.default_size) / max(size)
-    height, width = (max(multiple, round(side * share / multiple) * multiple) for side in size)
-    return height, width
 
 
 def _merged(samples: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
