@@ -16,54 +16,15 @@ from jointnet.pipelines.joint_net import JointNetPipeline
 
 torch.set_num_threads(2)
 
-UNETS: dict[str, dict[str, Any]] = {
-    "sd1": {
-        "block_out_channels": (16, 32),
-        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-        "attention_head_dim": 8,
-        "cross_attention_dim": 32,
-    },
-    "sd2": {
-        "block_out_channels": (16, 32, 32),
-        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        "attention_head_dim": (2, 4, 4),
-        "cross_attention_dim": 32,
-        "use_linear_projection": True,
-    },
-    "sdxl": {
-        "block_out_channels": (16, 32),
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-        "attention_head_dim": (2, 4),
-        "cross_attention_dim": 32,
-        "use_linear_projection": True,
-        "transformer_layers_per_block": (1, 2),
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 8,
-        "projection_class_embeddings_input_dim": 6 * 8 + 24,
-    },
-    "if": {
-        "in_channels": 3,
-        "out_channels": 6,
-        "block_out_channels": (16, 32),
-        "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
-        "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
-        "up_block_types": ("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
-        "attention_head_dim": 8,
-        "cross_attention_dim": 32,
-        "encoder_hid_dim": 24,
-        "encoder_hid_dim_type": "text_proj",
-        "addition_embed_type": "text",
-        "addition_embed_type_num_heads": 4,
-        "act_fn": "gelu",
-        "resnet_time_scale_shift": "scale_shift",
-        "cross_attention_norm": "group_norm",
-        "only_cross_attention": (True, False),
-        "resnet_skip_time_act": True,
-        "class_embed_type": None,
-    },
+SMALLEST: dict[str, Any] = {
+    "attention_head_dim": 8,
+    "block_out_channels": (16, 32),
+    "cross_attention_dim": 128,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "sample_size": 16,
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
 }
 
 
@@ -71,26 +32,6 @@ def read_png(path: Path) -> np.ndarray:
     """A PNG's pixels as they are stored."""
     with Image.open(path) as image:
         return np.asarray(image)
-
-
-def tiny_unet(base: str, seed: int = 0) -> UNet2DConditionModel:
-    torch.manual_seed(seed)
-    return UNet2DConditionModel(sample_size=16, layers_per_block=2, norm_num_groups=8, **UNETS[base]).eval()
-
-
-def network_inputs(base: str, batch: int, modalities: int, height: int = 16, width: int = 16) -> dict[str, Any]:
-    """Random arguments for JointUNet.forward."""
-    g = torch.Generator().manual_seed(1)
-    config = UNETS[base]
-    inputs: dict[str, Any] = {
-        "sample": torch.randn(batch, modalities, config.get("in_channels", 4), height, width, generator=g),
-        "timestep": torch.randint(1000, (batch, modalities), generator=g),
-        "encoder_hidden_states": torch.randn(batch, 7, config.get("encoder_hid_dim", 32), generator=g),
-    }
-    if base == "sdxl":
-        times = torch.tensor([[128.0, 128, 0, 0, 128, 128]]).expand(batch, -1)
-        inputs["added_cond_kwargs"] = {"text_embeds": torch.randn(batch, 24, generator=g), "time_ids": times}
-    return inputs
 
 
 def tiny_pipeline(modalities: tuple[str, ...] = ("rgb", "depth"), seed: int = 0) -> JointNetPipeline:
@@ -107,9 +48,7 @@ def tiny_pipeline(modalities: tuple[str, ...] = ("rgb", "depth"), seed: int = 0)
     tokenizer = new_tokenizer()
     text_encoder = new_text_encoder(tokenizer).eval()
     torch.manual_seed(seed)
-    unet = UNet2DConditionModel(
-        sample_size=16, layers_per_block=1, norm_num_groups=8, **{**UNETS["sd1"], "cross_attention_dim": 128}
-    ).eval()
+    unet = UNet2DConditionModel(**SMALLEST).eval()
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
     )

@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoints": {"models", "types", "errors"},
     "data": {"modalities", "types", "errors"},
     "pipelines": {"geometry", "modalities", "models", "sampling", "checkpoints", "types", "errors"},
-    "training": {"models", "modalities", "data", "types", "errors"},
+    "training": {"models", "modalities", "checkpoints", "data", "types", "errors"},
     "evaluation": {"pipelines", "data", "modalities", "types", "errors"},
 }
 BELOW_DEMO = set(ALLOWED)

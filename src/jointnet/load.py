@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jointnet.demo.bundled import BUNDLED, VOCABULARY_FILE, bundled_folder
+from jointnet.demo.bundled import BUNDLED, bundled_folder
 from jointnet.errors import ModelFolderError
 
 if TYPE_CHECKING:
@@ -46,5 +46,7 @@ def load(model: str | Path = "demo") -> JointNetPipeline:
 
 def vocabulary(model: str | Path) -> dict[str, list[str]] | None:
     """What a small model was trained to draw: kind -> phrases; None if the model does not say."""
+    from jointnet.checkpoints.folder import VOCABULARY_FILE
+
     path = model_folder(model) / VOCABULARY_FILE
     return json.loads(path.read_text()) if path.is_file() else None

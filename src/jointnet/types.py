@@ -41,14 +41,38 @@ class Text:
     embeds: Tensor
     added: dict[str, Tensor] = field(default_factory=dict)
 
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Text:
+        """The same change of every tensor."""
+        return Text(change(self.embeds), {k: change(v) for k, v in self.added.items()})
+
     def take(self, rows: Tensor) -> Text:
         """Some rows of the batch."""
-        return Text(self.embeds[rows], {k: v[rows] for k, v in self.added.items()})
+        return self.mapped(lambda v: v[rows])
+
+    def zeros(self) -> Text:
+        """Nothing said, of the same shapes."""
+        return self.mapped(torch.zeros_like)
+
+    def where(self, is_other: Tensor, other: Text) -> Text:
+        """The other's rows where ``is_other`` (B,); a single row stands for all."""
+
+        def chosen(mine: Tensor, theirs: Tensor) -> Tensor:
+            return torch.where(is_other.to(mine.device).view(-1, *[1] * (mine.ndim - 1)), theirs, mine)
+
+        return Text(chosen(self.embeds, other.embeds), {k: chosen(v, other.added[k]) for k, v in self.added.items()})
 
     def then(self, other: Text) -> Text:
         """Both along the batch axis."""
         added = {k: torch.cat([v, other.added[k]]) for k, v in self.added.items()}
         return Text(torch.cat([self.embeds, other.embeds]), added)
+
+
+def size_ids(size: tuple[int, int], original: tuple[int, int] | None = None, crop: tuple[int, int] = (0, 0)) -> Tensor:
+    """What SDXL is told of a picture (``time_ids``), (1, 6): its original height and width, where it was cropped (top, left), its size.
+
+    Source: Podell et al. (2023), Sec. 2.2.
+    """
+    return torch.tensor([[*(original or size), *crop, *size]], dtype=torch.float32)
 
 
 @dataclass(frozen=True)
@@ -72,23 +96,36 @@ class Known:
 
 
 @dataclass(frozen=True)
+class LowRes:
+    """What an upscaling network reads beside the noisy state: smaller maps, enlarged to its size and noised.
+
+    ``maps`` (B, M, C, H, W); ``level`` (B,): the timestep they are noised to.
+    """
+
+    maps: Tensor
+    level: Tensor
+
+
+@dataclass(frozen=True)
 class Conditioning:
     """What a denoiser is told besides the noisy state.
 
     ``negative`` is the unconditional or negative prompt that guidance pushes away from; None where guidance is off. ``known`` is what a
-    network with masked input reads beside the noisy state; None: nothing is known.
+    network with masked input reads beside the noisy state; None: nothing is known. ``low_res`` is there for upscaling networks only.
     """
 
     text: Text
     negative: Text | None = None
     known: Known | None = None
+    low_res: LowRes | None = None
 
     def guidance_pair(self) -> Conditioning:
-        """The conditioning of a doubled batch: the negative prompts first, then the prompts; the same masks for both."""
+        """The conditioning of a doubled batch: the negative prompts first, then the prompts; all else is the same for both."""
         if self.negative is None:
             raise ValueError("guidance needs a negative conditioning; got None")
-        known = None if self.known is None else self.known.mapped(lambda v: torch.cat([v, v]))
-        return Conditioning(self.negative.then(self.text), None, known)
+        known = None if self.known is None else self.known.mapped(_twice)
+        low_res = None if self.low_res is None else LowRes(_twice(self.low_res.maps), _twice(self.low_res.level))
+        return Conditioning(self.negative.then(self.text), None, known, low_res)
 
     def take(self, rows: Tensor, cut: Callable[[Tensor], Tensor]) -> Conditioning:
         """The conditioning of tiles: the rows of the batch they come from, and how a canvas (B, M, c, H, W) becomes the tiles' crops."""
@@ -96,7 +133,12 @@ class Conditioning:
             self.text.take(rows),
             None if self.negative is None else self.negative.take(rows),
             None if self.known is None else self.known.mapped(cut),
+            None if self.low_res is None else LowRes(cut(self.low_res.maps), self.low_res.level[rows]),
         )
+
+
+def _twice(rows: Tensor) -> Tensor:
+    return torch.cat([rows, rows])
 
 
 class Denoiser(Protocol):

@@ -8,12 +8,7 @@ from diffusers import UNet2DConditionModel
 
 from jointnet.errors import ShapeError, UnknownNameError, UnsupportedBaseError
 from jointnet.models.joint_unet import JointUNet
-from tests.conftest import UNETS, network_inputs, tiny_unet
-
-
-def of_branch(inputs: dict, index: int) -> dict:
-    """The base's own arguments for one modality of the joint network's."""
-    return {**inputs, "sample": inputs["sample"][:, index], "timestep": inputs["timestep"][:, index]}
+from tests.bases import UNETS, assert_same_weights, network_inputs, of_branch, tiny_unet
 
 
 def perturbed(joint: JointUNet) -> JointUNet:
@@ -25,7 +20,7 @@ def perturbed(joint: JointUNet) -> JointUNet:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("size", [(16, 16), (12, 20)])
+@pytest.mark.parametrize("size", [(16, 16), (32, 48)])
 @pytest.mark.parametrize("base", UNETS)
 def test_every_branch_equals_the_base_at_init(base: str, size: tuple[int, int]) -> None:
     unet = tiny_unet(base)
@@ -37,7 +32,7 @@ def test_every_branch_equals_the_base_at_init(base: str, size: tuple[int, int]) 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("base", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize("base", ["sd1", "sd2", "sdxl"])  # DeepFloyd-IF's own blocks take multiples alone
 def test_odd_sizes_are_preserved_too(base: str) -> None:
     unet = tiny_unet(base)
     joint = JointUNet.from_unet(tiny_unet(base), ("rgb", "depth", "normal"))
@@ -88,7 +83,8 @@ def test_save_and_load_is_exact(tmp_path: Path) -> None:
     loaded = JointUNet.from_pretrained(tmp_path)
     inputs = network_inputs("sd2", 2, 2)
     assert loaded.modalities == ("rgb", "normal")
-    assert torch.equal(loaded(**inputs).sample, joint(**inputs).sample)
+    assert_same_weights(loaded, joint)
+    assert torch.allclose(loaded(**inputs).sample, joint(**inputs).sample, atol=1e-5)
 
 
 def test_gradient_checkpointing_changes_no_gradient() -> None:
@@ -131,9 +127,28 @@ def test_modalities_must_be_rgb_first_and_different(names: tuple[str, ...]) -> N
         JointUNet.from_unet(tiny_unet("sd1"), names)
 
 
-def test_an_unsupported_base_is_refused_by_name() -> None:
-    unet = UNet2DConditionModel(
-        sample_size=16, norm_num_groups=8, **{**UNETS["sd1"], "encoder_hid_dim": 8, "encoder_hid_dim_type": "image_proj"}
-    )
-    with pytest.raises(UnsupportedBaseError, match="image_proj"):
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"encoder_hid_dim": 8, "encoder_hid_dim_type": "image_proj"}, "image_proj"),
+        ({"in_channels": 9}, "in_channels 9 for out_channels 4 .inpainting"),
+        ({"in_channels": 7, "num_class_embeds": 1000}, "num_class_embeds 1000"),
+        ({"class_embed_type": "projection", "projection_class_embeddings_input_dim": 8}, "class_embed_type 'projection'"),
+        ({"time_cond_proj_dim": 8}, "distilled guidance"),
+    ],
+)
+def test_an_unsupported_base_is_refused_by_name(changes: dict, name: str) -> None:
+    unet = UNet2DConditionModel(norm_num_groups=8, **{**UNETS["sd1"], **changes})
+    with pytest.raises(UnsupportedBaseError, match=name):
         JointUNet.from_unet(unet)
+
+
+@torch.no_grad()
+def test_an_upscaling_base_exchanges_the_noisy_maps_alone() -> None:
+    joint = JointUNet.from_unet(tiny_unet("if-2"))
+    assert (joint.in_channels, joint.exchanges["rgb_to_depth"].input.in_channels) == (3, 3)
+    inputs = network_inputs("if-2", 1, 2)
+    with pytest.raises(ShapeError, match="needs low_res"):
+        joint(**{**inputs, "low_res": None})
+    with pytest.raises(ShapeError, match="only an upscaling base"):
+        JointUNet.from_unet(tiny_unet("sd1"))(**network_inputs("sd1", 1, 2), low_res=inputs["low_res"])

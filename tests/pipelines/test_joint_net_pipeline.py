@@ -93,7 +93,7 @@ def test_given_latents_are_the_noise_a_generator_draws(pipeline: JointNetPipelin
 
 
 def test_prompt_embeds_stand_for_prompts(pipeline: JointNetPipeline) -> None:
-    positive, negative = pipeline.encode_prompt(PROMPTS[0], "a box")
+    positive, negative = pipeline.encode_prompt(PROMPTS[0], negative_prompt="a box")
     embedded = make(pipeline, None, prompt_embeds=positive, negative_prompt_embeds=negative)
     assert np.array_equal(embedded.depth, make(pipeline, negative_prompt="a box").depth)
 

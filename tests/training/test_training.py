@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from jointnet.training.joint import train_joint
 from jointnet.training.loop import batch_indices, fit
 from jointnet.training.loss import NoiseLevels, NoiseSchedule, draw_noise, joint_loss
 from jointnet.training.masks import draw_masks
-from jointnet.types import PredictionType, Text
-from tests.conftest import tiny_unet
+from jointnet.types import PredictionType, Text, size_ids
+from tests.bases import tiny_unet
 
 CONFIG = OptimConfig(lr=1e-2, batch_size=4, steps=12, warmup_steps=2, decay="cosine", ema_decay=0.9)
 
@@ -169,11 +170,20 @@ def test_the_noise_offset_is_drawn_for_each_sample_modality_and_channel() -> Non
     assert draw_noise(x0, 0.0, torch.Generator().manual_seed(0)).mean((3, 4)).std() < 0.05
 
 
+class NumbersAsText:
+    """The plainest text encoder: a token's embedding is its number."""
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        return torch.tensor([[[len(word) for word in prompt.split()]] for prompt in prompts])
+
+    def encode(self, tokens: Tensor) -> Text:
+        return Text(tokens[:, 0, :, None].float().expand(-1, -1, 32))
+
+
 def samples() -> LatentSamples:
-    tokens = torch.arange(2 * 16 * 5).reshape(2, 16, 5) + 1
-    return LatentSamples(
-        torch.randn(16, 2, 4, 16, 16), tokens, torch.zeros(5, dtype=torch.long), lambda ids: ids[..., None].float().expand(-1, -1, 32)
-    )
+    tokens = torch.arange(2 * 16 * 5).reshape(2, 16, 1, 5) + 1
+    sizes = size_ids((128, 128)).expand(16, -1)
+    return LatentSamples(torch.randn(16, 2, 4, 16, 16), tokens, sizes, Text(torch.zeros(1, 5, 32)), NumbersAsText())
 
 
 def test_text_is_dropped_at_its_rate_and_captions_vary() -> None:

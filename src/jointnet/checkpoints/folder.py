@@ -14,6 +14,12 @@ from jointnet.errors import ModelFolderError
 
 INDEX_FILE = "model_index.json"
 
+PROVENANCE_FILE = "provenance.json"
+"""How the weights were trained."""
+
+VOCABULARY_FILE = "vocabulary.json"
+"""What a small model was trained to draw: kind -> phrases."""
+
 
 def pipeline_class(folder: Path) -> str:
     """The pipeline class a folder was saved by. Raises: ModelFolderError if it is no pipeline folder."""
@@ -43,6 +49,7 @@ def save_half(pipeline: DiffusionPipeline, folder: Path) -> None:
     for module in modules:
         module.half()
     pipeline.save_pretrained(unfinished)
+    (unfinished / PROVENANCE_FILE).unlink(missing_ok=True)  # these are other weights than those it was loaded with
     for module in modules:
         module.float()
     config = unfinished / "text_encoder" / "config.json"

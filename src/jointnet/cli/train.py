@@ -19,7 +19,7 @@ def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("train", help="train one stage of a joint network; resumes where it was stopped")
     parser.add_argument("recipe", choices=RECIPES, metavar="RECIPE", help=f"one of {', '.join(RECIPES)}")
-    parser.add_argument("--from", dest="start", required=True, metavar="MODEL", help="Stable Diffusion folder (stage 1) or a stage's model")
+    parser.add_argument("--from", dest="start", required=True, metavar="MODEL", help="folder of a base (stage 1), or a stage's model")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="NAME.png, NAME.txt, NAME.depth.npy (or .png)")
     parser.add_argument("--modalities", default="rgb,depth", help="what to extend a base to (default: rgb,depth)")
     parser.add_argument("--size", type=whole_number(8, 8192), help="training size in pixels (default: the base's)")
@@ -35,6 +35,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command. Raises: JointNetError."""
+    from jointnet.checkpoints.card import write_card
     from jointnet.checkpoints.folder import save_half
     from jointnet.cli.output import prepare_folder
     from jointnet.data.folder import FolderSource
@@ -48,13 +49,13 @@ def run(options: argparse.Namespace) -> None:
     pipeline = open_start(options.start, config.modalities)
     config = replace(config, modalities=pipeline.modalities)
     source = FolderSource(options.data, options.size or pipeline.default_size)
-    samples = encode_source(
-        source, pipeline.modalities, pipeline.codec, options.output / "latents", pipeline.tokenize, pipeline.encode_tokens
-    )
+    encoder, unconditional = pipeline.training_text()
+    samples = encode_source(source, pipeline.modalities, pipeline.codec, options.output / "latents", encoder, unconditional)
     schedule = NoiseSchedule.of(pipeline.scheduler)
     progress = train_joint(pipeline.joint_unet, samples, schedule, config, options.output, budget_minutes=options.budget)
     save_half(pipeline, options.output / "model")
     write_provenance(options.output / "model", options.recipe, config, progress, data=str(options.data), start=str(options.start))
+    write_card(options.output / "model")
     print(options.output / "model")
 
 
@@ -69,15 +70,16 @@ def configure(options: argparse.Namespace) -> TrainConfig:
 
 
 def open_start(start: str, modalities: tuple[str, ...]) -> JointNetPipeline:
-    """A joint model as it is, or a Stable Diffusion folder extended to the modalities. Raises: ModelFolderError."""
+    """A joint model as it is, or a base extended to the modalities. Raises: ModelFolderError."""
     from jointnet.checkpoints.folder import pipeline_class
     from jointnet.load import load, model_folder
     from jointnet.modalities import get_modality
+    from jointnet.pipelines.bases import SUPPORTED
     from jointnet.pipelines.joint_net import JointNetPipeline
 
     for name in modalities:
         get_modality(name)
     folder = model_folder(start)
-    if pipeline_class(folder) == "StableDiffusionPipeline":
+    if pipeline_class(folder) in SUPPORTED:
         return JointNetPipeline.from_base(folder, modalities, local_files_only=True)
     return load(start)

@@ -8,15 +8,17 @@ the map of each other modality: .npy in the range the modality states, (H, W) or
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from jointnet.errors import EightBitWarning, JointNetError
 from jointnet.modalities.read import read_map, read_picture
+from jointnet.types import size_ids
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -60,6 +62,10 @@ class FolderSource:
             map_ = read_picture(picture)[0] if modality == "rgb" else self._read_map(picture, modality)
             yield _square(map_, self.size, antialias=modality == "rgb")
 
+    def size_ids(self) -> Tensor:
+        """Each picture's own size, and where its middle square begins once it is resized (N, 6)."""
+        return torch.cat([_square_ids(read_picture(picture).shape[-2:], self.size) for picture in self.names()])
+
     def _read_map(self, picture: Path, modality: str) -> Tensor:
         arrays, images = (picture.with_name(f"{picture.stem}.{modality}{suffix}") for suffix in (".npy", ".png"))
         path = next((p for p in (arrays, images) if p.is_file()), None)
@@ -68,6 +74,13 @@ class FolderSource:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", EightBitWarning)  # said above, once for the whole folder
             return read_map(path, modality)[0]
+
+
+def _square_ids(original: Sequence[int], size: int) -> Tensor:
+    height, width = original
+    scale = size / min(height, width)
+    crop = (round((height - min(original)) / 2 * scale), round((width - min(original)) / 2 * scale))
+    return size_ids((size, size), (height, width), crop)
 
 
 def _square(map_: Tensor, size: int, *, antialias: bool) -> Tensor:

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jointnet.modalities.codec import LatentCodec
+from jointnet.modalities.codec import Codec
 
 
 @torch.no_grad()
-def encode_to_file(codec: LatentCodec, modality: str, batches: Iterable[Tensor], path: Path) -> Path:
+def encode_to_file(codec: Codec, modality: str, batches: Iterable[Tensor], path: Path) -> Path:
     """Encode batches of maps (B, c, H, W) with the posterior's mean into one .npy (N, C, h, w); it appears whole or not at all."""
     if path.exists():
         return path

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jointnet.data.latents import encode_to_file, load_latents
-from jointnet.modalities.codec import LatentCodec
+from jointnet.modalities.codec import Codec
 from jointnet.types import Text
 
 ENCODING_BATCH = 32
@@ -30,27 +30,43 @@ class MapSource(Protocol):
         """All maps of a modality, one (c, H, W) at a time, in the range its codec takes."""
         ...
 
+    def size_ids(self) -> Tensor:
+        """What a base that reads sizes (SDXL) is told of each sample, (N, 6), see ``types.size_ids``."""
+        ...
+
+
+class TextEncoder(Protocol):
+    """A frozen text encoder, as training reads it."""
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Prompts -> integers (B, K, L)."""
+        ...
+
+    def encode(self, tokens: Tensor) -> Text:
+        """Tokens (B, K, L) -> text."""
+        ...
+
 
 @dataclass(frozen=True)
 class LatentSamples:
-    """Latents (N, M, C, h, w) and token ids (draws, N, L), with the frozen text encoder that turns ids into embeddings."""
+    """Latents (N, M, C, h, w), tokens (draws, N, K, L) with the text encoder that reads them, sizes (N, 6), and the text of no prompt."""
 
     latents: Tensor
     tokens: Tensor
-    empty: Tensor
-    encode_tokens: Callable[[Tensor], Tensor]
+    size_ids: Tensor
+    unconditional: Text
+    text_encoder: TextEncoder
 
     def __len__(self) -> int:
         return len(self.latents)
 
     @torch.no_grad()
     def batch(self, indices: Tensor, text_drop: float, generator: torch.Generator) -> tuple[Tensor, Text]:
-        """Latents (B, M, C, h, w) and text; a share ``text_drop`` of the samples gets the empty prompt, the same for all branches."""
+        """Latents (B, M, C, h, w) and text; a share ``text_drop`` of the samples gets no prompt, the same for all branches."""
         draws = torch.randint(len(self.tokens), (len(indices),), generator=generator)
-        ids = self.tokens[draws, indices]
-        dropped = torch.rand(len(indices), generator=generator) < text_drop
-        ids = torch.where(dropped[:, None], self.empty, ids)
-        return self.latents[indices], Text(self.encode_tokens(ids))
+        text = self.text_encoder.encode(self.tokens[draws, indices])
+        text = text.where(torch.rand(len(indices), generator=generator) < text_drop, self.unconditional)
+        return self.latents[indices], replace(text, added={**text.added, "time_ids": self.size_ids[indices]})
 
 
 def batched(maps: Iterable[Tensor], size: int = ENCODING_BATCH) -> Iterator[Tensor]:
@@ -66,14 +82,9 @@ def batched(maps: Iterable[Tensor], size: int = ENCODING_BATCH) -> Iterator[Tens
 
 
 def encode_source(
-    source: MapSource,
-    modalities: Sequence[str],
-    codec: LatentCodec,
-    folder: Path,
-    tokenize: Callable[[Sequence[str]], Tensor],
-    encode_tokens: Callable[[Tensor], Tensor],
+    source: MapSource, modalities: Sequence[str], codec: Codec, folder: Path, text_encoder: TextEncoder, unconditional: Text
 ) -> LatentSamples:
     """Encode a data set once into ``folder`` (one file a modality, reused by later stages) and open it for training."""
     paths = [encode_to_file(codec, name, batched(source.maps(name)), folder / f"{name}.npy") for name in modalities]
-    tokens = torch.stack([tokenize(draw) for draw in source.captions()])
-    return LatentSamples(load_latents(paths), tokens, tokenize([""])[0], encode_tokens)
+    tokens = torch.stack([text_encoder.tokenize(draw) for draw in source.captions()])
+    return LatentSamples(load_latents(paths), tokens, source.size_ids(), unconditional, text_encoder)

@@ -28,9 +28,6 @@ BUILD_STEPS = (
 )
 """What ``jointnet demo build`` does, in order."""
 
-VOCABULARY_FILE = "vocabulary.json"
-"""In a model folder: what a small model was trained to draw, kind -> phrases."""
-
 
 def bundled_folder(name: str) -> Path:
     """Folder of a bundled model. Raises: ModelFolderError if the name is unknown or its weights are missing."""

@@ -1,8 +1,10 @@
-"""Maps <-> the state: every modality goes through the base's own RGB autoencoder (Sec. 3.2)."""
+"""Maps <-> the state: every modality goes through the base's own RGB autoencoder (Sec. 3.2), or as it is where the base has none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -39,48 +41,24 @@ class CodecTiles:
         )
 
 
-class LatentCodec:
-    """Encodes and decodes with an AutoencoderKL; scaling and shift factors come from its config.
+class Codec(ABC):
+    """Between maps and the state.
 
-    The posterior's mean is the default, so that a map has one code; a generator asks for a draw from the posterior instead.
+    Attributes:
+        factor: pixels that one of the state's stands for, along each side.
+        channels: C of the state.
     """
 
-    def __init__(self, vae: AutoencoderKL, tiles: CodecTiles | None = None, device: torch.device | None = None) -> None:
-        """``device`` is where the autoencoder runs; while it is offloaded its weights lie elsewhere."""
-        self.vae = vae
-        self.tiles = tiles
-        self.device = device
+    factor: int
+    channels: int
 
-    @property
-    def factor(self) -> int:
-        """Pixels a latent pixel stands for, along each side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
-
-    @property
-    def channels(self) -> int:
-        """C of the state."""
-        return self.vae.config.latent_channels
-
+    @abstractmethod
     def encode(self, modality: str, maps: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Maps (B, c, H, W) of one modality -> scaled latents (B, C, H / factor, W / factor).
+        """Maps (B, c, H, W) of one modality -> (B, C, H / factor, W / factor). Raises: ShapeError, RangeError."""
 
-        Raises: ShapeError if H or W is not a multiple of the factor; RangeError.
-        """
-        if any(side % self.factor for side in maps.shape[-2:]):
-            raise ShapeError(f"got a {modality} map of {tuple(maps.shape[-2:])}; expected multiples of {self.factor}")
-        images = get_modality(modality).encode(maps).to(self.device or self.vae.device, self.vae.dtype)
-
-        def run(part: Tensor) -> Tensor:
-            posterior = self.vae.encode(part.contiguous(memory_format=torch.channels_last)).latent_dist  # faster on a CPU
-            return posterior.mode() if generator is None else posterior.sample(generator)
-
-        return (self._in_tiles(run, images, self.factor, 1) - self._shift) * self.vae.config.scaling_factor
-
+    @abstractmethod
     def decode(self, modality: str, latents: Tensor) -> Tensor:
-        """Scaled latents (B, C, h, w) -> maps (B, c, h * factor, w * factor), float32."""
-        unscaled = (latents / self.vae.config.scaling_factor + self._shift).to(self.device or self.vae.device, self.vae.dtype)
-        images = self._in_tiles(lambda part: self.vae.decode(cast(Any, part)).sample, unscaled, 1, self.factor)
-        return get_modality(modality).decode(images.float())
+        """(B, C, h, w) -> maps (B, c, h * factor, w * factor), float32."""
 
     def encode_all(self, maps: Mapping[str, Tensor], modalities: Sequence[str]) -> Tensor:
         """One map a modality, each (B, c, H, W) -> state (B, M, C, h, w)."""
@@ -89,6 +67,62 @@ class LatentCodec:
     def decode_all(self, x: Tensor, modalities: Sequence[str]) -> dict[str, Tensor]:
         """State (B, M, C, h, w) -> one map a modality."""
         return {name: self.decode(name, x[:, i]) for i, name in enumerate(modalities)}
+
+
+class PixelCodec(Codec):
+    """For bases without an autoencoder (DeepFloyd-IF): the state is the maps as three channels in [-1, 1]."""
+
+    factor = 1
+    channels = 3
+
+    def encode(self, modality: str, maps: Tensor, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002 - nothing is drawn
+        """Maps (B, c, H, W) -> (B, 3, H, W) in [-1, 1]. Raises: ShapeError, RangeError."""
+        return get_modality(modality).encode(maps)
+
+    def decode(self, modality: str, latents: Tensor) -> Tensor:
+        """(B, 3, H, W) -> maps (B, c, H, W), float32."""
+        return get_modality(modality).decode(latents.float())
+
+
+class LatentCodec(Codec):
+    """Encodes and decodes with an AutoencoderKL; scaling and shift factors come from its config.
+
+    The posterior's mean is the default, so that a map has one code; a generator asks for a draw from the posterior instead.
+    A half-precision autoencoder whose config has ``force_upcast`` runs in float32, and is in half precision again afterwards.
+    """
+
+    def __init__(self, vae: AutoencoderKL, tiles: CodecTiles | None = None, device: torch.device | None = None) -> None:
+        """``device`` is where the autoencoder runs; while it is offloaded its weights lie elsewhere."""
+        self.vae = vae
+        self.tiles = tiles
+        self.device = device
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.channels = vae.config.latent_channels
+
+    def encode(self, modality: str, maps: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Maps (B, c, H, W) of one modality -> scaled latents (B, C, H / factor, W / factor).
+
+        Raises: ShapeError if H or W is not a multiple of the factor; RangeError.
+        """
+        if any(side % self.factor for side in maps.shape[-2:]):
+            raise ShapeError(f"got a {modality} map of {tuple(maps.shape[-2:])}; expected multiples of {self.factor}")
+        images = get_modality(modality).encode(maps)
+
+        def run(part: Tensor) -> Tensor:
+            posterior = self.vae.encode(part.contiguous(memory_format=torch.channels_last)).latent_dist  # faster on a CPU
+            return posterior.mode() if generator is None else posterior.sample(generator)
+
+        with self._in_enough_precision():
+            raw = self._in_tiles(run, images.to(self.device or self.vae.device, self.vae.dtype), self.factor, 1)
+        return (raw - self._shift.to(raw)) * self._scale.to(raw)
+
+    def decode(self, modality: str, latents: Tensor) -> Tensor:
+        """Scaled latents (B, C, h, w) -> maps (B, c, h * factor, w * factor), float32."""
+        with self._in_enough_precision():
+            scaled = latents.to(self.device or self.vae.device, self.vae.dtype)
+            raw = scaled / self._scale.to(scaled) + self._shift.to(scaled)
+            images = self._in_tiles(lambda part: self.vae.decode(cast(Any, part)).sample, raw, 1, self.factor)
+        return get_modality(modality).decode(images.float())
 
     def _in_tiles(self, run: Callable[[Tensor], Tensor], values: Tensor, scale_in: int, scale_out: int) -> Tensor:
         """Run the autoencoder's one half on (B, c, H, W), at once or in windows; the scales are pixels a latent pixel has in and out."""
@@ -106,6 +140,31 @@ class LatentCodec:
         assert total is not None, "no tile was run"
         return total / weight
 
+    @contextmanager
+    def _in_enough_precision(self) -> Iterator[None]:
+        """As diffusers does for SDXL's autoencoder, which overflows in float16."""
+        stored = self.vae.dtype
+        if stored != torch.float16 or not self.vae.config.force_upcast:
+            yield
+            return
+        self.vae.to(torch.float32)
+        try:
+            yield
+        finally:
+            self.vae.to(stored)
+
     @property
-    def _shift(self) -> float:
-        return getattr(self.vae.config, "shift_factor", None) or 0.0
+    def _scale(self) -> Tensor:
+        """A number, or one a channel (C, 1, 1) for autoencoders with ``latents_std``."""
+        spread = self._per_channel("latents_std")
+        factor = self.vae.config.scaling_factor
+        return torch.tensor(factor) if spread is None else factor / spread
+
+    @property
+    def _shift(self) -> Tensor:
+        mean = self._per_channel("latents_mean")
+        return torch.tensor(getattr(self.vae.config, "shift_factor", None) or 0.0) if mean is None else mean
+
+    def _per_channel(self, name: str) -> Tensor | None:
+        values = getattr(self.vae.config, name, None)
+        return None if values is None else torch.tensor(values)[:, None, None]

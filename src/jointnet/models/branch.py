@@ -118,16 +118,29 @@ def skip_channels(unet: UNet2DConditionModel) -> list[int]:
     return channels
 
 
+def low_res_channels(unet: UNet2DConditionModel) -> int:
+    """Input channels that hold a smaller map, enlarged and noised: half of them in DeepFloyd-IF stage II, none in other bases."""
+    config = unet.config
+    upscales = config.class_embed_type == "timestep" and config.in_channels == config.out_channels
+    return config.in_channels // 2 if upscales else 0
+
+
 def check_base(unet: UNet2DConditionModel) -> None:
     """Refuse, by name, what the two halves do not carry.
 
     Raises: UnsupportedBaseError.
     """
     config = unet.config
+    channels = config.in_channels - low_res_channels(unet)
     found = {
         f"addition_embed_type {config.addition_embed_type!r}": config.addition_embed_type not in (None, "text", "text_time"),
         f"encoder_hid_dim_type {config.encoder_hid_dim_type!r}": config.encoder_hid_dim_type not in (None, "text_proj"),
         f"attention_type {config.attention_type!r} (GLIGEN)": config.attention_type != "default",
+        f"in_channels {config.in_channels} for out_channels {config.out_channels} (inpainting, depth-to-image, image-conditioned)": (
+            config.out_channels not in (channels, 2 * channels)
+        ),
+        f"class_embed_type {config.class_embed_type!r}": config.class_embed_type is not None and not low_res_channels(unet),
+        f"num_class_embeds {config.num_class_embeds}": config.num_class_embeds is not None,
         "class_embeddings_concat": config.class_embeddings_concat,
         "time_cond_proj_dim (distilled guidance)": config.time_cond_proj_dim is not None,
     }

@@ -15,9 +15,9 @@ from diffusers.utils.peft_utils import apply_lora_scale
 from torch import Tensor, nn
 
 from jointnet.errors import ShapeError, UnknownNameError
-from jointnet.models.branch import Branch, Encoded, skip_channels
+from jointnet.models.branch import Branch, Encoded, low_res_channels, skip_channels
 from jointnet.models.exchange import Exchange, zero_conv
-from jointnet.types import Known
+from jointnet.types import Known, LowRes
 
 
 @dataclass
@@ -35,6 +35,7 @@ class JointUNet(ModelMixin, ConfigMixin):
         modalities: names, "rgb" first.
         has_masked_input: the network also reads which pixels are known, and their latents (Sec. 4.1).
         has_independent_timesteps: it was trained with each modality at a noise level of its own; at timestep 0 one is clean.
+        low_res_channels: of the smaller map that a branch of an upscaling base reads beside its state; 0 for other bases.
     Raises: UnknownNameError if the first modality is not "rgb" or a name comes twice.
     """
 
@@ -50,6 +51,7 @@ class JointUNet(ModelMixin, ConfigMixin):
         modalities: Sequence[str] = ("rgb", "depth"),
         has_masked_input: bool = False,  # noqa: ARG002 - read from the config
         has_independent_timesteps: bool = False,  # noqa: ARG002 - read from the config
+        low_res_channels: int = 0,  # noqa: ARG002 - read from the config
     ) -> None:
         super().__init__()
         self._assemble([cast(UNet2DConditionModel, UNet2DConditionModel.from_config(unet_config)) for _ in modalities])
@@ -63,7 +65,7 @@ class JointUNet(ModelMixin, ConfigMixin):
         kernel = unets[0].config.conv_in_kernel
         self.exchanges = nn.ModuleDict(
             {
-                _route(sender, receiver): Exchange(unets[0].config.in_channels, channels, kernel)
+                _route(sender, receiver): Exchange(self.in_channels, channels, kernel)
                 for sender in names
                 for receiver in names
                 if sender != receiver
@@ -96,7 +98,7 @@ class JointUNet(ModelMixin, ConfigMixin):
         """
         config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
         with torch.device("meta"):
-            joint = cls(unet_config=config, modalities=tuple(modalities))
+            joint = cls(unet_config=config, modalities=tuple(modalities), low_res_channels=low_res_channels(unet))
         joint._assemble([unet, *(copy.deepcopy(unet) for _ in modalities[1:])])
         joint.exchanges.to(dtype=unet.dtype, device=unet.device)
         return joint
@@ -108,7 +110,12 @@ class JointUNet(ModelMixin, ConfigMixin):
     @property
     def in_channels(self) -> int:
         """C of the state."""
-        return self.config.unet_config["in_channels"]
+        return self.config.unet_config["in_channels"] - self.config.low_res_channels
+
+    @property
+    def reads_sizes(self) -> bool:
+        """Whether the base is told the picture's size and crop (SDXL's ``time_ids``)."""
+        return self.config.unet_config.get("addition_embed_type") == "text_time"
 
     def branch(self, modality: str) -> UNet2DConditionModel:
         """The U-Net of a modality."""
@@ -121,8 +128,8 @@ class JointUNet(ModelMixin, ConfigMixin):
         timestep: Tensor | float,
         encoder_hidden_states: Tensor,
         *,
-        class_labels: Tensor | None = None,
         known: Known | None = None,
+        low_res: LowRes | None = None,
         added_cond_kwargs: dict[str, Tensor] | None = None,
         cross_attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
@@ -130,8 +137,8 @@ class JointUNet(ModelMixin, ConfigMixin):
         """Predict every modality's noise (or whatever the base predicts) from all of them.
 
         Shapes: sample (B, M, C, H, W); timestep a number, (B,) or (B, M); encoder_hidden_states (B, L, D), shared by the branches.
-        ``known`` is read by networks with masked input; None: every pixel is asked.
-        Raises: ShapeError if M is not the number of branches.
+        ``known`` is read by networks with masked input; None: every pixel is asked. ``low_res`` belongs to upscaling bases and to no other.
+        Raises: ShapeError if M is not the number of branches, or ``low_res`` is missing or of no use.
         Source: Sec. 3.1; the arguments of Eq. 1's eps_theta and eps_phi; Sec. 4.1 for ``known``.
         """
         names = self.modalities
@@ -139,6 +146,8 @@ class JointUNet(ModelMixin, ConfigMixin):
             raise ShapeError(
                 f"got a sample of shape {tuple(sample.shape)}; expected (B, {len(names)}, C, H, W), one for each of {', '.join(names)}"
             )
+        if (low_res is None) == bool(self.config.low_res_channels):
+            raise ShapeError("an upscaling base needs low_res, and only an upscaling base takes it")
         t = per_modality(timestep, sample)  # (B, M)
         maps = dict(zip(names, sample.unbind(1), strict=True))  # each (B, C, H, W)
 
@@ -146,11 +155,11 @@ class JointUNet(ModelMixin, ConfigMixin):
         for index, name in enumerate(names):
             encoded[name] = self.branches[name](
                 "encode",
-                maps[name],
+                maps[name] if low_res is None else torch.cat([maps[name], low_res.maps[:, index].to(sample)], 1),
                 t[:, index],
                 encoder_hidden_states,
                 self._received_input(index, maps, known),
-                class_labels=class_labels,
+                class_labels=None if low_res is None else low_res.level,
                 added_cond_kwargs=added_cond_kwargs,
                 cross_attention_kwargs=cross_attention_kwargs,
             )

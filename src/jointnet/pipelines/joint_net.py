@@ -7,94 +7,145 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders import StableDiffusionXLLoraLoaderMixin, TextualInversionLoaderMixin
+from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel
 
+from jointnet.checkpoints.card import keep_side_files, write_card
 from jointnet.checkpoints.release import read_release
 from jointnet.errors import RangeError, ShapeError
-from jointnet.modalities.codec import CodecTiles, LatentCodec
+from jointnet.modalities.codec import Codec, CodecTiles, LatentCodec, PixelCodec
 from jointnet.models.joint_unet import JointUNet
+from jointnet.models.upscaling import DEFAULT_NOISE_LEVEL
+from jointnet.pipelines.bases import components_of, open_base
+from jointnet.pipelines.low_res import SmallMaps
 from jointnet.pipelines.output import OUTPUT_TYPES, JointNetPipelineOutput, package
 from jointnet.pipelines.run import Sampling, StepEnd, solve
+from jointnet.pipelines.safety import censored
 from jointnet.pipelines.task import generate
 from jointnet.pipelines.task_methods import TaskMethods
-from jointnet.pipelines.text import encode_clip
+from jointnet.pipelines.text.choose import prompt_encoder, scaled_adapters
+from jointnet.pipelines.text.encoder import PromptEncoder
+from jointnet.pipelines.text.prompts import Prompt, unconditional
 from jointnet.sampling.steps import Generators
 from jointnet.sampling.tiling import Tiling
 from jointnet.types import Conditioning, Text
 
 
-class JointNetPipeline(TaskMethods, DiffusionPipeline):
+class JointNetPipeline(TaskMethods, StableDiffusionMixin, TextualInversionLoaderMixin, StableDiffusionXLLoraLoaderMixin, DiffusionPipeline):
     """Text -> image and dense maps.
 
+    Adapters made for the base (LoRA, textual inversion, FreeU) act on the RGB branch. What a base does not have is None.
+
     Args:
-        vae, text_encoder, tokenizer, scheduler: the base's own.
+        vae, text_encoder, tokenizer, text_encoder_2, tokenizer_2, scheduler, image_noising_scheduler, safety_checker,
+            feature_extractor: the base's own.
         joint_unet: the branches and their exchanges.
         depth_near_m: the distance at which a depth map reads 1, in metres, for models whose disparity has a scale (near / z); None: up to
             an affine map.
+        force_zeros_for_empty_prompt, requires_safety_checker: as the base's pipeline has them.
     """
 
-    model_cpu_offload_seq = "text_encoder->joint_unet->vae"
-    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]  # noqa: RUF012 - diffusers reads a list
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->joint_unet->vae"
+    _optional_components = [  # noqa: RUF012 - diffusers reads a list
+        "vae",
+        "text_encoder",
+        "tokenizer",
+        "text_encoder_2",
+        "tokenizer_2",
+        "image_noising_scheduler",
+        "safety_checker",
+        "feature_extractor",
+    ]
+    _exclude_from_cpu_offload = ["safety_checker"]  # noqa: RUF012
+    _callback_tensor_inputs = [  # noqa: RUF012
+        "latents",
+        "prompt_embeds",
+        "negative_prompt_embeds",
+        "pooled_prompt_embeds",
+        "negative_pooled_prompt_embeds",
+    ]
 
-    vae: AutoencoderKL
-    text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
+    vae: AutoencoderKL | None
+    text_encoder: Any
+    tokenizer: Any
+    text_encoder_2: CLIPTextModelWithProjection | None
+    tokenizer_2: CLIPTokenizer | None
     joint_unet: JointUNet
+    scheduler: Any
+    image_noising_scheduler: Any
+    safety_checker: Any
+    feature_extractor: Any
 
     def __init__(
         self,
-        vae: AutoencoderKL,
-        text_encoder: CLIPTextModel,
-        tokenizer: CLIPTokenizer,
+        vae: AutoencoderKL | None,
+        text_encoder: CLIPTextModel | T5EncoderModel | None,
+        tokenizer: Any,
         joint_unet: JointUNet,
         scheduler: Any,
+        text_encoder_2: CLIPTextModelWithProjection | None = None,
+        tokenizer_2: Any = None,
+        image_noising_scheduler: Any = None,
+        safety_checker: Any = None,
+        feature_extractor: Any = None,
         depth_near_m: float | None = None,
+        force_zeros_for_empty_prompt: bool = False,
+        requires_safety_checker: bool = False,
     ) -> None:
         super().__init__()
-        self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, joint_unet=joint_unet, scheduler=scheduler)
-        self.register_to_config(depth_near_m=depth_near_m)
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            joint_unet=joint_unet,
+            scheduler=scheduler,
+            text_encoder_2=text_encoder_2,
+            tokenizer_2=tokenizer_2,
+            image_noising_scheduler=image_noising_scheduler,
+            safety_checker=safety_checker,
+            feature_extractor=feature_extractor,
+        )
+        self.register_to_config(
+            depth_near_m=depth_near_m,
+            force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
+            requires_safety_checker=requires_safety_checker,
+        )
         self._guidance_scale = 1.0
         self._num_timesteps = 0
         self._interrupt = False
 
     @classmethod
     def from_base(cls, base: Any, modalities: Sequence[str] = ("rgb", "depth"), **kwargs: Any) -> JointNetPipeline:
-        """Extend a Stable Diffusion 1/2 pipeline (or its folder or hub id) to more modalities; untrained, it still generates its images.
+        """Extend a text-to-image pipeline to more modalities; untrained, it still generates its images.
 
         Args:
-            base: a StableDiffusionPipeline, a folder or a hub id; ``kwargs`` go to its from_pretrained.
-        Raises: UnsupportedBaseError, UnknownNameError.
+            base: a Stable Diffusion 1/2, SDXL or DeepFloyd-IF pipeline, its folder or hub id; ``kwargs`` go to its from_pretrained.
+        Raises: UnsupportedBaseError, ModelFolderError, UnknownNameError.
         """
-        if not isinstance(base, StableDiffusionPipeline):
-            base = StableDiffusionPipeline.from_pretrained(base, safety_checker=None, requires_safety_checker=False, **kwargs)
-        return cls(
-            vae=base.vae,
-            text_encoder=base.text_encoder,
-            tokenizer=base.tokenizer,
-            joint_unet=JointUNet.from_unet(base.unet, modalities),
-            scheduler=base.scheduler,
-        )
+        opened = open_base(base, **kwargs)
+        return cls(joint_unet=JointUNet.from_unet(opened.unet, modalities), **components_of(opened))
 
     @classmethod
-    def from_release(cls, folder: str | Path, base: str | Path, modality: str = "depth", **kwargs: Any) -> JointNetPipeline:
-        """The authors' checkpoint (a folder with unet/ and jointnet/) on a Stable Diffusion 2.1-base folder or hub id.
+    def from_release(cls, folder: str | Path, base: Any, modality: str = "depth", **kwargs: Any) -> JointNetPipeline:
+        """The authors' checkpoint (a folder with unet/ and jointnet/) on a Stable Diffusion 2.1-base pipeline, folder or hub id.
 
         Args:
             modality: what the dense branch makes; ``kwargs`` go to the base's from_pretrained.
-        Raises: ModelFolderError.
+        Raises: ModelFolderError, UnsupportedBaseError.
         """
         joint = read_release(Path(folder), modality)
-        base_kwargs = {"safety_checker": None, "requires_safety_checker": False, "unet": None, **kwargs}
-        pipeline = StableDiffusionPipeline.from_pretrained(base, **base_kwargs)
-        return cls(
-            vae=pipeline.vae,
-            text_encoder=pipeline.text_encoder,
-            tokenizer=pipeline.tokenizer,
-            joint_unet=joint if joint.dtype == pipeline.vae.dtype else joint.to(pipeline.vae.dtype),
-            scheduler=pipeline.scheduler,
-        )
+        components = components_of(open_base(base, **{"unet": None, **kwargs}))
+        dtype = components["vae"].dtype
+        return cls(joint_unet=joint if joint.dtype == dtype else joint.to(dtype), **components)
+
+    def save_pretrained(self, save_directory: str | Path, *arguments: Any, **kwargs: Any) -> None:
+        """As DiffusionPipeline does; adds a model card, the provenance of the folder it was loaded from, and ``pipeline.py``."""
+        super().save_pretrained(save_directory, *arguments, **kwargs)
+        keep_side_files(self.name_or_path, Path(save_directory))
+        write_card(Path(save_directory))
 
     @property
     def unet(self) -> UNet2DConditionModel:
@@ -107,9 +158,9 @@ class JointNetPipeline(TaskMethods, DiffusionPipeline):
         return self.joint_unet.modalities
 
     @property
-    def codec(self) -> LatentCodec:
+    def codec(self) -> Codec:
         """Between maps and the state."""
-        return LatentCodec(self.vae, device=self._execution_device)
+        return self.codec_for(None)
 
     @property
     def guidance_scale(self) -> float:
@@ -131,53 +182,80 @@ class JointNetPipeline(TaskMethods, DiffusionPipeline):
     @property
     def size_multiple(self) -> int:
         """Height and width must be multiples of this many pixels."""
-        return self.codec.factor
+        return 2**self.unet.num_upsamplers if self.vae is None else self.codec.factor
+
+    @property
+    def prompt_encoder(self) -> PromptEncoder | None:
+        """Words -> text, as the base's text encoders do; None if there are none."""
+        return prompt_encoder(self)
+
+    def training_text(self) -> tuple[PromptEncoder, Text]:
+        """What training reads prompts with, and the text, one row, of a sample whose prompt is dropped.
+
+        Raises: ShapeError without a text encoder.
+        """
+        encoder = self.prompt_encoder
+        if encoder is None:
+            raise ShapeError("got a pipeline without a text encoder; training needs one")
+        return encoder, unconditional(encoder, zeros_for_empty=self.config.force_zeros_for_empty_prompt)
 
     def encode_prompt(
         self,
         prompt: str | list[str] | None = None,
-        negative_prompt: str | list[str] | None = None,
+        device: torch.device | None = None,
         num_images_per_prompt: int = 1,
         do_classifier_free_guidance: bool = True,
+        negative_prompt: str | list[str] | None = None,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
+        lora_scale: float | None = None,
         clip_skip: int | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Prompts (or their given embeddings) and negative prompts -> ((B * num, L, D), the same or None).
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
+    ) -> tuple[Tensor | None, ...]:
+        """Prompts (or their embeddings) -> prompt_embeds and, with guidance, negative_prompt_embeds, (B * num, L, D) each.
 
+        For bases that read a pooled text (SDXL), as their own pipeline does, also pooled_prompt_embeds and negative_pooled_prompt_embeds
+        (B * num, D).
         Raises: ShapeError if neither or both of prompt and prompt_embeds are given, or the counts differ.
         """
-        if (prompt is None) == (prompt_embeds is None):
-            raise ShapeError("got neither or both of prompt and prompt_embeds; pass one of them")
-        clip = {"device": self._execution_device, "clip_skip": clip_skip}
-        if prompt_embeds is None:
-            prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
-            prompt_embeds = encode_clip(self.tokenizer, self.text_encoder, prompts, **clip)
-        count = len(prompt_embeds)
-        if do_classifier_free_guidance and negative_prompt_embeds is None:
-            negatives = negative_prompt if isinstance(negative_prompt, list) else [negative_prompt or ""] * count
-            negative_prompt_embeds = encode_clip(self.tokenizer, self.text_encoder, negatives, **clip)
-        if not do_classifier_free_guidance:
-            negative_prompt_embeds = None
-        if negative_prompt_embeds is not None and len(negative_prompt_embeds) != count:
-            raise ShapeError(f"got {len(negative_prompt_embeds)} negative prompts for {count} prompts; pass one or as many")
-
-        def repeated(embeds: Tensor) -> Tensor:
-            return embeds.to(self._execution_device, self.joint_unet.dtype).repeat_interleave(num_images_per_prompt, 0)
-
-        return repeated(prompt_embeds), None if negative_prompt_embeds is None else repeated(negative_prompt_embeds)
-
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (B, L), padded to the text encoder's limit; longer prompts are cut."""
-        tokens = self.tokenizer(
-            list(prompts), padding="max_length", max_length=self.tokenizer.model_max_length, truncation=True, return_tensors="pt"
+        said = Prompt(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            pooled_prompt_embeds=pooled_prompt_embeds,
+            negative_pooled_prompt_embeds=negative_pooled_prompt_embeds,
+            clip_skip=clip_skip,
         )
-        return tokens.input_ids
+        text, negative = self._encode(said, num_images_per_prompt, do_classifier_free_guidance, lora_scale, device)
+        embeds = (text.embeds, None if negative is None else negative.embeds)
+        if "text_embeds" not in text.added:
+            return embeds
+        return *embeds, text.added["text_embeds"], None if negative is None else negative.added["text_embeds"]
 
-    @torch.no_grad()
-    def encode_tokens(self, ids: Tensor) -> Tensor:
-        """Token ids (B, L) -> text embeddings (B, L, D), as training reads them."""
-        return self.text_encoder(ids).last_hidden_state
+    def _encode(
+        self, said: Prompt, num_images: int, guided: bool, lora_scale: float | None, device: torch.device | None = None
+    ) -> tuple[Text, Text | None]:
+        device = device or self._execution_device
+        with scaled_adapters(self, lora_scale):
+            zeros = self.config.force_zeros_for_empty_prompt
+            pair = said.encode(self.prompt_encoder, guided=guided, zeros_for_empty=zeros)
+        if self.joint_unet.reads_sizes and any(text is not None and not text.added for text in pair):
+            raise ShapeError("got embeddings without pooled ones for a base that reads both; pass pooled_prompt_embeds too")
+
+        def repeated(value: Tensor) -> Tensor:
+            return value.to(device, self.joint_unet.dtype).repeat_interleave(num_images, 0)
+
+        text, negative = pair
+        return text.mapped(repeated), None if negative is None else negative.mapped(repeated)
+
+    def condition_on(
+        self, said: Prompt, *, num_images_per_prompt: int = 1, guidance_scale: float = 7.5, lora_scale: float | None = None
+    ) -> Conditioning:
+        """Encoded prompts as the denoiser takes them, at the start of a run."""
+        self._guidance_scale, self._interrupt = guidance_scale, False
+        return Conditioning(*self._encode(said, num_images_per_prompt, guidance_scale != 1, lora_scale))
 
     @torch.no_grad()
     def __call__(
@@ -196,6 +274,8 @@ class JointNetPipeline(TaskMethods, DiffusionPipeline):
         latents: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         cross_attention_kwargs: dict[str, Any] | None = None,
@@ -204,6 +284,8 @@ class JointNetPipeline(TaskMethods, DiffusionPipeline):
         callback_on_step_end: StepEnd | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         tiling: Tiling | None = None,
+        low_res: SmallMaps | None = None,
+        noise_level: int = DEFAULT_NOISE_LEVEL,
     ) -> JointNetPipelineOutput | tuple[Any, ...]:
         """Generate images and their dense maps from prompts. Arguments as in StableDiffusionPipeline.
 
@@ -214,20 +296,28 @@ class JointNetPipeline(TaskMethods, DiffusionPipeline):
             guidance_scale: 1 turns guidance off.
             callback_on_step_end: called as (pipeline, step, timestep, tensors); it may return changed tensors.
             tiling: for sizes beyond the base's: denoise in overlapping tiles, see ``self.tiling()``; None: the whole canvas at once.
+            low_res: for bases that upscale (DeepFloyd-IF stage II): the smaller maps by modality, or what the first stage returned.
+            noise_level: the timestep ``low_res`` is noised to.
         Raises: ShapeError, RangeError.
         Source: Sec. 3.1, 5.1.
         """
         height, width = (self.default_size if side is None else side for side in (height, width))
         self.check_size(height, width)
         self.check_output(output_type, callback_on_step_end_tensor_inputs)
-        conditioning = self.condition_on(
-            prompt,
-            negative_prompt,
-            num_images_per_prompt=num_images_per_prompt,
-            guidance_scale=guidance_scale,
+        said = Prompt(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
             prompt_embeds=prompt_embeds,
             negative_prompt_embeds=negative_prompt_embeds,
+            pooled_prompt_embeds=pooled_prompt_embeds,
+            negative_pooled_prompt_embeds=negative_pooled_prompt_embeds,
             clip_skip=clip_skip,
+        )
+        conditioning = self.condition_on(
+            said,
+            num_images_per_prompt=num_images_per_prompt,
+            guidance_scale=guidance_scale,
+            lora_scale=(cross_attention_kwargs or {}).get("scale"),
         )
         sampling = Sampling(
             num_inference_steps=num_inference_steps,
@@ -242,13 +332,16 @@ class JointNetPipeline(TaskMethods, DiffusionPipeline):
             cross_attention_kwargs=cross_attention_kwargs,
             callback_on_step_end=callback_on_step_end,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            low_res=low_res,
+            noise_level=noise_level,
         )
         codec = self.codec_for(tiling)
         x = solve(self, generate((height, width)), codec, conditioning, sampling)
         if output_type == "latent":
             output = JointNetPipelineOutput(images=x.flatten(1, 2))
         else:
-            output = package(codec.decode_all(x, self.modalities), output_type)
+            maps, flagged = censored(self, codec.decode_all(x, self.modalities))
+            output = package(maps, output_type, flagged=flagged)
         self.maybe_free_model_hooks()
         return output if return_dict else output.to_tuple()
 
@@ -256,28 +349,12 @@ class JointNetPipeline(TaskMethods, DiffusionPipeline):
         """Tiles of the size the base was made for; ``changes`` are fields of Tiling, such as wraps=True."""
         return Tiling(**{"window": self.unet.config.sample_size, **changes})
 
-    def codec_for(self, tiling: Tiling | None) -> LatentCodec:
+    def codec_for(self, tiling: Tiling | None) -> Codec:
         """A codec that works in tiles, wrapping or not, where the denoiser does."""
+        if self.vae is None:
+            return PixelCodec()
         tiles = None if tiling is None else CodecTiles(window=tiling.window, wraps=tiling.wraps)
         return LatentCodec(self.vae, tiles, self._execution_device)
-
-    def condition_on(
-        self,
-        prompt: str | list[str] | None,
-        negative_prompt: str | list[str] | None = None,
-        *,
-        num_images_per_prompt: int = 1,
-        guidance_scale: float = 7.5,
-        prompt_embeds: Tensor | None = None,
-        negative_prompt_embeds: Tensor | None = None,
-        clip_skip: int | None = None,
-    ) -> Conditioning:
-        """Encoded prompts as the denoiser takes them, at the start of a run."""
-        self._guidance_scale, self._interrupt = guidance_scale, False
-        positive, negative = self.encode_prompt(
-            prompt, negative_prompt, num_images_per_prompt, guidance_scale != 1, prompt_embeds, negative_prompt_embeds, clip_skip
-        )
-        return Conditioning(Text(positive), None if negative is None else Text(negative))
 
     def check_output(self, output_type: str, callback_inputs: Sequence[str]) -> None:
         """Raises: RangeError."""

@@ -27,11 +27,13 @@ class JointNetPipelineOutput(BaseOutput):
             "latent": empty.
         uncertainty: name -> how far the samples of an ensemble disagree, (B, H, W) or "pt": (B, 1, H, W), in the unit the modality's merge
             states; empty without an ensemble.
+        nsfw_content_detected: what the safety checker found; flagged pictures and their maps are zero. None without a checker.
     """
 
     images: list[PIL.Image.Image] | np.ndarray | Tensor
     dense: dict[str, Any] = field(default_factory=dict)
     uncertainty: dict[str, Any] = field(default_factory=dict)
+    nsfw_content_detected: list[bool] | None = None
 
     def to_tuple(self) -> tuple[Any, ...]:
         """(images, dense), and the uncertainty if there is one."""
@@ -48,16 +50,20 @@ class JointNetPipelineOutput(BaseOutput):
         return self.dense["normal"]
 
 
-def package(maps: Mapping[str, Tensor], output_type: str, uncertainty: Mapping[str, Tensor] | None = None) -> JointNetPipelineOutput:
+def package(
+    maps: Mapping[str, Tensor],
+    output_type: str,
+    uncertainty: Mapping[str, Tensor] | None = None,
+    flagged: list[bool] | None = None,
+) -> JointNetPipelineOutput:
     """Maps (B, c, H, W) by modality -> the output in the asked form."""
-    images = maps["rgb"]
-    dense = {name: value for name, value in maps.items() if name != "rgb"}
-    if output_type == "pt":
-        return JointNetPipelineOutput(images=images, dense=dense, uncertainty=dict(uncertainty or {}))
-    arrays, doubts = _arrays(dense), _arrays(uncertainty or {})
-    if output_type == "np":
-        return JointNetPipelineOutput(images=_arrays({"rgb": images})["rgb"], dense=arrays, uncertainty=doubts)
-    return JointNetPipelineOutput(images=[to_pil(m) for m in images], dense=arrays, uncertainty=doubts)
+    images: Any = maps["rgb"]
+    dense: dict[str, Any] = {name: value for name, value in maps.items() if name != "rgb"}
+    doubts: dict[str, Any] = dict(uncertainty or {})
+    if output_type != "pt":
+        images = [to_pil(m) for m in images] if output_type == "pil" else _arrays({"rgb": images})["rgb"]
+        dense, doubts = _arrays(dense), _arrays(doubts)
+    return JointNetPipelineOutput(images=images, dense=dense, uncertainty=doubts, nsfw_content_detected=flagged)
 
 
 def _arrays(maps: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

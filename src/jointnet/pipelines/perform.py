@@ -10,9 +10,12 @@ from torch import Tensor
 
 from jointnet.errors import RangeError, ShapeError, UnknownNameError
 from jointnet.modalities.resize import resize_smooth
+from jointnet.pipelines.low_res import SmallMaps
 from jointnet.pipelines.output import JointNetPipelineOutput, package
 from jointnet.pipelines.run import Sampling, StepEnd, solve
+from jointnet.pipelines.safety import censored
 from jointnet.pipelines.task import Task
+from jointnet.pipelines.text.prompts import Prompt
 from jointnet.sampling.steps import Generators
 from jointnet.sampling.tiling import Tiling
 
@@ -24,6 +27,9 @@ WHOLE_IMAGE_LIMIT = 16
 """Canvases larger than this many windows have no whole-image tile unless a Tiling asks for one: it would not fit into memory."""
 
 
+_PROMPT_OPTIONS = {field.name for field in fields(Prompt)} - {"prompt"}
+
+
 class TaskOptions(TypedDict, total=False):
     """What every task takes besides its maps.
 
@@ -31,6 +37,7 @@ class TaskOptions(TypedDict, total=False):
         processing_size: the network works on the picture brought to this long side, in pixels; by default the model's own size.
         tiled: work at the picture's full size, in tiles of the model's size; a Tiling changes how.
         guidance_scale: by default 7.5, and 1 (off) if the prompt is empty.
+        low_res, noise_level: for bases that upscale, as in JointNetPipeline's call.
         num_resamples: RePaint's time travel, for models without masked input (DDIM and DDPM).
         output_type: "pil", "np" or "pt".
         all others: as in StableDiffusionPipeline.
@@ -49,8 +56,12 @@ class TaskOptions(TypedDict, total=False):
     num_resamples: int
     prompt_embeds: Tensor
     negative_prompt_embeds: Tensor
+    pooled_prompt_embeds: Tensor
+    negative_pooled_prompt_embeds: Tensor
     clip_skip: int
     cross_attention_kwargs: dict[str, Any]
+    low_res: SmallMaps
+    noise_level: int
     callback_on_step_end: StepEnd
     callback_on_step_end_tensor_inputs: Sequence[str]
     output_type: str
@@ -67,22 +78,16 @@ def perform(pipeline: JointNetPipeline, task: Task, prompt: str | list[str], opt
     _check_task(pipeline, task, options)
     if task.strength == 0:
         return {name: value[:, None] for name, value in task.maps.items()}
+    embeds = options.get("prompt_embeds")
     prompts = [prompt] * (task.batch or 1) if isinstance(prompt, str) else list(prompt)
-    embeds, negative = options.get("prompt_embeds"), options.get("negative_prompt")
-    said = embeds is not None or any(prompts) or bool(negative) or "negative_prompt_embeds" in options
-    scale = options.get("guidance_scale", DEFAULT_GUIDANCE if said else 1.0)
+    told = {name: options[name] for name in _PROMPT_OPTIONS if name in options}  # pyright: ignore[reportTypedDictNotRequiredAccess]
+    said = Prompt(**{"prompt": prompts if embeds is None else None, **told})
+    scale = options.get("guidance_scale", DEFAULT_GUIDANCE if said.says_something else 1.0)
     rows = len(prompts) if embeds is None else len(embeds)
     if task.batch not in (None, 1, rows):
         raise ShapeError(f"got {task.batch} pictures and {rows} prompts; pass one prompt, or one for each picture")
-    conditioning = pipeline.condition_on(
-        prompts if embeds is None else None,
-        negative,
-        num_images_per_prompt=repeats,
-        guidance_scale=scale,
-        prompt_embeds=embeds,
-        negative_prompt_embeds=options.get("negative_prompt_embeds"),
-        clip_skip=options.get("clip_skip"),
-    )
+    lora_scale = options.get("cross_attention_kwargs", {}).get("scale")
+    conditioning = pipeline.condition_on(said, num_images_per_prompt=repeats, guidance_scale=scale, lora_scale=lora_scale)
     tiling = _tiling_of(pipeline, task, options)
     chosen = {f.name: options[f.name] for f in fields(Sampling) if f.name in options}  # pyright: ignore[reportTypedDictNotRequiredAccess]
     sampling = Sampling(**{**chosen, "guidance_scale": scale, "tiling": tiling})
@@ -128,7 +133,8 @@ def finish(
 ) -> JointNetPipelineOutput | tuple[Any, ...]:
     """Bring made maps back to the task's size, put the known pixels in, and package them."""
     whole = {name: resize_smooth(value, task.size) for name, value in (uncertainty or {}).items()}
-    output = package(task.composited(made), options.get("output_type", "pil"), whole)
+    maps, flagged = censored(pipeline, task.composited(made))
+    output = package(maps, options.get("output_type", "pil"), whole, flagged)
     pipeline.maybe_free_model_hooks()
     return output if options.get("return_dict", True) else output.to_tuple()
 

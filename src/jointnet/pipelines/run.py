@@ -10,17 +10,19 @@ import torch
 from torch import Tensor
 
 from jointnet.errors import RangeError, ShapeError
-from jointnet.modalities.codec import LatentCodec
+from jointnet.modalities.codec import Codec
 from jointnet.modalities.resize import resize_mask, resize_mask_nearest
 from jointnet.models.joint_unet import JointUNet
+from jointnet.models.upscaling import DEFAULT_NOISE_LEVEL
 from jointnet.pipelines.conventions import PAPER, Conventions
+from jointnet.pipelines.low_res import SmallMaps, read_low_res
 from jointnet.pipelines.task import Task
 from jointnet.sampling.guidance import Guided
 from jointnet.sampling.known import Blend, CleanKnown, TimeTravel, draw_like
 from jointnet.sampling.loop import sample
 from jointnet.sampling.steps import Generators, add_noise, seeded, set_timesteps, shortened
 from jointnet.sampling.tiling import Tiled, Tiling
-from jointnet.types import Conditioning, Denoiser, Known
+from jointnet.types import Conditioning, Denoiser, Known, Text, size_ids
 
 if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline
@@ -39,6 +41,7 @@ class Sampling:
         num_resamples: how often each step is repeated while something is known (RePaint's time travel; DDIM and DDPM only).
         tiling: denoise in tiles of the model's size.
         conventions: PAPER, or RELEASE to do as the authors' code does.
+        low_res, noise_level: for upscaling bases: the smaller maps, and the timestep they are noised to.
     """
 
     num_inference_steps: int = 50
@@ -52,6 +55,8 @@ class Sampling:
     num_resamples: int = 1
     tiling: Tiling | None = None
     conventions: Conventions = PAPER
+    low_res: SmallMaps | None = None
+    noise_level: int = DEFAULT_NOISE_LEVEL
     cross_attention_kwargs: dict[str, Any] | None = None
     callback_on_step_end: StepEnd | None = None
     callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",)
@@ -63,25 +68,31 @@ class Sampling:
 
 @dataclass
 class Network:
-    """The joint network as a denoiser."""
+    """The joint network as a denoiser; ``factor`` is the pixels that one of the state's stands for."""
 
     joint_unet: JointUNet
+    factor: int
     cross_attention_kwargs: dict[str, Any] | None = None
 
     def __call__(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        added = conditioning.text.added
+        if self.joint_unet.reads_sizes:  # what it is given is the picture: a tile is told its own size
+            size = (x.shape[-2] * self.factor, x.shape[-1] * self.factor)
+            added = {**added, "time_ids": size_ids(size).to(x).expand(len(x), -1)}
         return self.joint_unet(
             x.to(self.joint_unet.dtype),
             t,
             conditioning.text.embeds,
             known=conditioning.known,
-            added_cond_kwargs=conditioning.text.added,
+            low_res=conditioning.low_res,
+            added_cond_kwargs=added,
             cross_attention_kwargs=self.cross_attention_kwargs,
             return_dict=False,
         )[0]
 
 
 @torch.no_grad()
-def solve(pipeline: JointNetPipeline, task: Task, codec: LatentCodec, conditioning: Conditioning, sampling: Sampling) -> Tensor:
+def solve(pipeline: JointNetPipeline, task: Task, codec: Codec, conditioning: Conditioning, sampling: Sampling) -> Tensor:
     """Sample a task whose size the model takes; as many rows as prompts -> state (B, M, C, h, w)."""
     batch, scheduler = len(conditioning.text.embeds), pipeline.scheduler
     steps = set_timesteps(scheduler, sampling.num_inference_steps, pipeline._execution_device, sampling.timesteps, sampling.sigmas)
@@ -98,6 +109,8 @@ def solve(pipeline: JointNetPipeline, task: Task, codec: LatentCodec, conditioni
     if known is not None and not task.knows:
         known = None  # maps were only the start
 
+    low_res = read_low_res(pipeline, task, codec, batch, sampling.low_res, sampling.noise_level, sampling.generator)
+    conditioning = replace(conditioning, low_res=low_res)
     kept_noise = None if sampling.conventions.has_fresh_noise else noise
     wrapped = wrap(pipeline, task, known, conditioning, steps, sampling)
     if known is not None and pipeline.joint_unet.config.has_masked_input:
@@ -122,7 +135,7 @@ def wrap(
     pipeline: JointNetPipeline, task: Task, known: Known | None, conditioning: Conditioning, steps: Tensor, sampling: Sampling
 ) -> Denoiser:
     """The network with guidance inside tiles, and known modalities shown clean to a network that was trained so."""
-    denoiser: Denoiser = Network(pipeline.joint_unet, sampling.cross_attention_kwargs)
+    denoiser: Denoiser = Network(pipeline.joint_unet, pipeline.codec.factor, sampling.cross_attention_kwargs)
     if conditioning.negative is not None:
         denoiser = Guided(denoiser, sampling.guidance_scale, sampling.guidance_rescale)
     if sampling.tiling is not None:
@@ -147,7 +160,7 @@ def initial_noise(pipeline: JointNetPipeline, batch: int, size: tuple[int, int],
     return sampling.latents.to(device, dtype).unflatten(1, shape[1:3])
 
 
-def encode_known(pipeline: JointNetPipeline, task: Task, codec: LatentCodec, batch: int, conventions: Conventions) -> Known:
+def encode_known(pipeline: JointNetPipeline, task: Task, codec: Codec, batch: int, conventions: Conventions) -> Known:
     """A task's maps and masks as latents.
 
     Modalities without a map are asked everywhere. Each row serves as many prompts as there are for it.
@@ -185,14 +198,22 @@ class StepReport:
         if self.callback is None:
             return x, conditioning
         text, negative = conditioning.text, conditioning.negative
-        tensors: dict[str, Any] = {
-            "latents": x.flatten(1, 2),
-            "prompt_embeds": text.embeds,
-            "negative_prompt_embeds": None if negative is None else negative.embeds,
-        }
+        tensors: dict[str, Any] = {"latents": x.flatten(1, 2), **_shown("", text), **_shown("negative_", negative)}
         given = {name: tensors[name] for name in self.inputs}
         tensors.update(self.callback(self.pipeline, index, t, given) or {})
-        if negative is not None:
-            negative = replace(negative, embeds=tensors["negative_prompt_embeds"])
-        changed = replace(conditioning, text=replace(text, embeds=tensors["prompt_embeds"]), negative=negative)
+        changed = replace(
+            conditioning, text=_changed("", text, tensors), negative=None if negative is None else _changed("negative_", negative, tensors)
+        )
         return tensors["latents"].unflatten(1, x.shape[1:3]), changed
+
+
+def _shown(prefix: str, text: Text | None) -> dict[str, Tensor | None]:
+    """A text as a callback gets it, by diffusers' names."""
+    embeds, pooled = (None, None) if text is None else (text.embeds, text.added.get("text_embeds"))
+    return {f"{prefix}prompt_embeds": embeds, f"{prefix}pooled_prompt_embeds": pooled}
+
+
+def _changed(prefix: str, text: Text, tensors: dict[str, Any]) -> Text:
+    """The text as a callback left it."""
+    added = dict.fromkeys(text.added, tensors[f"{prefix}pooled_prompt_embeds"])
+    return Text(tensors[f"{prefix}prompt_embeds"], added)

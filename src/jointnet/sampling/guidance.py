@@ -14,6 +14,7 @@ from jointnet.types import Conditioning, Denoiser
 class Guided:
     """Pushes the prediction away from the negative prompt: e_neg + scale (e_pos - e_neg), in one doubled batch.
 
+    A learned variance is that of the prompt, unguided.
     ``rescale`` in [0, 1] mixes in the guided prediction brought back to the standard deviation of e_pos, per sample and modality.
     Source: Ho & Salimans (2022); rescale: Lin et al. (2023), Eq. 15-16.
     """
@@ -24,10 +25,12 @@ class Guided:
 
     def __call__(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         both = self.denoiser(torch.cat([x, x]), torch.cat([t, t]), conditioning.guidance_pair())
-        negative, positive = both.chunk(2)
+        channels = x.shape[2]
+        negative, positive = both[:, :, :channels].chunk(2)
         guided = negative + self.scale * (positive - negative)
-        if self.rescale == 0:
-            return guided
-        axes = tuple(range(2, x.ndim))
-        ratio = positive.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
-        return self.rescale * guided * ratio + (1 - self.rescale) * guided
+        if self.rescale != 0:
+            axes = tuple(range(2, x.ndim))
+            ratio = positive.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
+            guided = self.rescale * guided * ratio + (1 - self.rescale) * guided
+        variance = both[len(x) :, :, channels:]  # (B, M, C, H, W) where it is learned, else no channels
+        return torch.cat([guided, variance], 2)

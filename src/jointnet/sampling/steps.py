@@ -74,7 +74,12 @@ def _begin_at(scheduler: Any, position: int) -> None:
 
 
 def step(scheduler: Any, prediction: Tensor, t: Tensor, x: Tensor, *, generator: Generators = None, eta: float = 0.0) -> Tensor:
-    """One scheduler step. Shapes: prediction (B, M, C or 2 C, H, W), t (), x (B, M, C, H, W) -> (B, M, C, H, W)."""
+    """One scheduler step. Shapes: prediction (B, M, C or 2 C, H, W), t (), x (B, M, C, H, W) -> (B, M, C, H, W).
+
+    A learned variance (the second C channels) is dropped for schedulers that have no use for it.
+    """
+    if not learns_variance(scheduler):
+        prediction = prediction[:, :, : x.shape[2]]
     takes = inspect.signature(scheduler.step).parameters
     extra: dict[str, Any] = {"eta": eta} if "eta" in takes else {}
     if "order" in takes:  # LMS: never more than there are derivatives, also when it began in the middle
@@ -117,5 +122,14 @@ def seeded(scheduler: Any, generator: Generators) -> Iterator[None]:
 
 def needs_folding(scheduler: Any) -> bool:
     """Whether a scheduler treats axis 1 as channels."""
-    config = scheduler.config
-    return bool(config.get("thresholding")) or config.get("variance_type") in ("learned", "learned_range")
+    return bool(_setting(scheduler, "thresholding")) or learns_variance(scheduler)
+
+
+def learns_variance(scheduler: Any) -> bool:
+    """Whether a scheduler takes twice the state's channels: prediction and variance."""
+    return _setting(scheduler, "variance_type") in ("learned", "learned_range")
+
+
+def _setting(scheduler: Any, name: str) -> Any:
+    """A setting the scheduler has itself: its config also keeps those of the scheduler it was made from."""
+    return scheduler.config.get(name) if name in inspect.signature(type(scheduler).__init__).parameters else None

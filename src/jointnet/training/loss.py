@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from jointnet.models.joint_unet import JointUNet
+from jointnet.models.upscaling import draw_low_res
 from jointnet.types import Known, PredictionType, Text
 
 
@@ -91,7 +92,9 @@ def joint_loss(
     x_t, target = schedule.add_noise(x0, noise, levels.t)
     x_t = torch.where(levels.clean[:, :, None, None, None], x0, x_t)
     known = None if mask is None else Known(x0, mask)
-    predicted = joint_unet(x_t, levels.t, text.embeds, known=known, added_cond_kwargs=text.added).sample[:, :, : x0.shape[2]]
+    low_res = draw_low_res(x0, schedule.alpha_bar, generator) if joint_unet.config.low_res_channels else None
+    told = {"known": known, "low_res": low_res, "added_cond_kwargs": text.added}
+    predicted = joint_unet(x_t, levels.t, text.embeds, **told).sample[:, :, : x0.shape[2]]
     errors = (predicted.float() - target).square().mean((2, 3, 4))  # (B, M)
     counted = (~levels.clean).float()
     means = (errors * counted).sum(0) / counted.sum(0).clamp(min=1)  # (M,)

@@ -11,10 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from jointnet.checkpoints.folder import PROVENANCE_FILE
 from jointnet.training.config import OptimConfig, TrainConfig
 from jointnet.training.state import Progress
-
-PROVENANCE_FILE = "provenance.json"
 
 
 def code_commit() -> str:

@@ -14,14 +14,15 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from jointnet.checkpoints.folder import save_half
+from jointnet.checkpoints.card import write_card
+from jointnet.checkpoints.folder import PROVENANCE_FILE, VOCABULARY_FILE, save_half
 from jointnet.data.latents import encode_to_file, load_latents
 from jointnet.data.samples import LatentSamples, batched, encode_source
 from jointnet.demo.build.autoencoder import autoencoder_config, train_autoencoder
 from jointnet.demo.build.base import base_config, noise_config, train_base
 from jointnet.demo.build.regressor import LatentRegressor, regressor_config, train_latent_regressor
 from jointnet.demo.build.source import SceneSource
-from jointnet.demo.bundled import BUILD_STEPS, BUNDLED, VOCABULARY_FILE, WEIGHTS
+from jointnet.demo.bundled import BUILD_STEPS, BUNDLED, WEIGHTS
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
 from jointnet.demo.judges.train import judge_config, train_attribute_judge, train_depth_regressor
 from jointnet.demo.world.cache import SceneCache
@@ -33,7 +34,7 @@ from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import get_recipe
 from jointnet.training.joint import train_joint
 from jointnet.training.loss import NoiseSchedule
-from jointnet.training.provenance import PROVENANCE_FILE, write_provenance
+from jointnet.training.provenance import write_provenance
 from jointnet.training.state import Progress
 
 Judge = TypeVar("Judge", bound=nn.Module)
@@ -137,14 +138,8 @@ class Chain:
 
     def samples(self, pipeline: JointNetPipeline) -> LatentSamples:
         """The training scenes, encoded for a pipeline's modalities."""
-        return encode_source(
-            SceneSource(self.scenes()),
-            pipeline.modalities,
-            pipeline.codec,
-            self.root / "latents",
-            pipeline.tokenize,
-            pipeline.encode_tokens,
-        )
+        source = SceneSource(self.scenes())
+        return encode_source(source, pipeline.modalities, pipeline.codec, self.root / "latents", *pipeline.training_text())
 
     def _stage(self, name: str, recipe: str, start: Callable[[], JointNetPipeline]) -> JointNetPipeline:
         folder = self.root / name / "model"
@@ -163,6 +158,7 @@ class Chain:
             save_half(pipeline, folder)
             (folder / VOCABULARY_FILE).write_text(json.dumps(vocabulary(), indent=1) + "\n")
             write_provenance(folder, recipe, config, progress, scenes=f"train 0..{self.training_scenes - 1}")
+            write_card(folder)
         return JointNetPipeline.from_pretrained(folder)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from jointnet.demo.world.cache import SceneCache
+from jointnet.types import size_ids
 
 CAPTION_DRAWS = 4
 """Captions drawn for a scene; a step picks one of them."""
@@ -26,6 +27,11 @@ class SceneSource:
 
     def captions(self) -> list[list[str]]:
         return [self.scenes.captions(draw) for draw in range(CAPTION_DRAWS)]
+
+    def size_ids(self) -> Tensor:
+        """Scenes are rendered whole, at the size they are trained at."""
+        side = self.scenes.size
+        return size_ids((side, side)).expand(len(self), -1)
 
     def maps(self, modality: str) -> Iterator[Tensor]:
         if modality == "depth":

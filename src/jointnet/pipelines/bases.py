@@ -1,0 +1,59 @@
+"""The text-to-image bases that can be extended, as diffusers saves them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import DiffusionPipeline
+
+from jointnet.errors import ModelFolderError, UnsupportedBaseError
+
+SUPPORTED = {
+    "StableDiffusionPipeline": "Stable Diffusion 1.x and 2.x",
+    "StableDiffusionXLPipeline": "Stable Diffusion XL",
+    "IFPipeline": "DeepFloyd-IF stage I",
+    "IFSuperResolutionPipeline": "DeepFloyd-IF stage II",
+}
+"""diffusers' pipeline class -> what people call it."""
+
+_HUB_OPTIONS = ("cache_dir", "force_download", "proxies", "token", "local_files_only", "revision")
+_WITHOUT_IF_EXTRAS = {"safety_checker": None, "watermarker": None, "requires_safety_checker": False}
+_KEPT = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "scheduler", "image_noising_scheduler")
+
+
+def open_base(base: Any, **kwargs: Any) -> DiffusionPipeline:
+    """A pipeline, or its folder or hub id (``kwargs`` go to from_pretrained) -> a pipeline of a supported class.
+
+    DeepFloyd-IF's safety checker and watermarker are left out: they take its images alone.
+    Raises: UnsupportedBaseError, ModelFolderError.
+    """
+    if isinstance(base, DiffusionPipeline):
+        check_class(type(base).__name__)
+        return base
+    try:
+        config = DiffusionPipeline.load_config(base, **{name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs})
+        name = str(config["_class_name"])
+        check_class(name)
+        extras = _WITHOUT_IF_EXTRAS if name.startswith("IF") else {}
+        return DiffusionPipeline.from_pretrained(base, **{**extras, **kwargs})
+    except UnsupportedBaseError:
+        raise
+    except (OSError, KeyError, ValueError) as error:
+        raise ModelFolderError(f"cannot open the base {str(base)!r}: {str(error).strip().splitlines()[0]}") from error
+
+
+def check_class(name: str) -> None:
+    """Raises: UnsupportedBaseError."""
+    if name not in SUPPORTED:
+        listed = ", ".join(f"{cls} ({called})" for cls, called in SUPPORTED.items())
+        raise UnsupportedBaseError(f"got a {name}; expected one of {listed}")
+
+
+def components_of(base: DiffusionPipeline) -> dict[str, Any]:
+    """What a JointNetPipeline takes over from a base, all but its U-Net."""
+    held = {name: getattr(base, name, None) for name in _KEPT}
+    if not type(base).__name__.startswith("IF"):
+        held |= {name: getattr(base, name, None) for name in ("safety_checker", "feature_extractor")}
+    settings = {name: bool(base.config.get(name, False)) for name in ("force_zeros_for_empty_prompt", "requires_safety_checker")}
+    settings["requires_safety_checker"] &= held.get("safety_checker") is not None
+    return {**held, **settings}

@@ -1,0 +1,1 @@
+"""Prompts -> text embeddings: one file a kind of text encoder."""

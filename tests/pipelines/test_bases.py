@@ -1,0 +1,327 @@
+"""Every architecture, tiny and random, in diffusers' own folder form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler, StableDiffusionImg2ImgPipeline
+from torch import Tensor
+
+from jointnet.data.samples import encode_source
+from jointnet.errors import ModelFolderError, RangeError, ShapeError, UnsupportedBaseError
+from jointnet.pipelines.joint_net import JointNetPipeline
+from jointnet.recipes import independent, masked, stage1, stage2
+from jointnet.training.config import TrainConfig
+from jointnet.training.joint import train_joint
+from jointnet.training.loss import NoiseSchedule
+from jointnet.types import size_ids
+from tests.bases import BASES, assert_same_weights, tiny_base
+
+PROMPT, NEGATIVE = "a red ball", "a blue box"
+TASKS = ("generate", "predict", "condition", "edit", "refine", "panorama")
+TASK_OF_BASE = dict(zip(BASES, ("predict", "refine", "edit", "panorama", "condition", "generate"), strict=True))
+"""The task of each base that the default suite runs; ``make test-slow`` runs all of them."""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Saved bases by name, made when they are first asked for."""
+    root = tmp_path_factory.mktemp("bases")
+
+    class Folders(dict[str, Path]):
+        def __missing__(self, base: str) -> Path:
+            tiny_base(base).save_pretrained(root / base)
+            self[base] = root / base
+            return self[base]
+
+    return Folders()
+
+
+def extended(folder: Path, modalities: tuple[str, ...] = ("rgb", "depth"), *, trained: bool = True, **kwargs: Any) -> JointNetPipeline:
+    """A base's folder with its joint network, whose exchanges are not zero if it counts as trained."""
+    pipeline = JointNetPipeline.from_base(folder, modalities, **kwargs)
+    pipeline.set_progress_bar_config(disable=True)
+    if trained:
+        torch.manual_seed(5)
+        with torch.no_grad():
+            for parameter in pipeline.joint_unet.exchanges.parameters():
+                parameter.normal_(0, 0.02)
+    return pipeline
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def picture(pipeline: JointNetPipeline, share: float = 1.0) -> dict[str, Tensor]:
+    """Smooth maps of the pipeline's size times a share."""
+    side = round(pipeline.default_size * share)
+    across = torch.linspace(0.1, 0.9, side).expand(1, 1, side, side)
+    return {"rgb": torch.cat([across, across.transpose(2, 3), 1 - across], 1), "depth": across.transpose(2, 3).contiguous()}
+
+
+def smaller(pipeline: JointNetPipeline) -> dict[str, Any]:
+    """What an upscaling base needs besides."""
+    return {"low_res": picture(pipeline, 0.25)} if pipeline.joint_unet.config.low_res_channels else {}
+
+
+def perform(pipeline: JointNetPipeline, task: str, **changes: Any) -> Any:
+    options: dict[str, Any] = {"num_inference_steps": 2, "generator": seeded(), "output_type": "pt", **smaller(pipeline), **changes}
+    maps = picture(pipeline)
+    hole = torch.zeros(1, 1, *maps["rgb"].shape[-2:])
+    hole[..., : hole.shape[-1] // 2] = 1
+    dense = {"depth": maps["depth"]}
+    return {
+        "generate": lambda: pipeline(PROMPT, **options),
+        "predict": lambda: pipeline.predict(maps["rgb"], **options),
+        "condition": lambda: pipeline.condition(PROMPT, dense=dense, **options),
+        "edit": lambda: pipeline.edit(maps["rgb"], dense, hole, PROMPT, **options),
+        "refine": lambda: pipeline.refine(maps["rgb"], dense, PROMPT, **{**options, "num_inference_steps": 5}),
+        "panorama": lambda: pipeline.panorama(PROMPT, width=2 * pipeline.default_size, **options),
+    }[task]()
+
+
+def base_image(base: DiffusionPipeline, name: str, latents: Tensor) -> np.ndarray:
+    """What diffusers' own pipeline makes; its pixel bases take no noise, but draw it first from their generator."""
+    options: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 5.0, "output_type": "np", "negative_prompt": NEGATIVE}
+    if name.startswith("if"):
+        options["generator"] = seeded(7)
+    else:
+        options["latents"] = latents
+    if name == "if-2":
+        options["image"] = picture(JointNetPipeline.from_base(base), 0.25)["rgb"] * 2 - 1
+        options["noise_level"] = 100
+    made = base(PROMPT, **{**options, "output_type": "pt" if name.startswith("if") else "np"}).images
+    return (made / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy() if name.startswith("if") else made
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_untrained_it_makes_the_bases_images(name: str) -> None:
+    base = tiny_base(name)
+    if name.startswith("if"):  # without noise in its steps, of which diffusers draws others
+        base.scheduler = DPMSolverMultistepScheduler.from_config({**base.scheduler.config, "variance_type": None})
+    pipeline = JointNetPipeline.from_base(base)
+    pipeline.set_progress_bar_config(disable=True)
+    side = pipeline.default_size // pipeline.codec.factor
+    channels = pipeline.joint_unet.in_channels
+    generator = seeded(7)
+    own = torch.randn(1, channels, side, side, generator=generator)
+    latents = torch.cat([own, torch.randn(1, channels, side, side, generator=seeded(8))], 1)
+    options = {"noise_level": 100, **smaller(pipeline)} if name == "if-2" else {}
+    expected = base_image(base, name, own)
+    made = pipeline(
+        PROMPT,
+        negative_prompt=NEGATIVE,
+        num_inference_steps=3,
+        guidance_scale=5.0,
+        latents=latents,
+        generator=generator,
+        output_type="np",
+        **options,
+    ).images
+    assert np.abs(made - expected).max() < 1e-4
+    assert expected.std() > 0.01
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_prompts_are_encoded_as_the_base_does(name: str) -> None:
+    base = tiny_base(name)
+    pipeline = JointNetPipeline.from_base(base)
+    prompts = [PROMPT, "A blue box on the grass "]
+    told = {"num_images_per_prompt": 2, "do_classifier_free_guidance": True, "device": torch.device("cpu")}
+    for skip in [{}, {"clip_skip": 1}] if name == "sdxl" else [{}]:
+        for negative in (None, [NEGATIVE, "grass"]):
+            theirs = base.encode_prompt(prompts, negative_prompt=negative, **told, **skip)
+            ours = pipeline.encode_prompt(prompts, negative_prompt=negative, **told, **skip)
+            assert len(ours) == len(theirs)
+            for a, b in zip(ours, theirs, strict=True):
+                assert torch.allclose(a, b.repeat_interleave(len(a) // len(b), 0), atol=1e-6)
+
+
+def test_clip_skip_takes_earlier_hidden_states_through_the_final_norm(folders: dict[str, Path]) -> None:
+    """Not compared with diffusers, which looks for a module that transformers 5.23 no longer has."""
+    pipeline = extended(folders["sd2"])
+    encoder = pipeline.text_encoder
+    ids = pipeline.tokenizer(PROMPT, padding="max_length", return_tensors="pt").input_ids
+    with torch.no_grad():
+        states = encoder(ids, output_hidden_states=True).hidden_states
+        norm = getattr(encoder, "text_model", encoder).final_layer_norm
+        for skip in (0, 1, 2):
+            assert torch.allclose(pipeline.encode_prompt(PROMPT, clip_skip=skip)[0], norm(states[-1 - skip]), atol=1e-6)
+        assert torch.allclose(pipeline.encode_prompt(PROMPT, clip_skip=0)[0], pipeline.encode_prompt(PROMPT)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_it_is_saved_and_loaded_exactly(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    pipeline = extended(folders[name])
+    pipeline.save_pretrained(tmp_path)
+    loaded = JointNetPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    for part in (name for name, component in pipeline.components.items() if isinstance(component, torch.nn.Module)):
+        assert_same_weights(getattr(loaded, part), getattr(pipeline, part))
+    ours, theirs = perform(pipeline, "generate"), perform(loaded, "generate")
+    assert torch.allclose(ours.images, theirs.images, atol=1e-4)
+    assert torch.allclose(ours.depth, theirs.depth, atol=1e-4)
+    assert ours.depth.isfinite().all()
+
+
+def all_tasks() -> Iterator[Any]:
+    for name in BASES:
+        for task in TASKS:
+            yield pytest.param(name, task, marks=() if TASK_OF_BASE[name] == task else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "task"), list(all_tasks()))
+def test_every_task_runs_on_every_base(name: str, task: str, folders: dict[str, Path]) -> None:
+    for with_masks in (False, True):
+        pipeline = extended(folders[name])
+        if with_masks:
+            pipeline.joint_unet.add_masked_input()
+        output = perform(pipeline, task)
+        width = 2 * pipeline.default_size if task == "panorama" else pipeline.default_size
+        assert output.images.shape == (1, 3, pipeline.default_size, width)
+        assert output.depth.shape == (1, 1, pipeline.default_size, width)
+        assert output.images.isfinite().all()
+        assert output.depth.isfinite().all()
+        if task in ("predict", "condition"):
+            kept = {"predict": ("images", "rgb"), "condition": ("depth", "depth")}[task]
+            assert torch.equal(getattr(output, kept[0]), picture(pipeline)[kept[1]])
+
+
+class OnePicture:
+    """A data set of one smooth picture, four times."""
+
+    def __init__(self, pipeline: JointNetPipeline) -> None:
+        self.shown = picture(pipeline)
+        self.side = pipeline.default_size
+
+    def __len__(self) -> int:
+        return 4
+
+    def captions(self) -> list[list[str]]:
+        return [[PROMPT] * 4]
+
+    def maps(self, modality: str) -> Iterator[Tensor]:
+        yield from [self.shown[modality][0]] * 4
+
+    def size_ids(self) -> Tensor:
+        return size_ids((self.side, self.side), (2 * self.side, self.side), (self.side // 2, 0)).expand(4, -1)
+
+
+STAGES = {"stage1": stage1, "stage2": stage2, "masked": masked, "independent": independent}
+
+
+def all_stages() -> Iterator[Any]:
+    for name in BASES:
+        for stage in STAGES:
+            yield pytest.param(name, stage, marks=() if stage == "stage1" else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "stage"), list(all_stages()))
+def test_a_step_of_every_stage_trains_every_base(name: str, stage: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    pipeline = extended(folders[name])
+    before = {k: v.clone() for k, v in pipeline.joint_unet.state_dict().items()}
+    samples = encode_source(OnePicture(pipeline), pipeline.modalities, pipeline.codec, tmp_path / "latents", *pipeline.training_text())
+    config = one_step(STAGES[stage]())
+    progress = train_joint(pipeline.joint_unet, samples, NoiseSchedule.of(pipeline.scheduler), config, tmp_path)
+    assert progress.step == 1
+    after = pipeline.joint_unet.state_dict()
+    moved = {k for k, v in before.items() if not torch.equal(v, after[k])}
+    assert all(v.isfinite().all() for v in after.values())
+    assert any(k.startswith("branches.depth") for k in moved)
+    assert any(k.startswith("exchanges.rgb_to_depth") for k in moved)
+    assert any(k.startswith("exchanges.depth_to_rgb") for k in moved)
+    assert any(k.startswith("branches.rgb") for k in moved) == (stage != "stage1")
+
+
+def one_step(config: TrainConfig) -> TrainConfig:
+    from dataclasses import replace
+
+    return replace(config, optim=replace(config.optim, batch_size=2, steps=1, warmup_steps=0, precision="float32"))
+
+
+def test_a_tile_is_told_its_own_size(folders: dict[str, Path]) -> None:
+    pipeline = extended(folders["sdxl"])
+    told: list[tuple[int, ...]] = []
+    pipeline.joint_unet.register_forward_pre_hook(
+        lambda _module, _arguments, kwargs: told.append(tuple(kwargs["added_cond_kwargs"]["time_ids"][0].int().tolist())), with_kwargs=True
+    )
+    side = pipeline.default_size
+    pipeline.panorama(PROMPT, width=2 * side, num_inference_steps=3, generator=seeded())
+    assert set(told) == {(side, side, 0, 0, side, side), (side, 2 * side, 0, 0, side, 2 * side)}
+
+
+def test_training_tells_sizes_and_crops_of_the_data(folders: dict[str, Path], tmp_path: Path) -> None:
+    pipeline = extended(folders["sdxl"])
+    samples = encode_source(OnePicture(pipeline), pipeline.modalities, pipeline.codec, tmp_path, *pipeline.training_text())
+    side = pipeline.default_size
+    _, text = samples.batch(torch.tensor([0, 1]), 1.0, seeded())
+    assert text.added["time_ids"].tolist() == [[2 * side, side, side // 2, 0, side, side]] * 2
+    assert text.embeds.abs().max() == 0  # force_zeros_for_empty_prompt: a dropped prompt is what guidance starts from
+    assert text.added["text_embeds"].abs().max() == 0
+
+
+def test_an_upscaling_base_needs_smaller_maps_and_takes_its_first_stages_output(folders: dict[str, Path]) -> None:
+    first, second = extended(folders["if-1"]), extended(folders["if-2"])
+    with pytest.raises(ShapeError, match="no smaller rgb; pass low_res"):
+        second(PROMPT, num_inference_steps=1)
+    with pytest.raises(RangeError, match="noise level of 1000"):
+        perform(second, "generate", noise_level=1000)
+    with pytest.raises(ShapeError, match="does not upscale"):
+        first(PROMPT, num_inference_steps=1, low_res=picture(first))
+    small = first(PROMPT, num_inference_steps=2, generator=seeded())
+    large = second(PROMPT, low_res=small, num_inference_steps=2, generator=seeded(), output_type="pt")
+    assert large.depth.shape == (1, 1, 64, 64)
+    other = second(PROMPT, low_res=picture(second, 0.25), num_inference_steps=2, generator=seeded(), output_type="pt")
+    assert not torch.equal(large.depth, other.depth)
+
+
+def test_a_scheduler_without_learned_variance_does_on_a_base_that_learns_it(folders: dict[str, Path]) -> None:
+    pipeline = extended(folders["if-1"])
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    assert perform(pipeline, "generate").depth.isfinite().all()
+
+
+def test_sizes_are_multiples_of_what_the_base_needs(folders: dict[str, Path]) -> None:
+    multiples = {"sd1": 8, "sdxl": 8, "if-1": 8, "if-2": 16}
+    for name, multiple in multiples.items():
+        pipeline = extended(folders[name])
+        assert pipeline.size_multiple == multiple
+        with pytest.raises(ShapeError, match=f"multiples of {multiple}"):
+            pipeline(PROMPT, height=pipeline.default_size + multiple // 2)
+
+
+def test_without_a_text_encoder_prompts_come_as_embeddings(folders: dict[str, Path]) -> None:
+    whole = extended(folders["if-1"])
+    bare = extended(folders["if-1"], text_encoder=None, tokenizer=None)
+    with pytest.raises(ShapeError, match="pass prompt_embeds"):
+        perform(bare, "generate")
+    positive, negative = whole.encode_prompt(PROMPT)
+    options = {"num_inference_steps": 2, "generator": seeded(), "output_type": "pt"}
+    embedded = bare(prompt_embeds=positive, negative_prompt_embeds=negative, **options)
+    assert torch.equal(embedded.depth, perform(whole, "generate").depth)
+
+
+def test_a_base_that_reads_pooled_text_asks_for_it(folders: dict[str, Path]) -> None:
+    pipeline = extended(folders["sdxl"])
+    embeds, negative, pooled, negative_pooled = pipeline.encode_prompt(PROMPT)
+    with pytest.raises(ShapeError, match="pass pooled_prompt_embeds too"):
+        pipeline(prompt_embeds=embeds, negative_prompt_embeds=negative)
+    options = {"num_inference_steps": 2, "generator": seeded(), "output_type": "pt"}
+    pairs = {"prompt_embeds": embeds, "negative_prompt_embeds": negative}
+    pooled_pairs = {"pooled_prompt_embeds": pooled, "negative_pooled_prompt_embeds": negative_pooled}
+    assert torch.equal(pipeline(**pairs, **pooled_pairs, **options).depth, perform(pipeline, "generate").depth)
+
+
+def test_other_pipelines_are_refused_by_name(folders: dict[str, Path], tmp_path: Path) -> None:
+    base = DiffusionPipeline.from_pretrained(folders["sd1"])
+    image_to_image = StableDiffusionImg2ImgPipeline(**base.components, requires_safety_checker=False)
+    with pytest.raises(UnsupportedBaseError, match="got a StableDiffusionImg2ImgPipeline; expected one of StableDiffusionPipeline"):
+        JointNetPipeline.from_base(image_to_image)
+    with pytest.raises(ModelFolderError, match="cannot open the base"):
+        JointNetPipeline.from_base(tmp_path / "nothing", local_files_only=True)
