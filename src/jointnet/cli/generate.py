@@ -42,6 +42,8 @@ def generate_maps(pipeline: Any, options: argparse.Namespace, seed: int) -> dict
     """One image's maps, each (c, H, W)."""
     import torch
 
+    from jointnet.pipelines.conventions import PRESETS
+
     height, width = options.size or (None, None)
     images, dense = pipeline(
         options.prompt,
@@ -50,7 +52,8 @@ def generate_maps(pipeline: Any, options: argparse.Namespace, seed: int) -> dict
         num_inference_steps=options.steps,
         guidance_scale=guidance_of(options, options.prompt),
         guidance_rescale=options.guidance_rescale,
-        negative_prompt=options.negative,
+        negative_prompt=options.negative or None,
+        conventions=PRESETS[options.preset],
         generator=torch.Generator().manual_seed(seed),
         output_type="pt",
         return_dict=False,

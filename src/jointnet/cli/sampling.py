@@ -23,6 +23,8 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, *, model: str = "dem
     parser.add_argument("--steps", type=whole_number(1, 1000), default=50, help="denoising steps (default: 50)")
     parser.add_argument("--guidance", type=number(0, 100), help="guidance scale, 1 is off (default: 7.5, and 1 without a prompt)")
     parser.add_argument("--guidance-rescale", type=number(0, 1), default=0.0, help="Lin et al.'s rescale (default: 0)")
+    preset = "conventions where the paper and the authors' code differ: docs/conventions.md (default: paper)"
+    parser.add_argument("--preset", choices=("paper", "release"), default="paper", help=preset)
     parser.add_argument("--negative", default="", metavar="PROMPT", help="what to steer away from")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
 
@@ -59,11 +61,14 @@ def task_options(pipeline: JointNetPipeline, options: argparse.Namespace, prompt
     """What the pipeline's task methods take from the command line."""
     import torch
 
+    from jointnet.pipelines.conventions import PRESETS
+
     chosen: dict[str, Any] = {
         "num_inference_steps": options.steps,
         "guidance_scale": guidance_of(options, prompt),
         "guidance_rescale": options.guidance_rescale,
-        "negative_prompt": options.negative,
+        "negative_prompt": options.negative or None,
+        "conventions": PRESETS[options.preset],
         "generator": torch.Generator().manual_seed(seed),
         "output_type": "pt",
     }
@@ -92,6 +97,7 @@ def describe_run(pipeline: JointNetPipeline, options: argparse.Namespace, prompt
         "steps": options.steps,
         "guidance": guidance_of(options, prompt),
         "guidance_rescale": options.guidance_rescale,
+        "preset": options.preset,
         "meaning": meanings(pipeline.modalities),
         "depth_near_m": pipeline.config.depth_near_m,
         **more,

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
+from torch.nn import Module
 
 from jointnet.errors import ShapeError
 from jointnet.modalities.modality import get_modality
@@ -47,10 +48,19 @@ class Codec(ABC):
     Attributes:
         factor: pixels that one of the state's stands for, along each side.
         channels: C of the state.
+        reads_first_channel: read maps of one channel off the first of the decoded three, as the authors' release does.
     """
 
     factor: int
     channels: int
+    reads_first_channel: bool = False
+
+    def _read(self, modality: str, images: Tensor) -> Tensor:
+        """Decoded (B, 3, H, W) -> maps (B, c, H, W), float32."""
+        kind = get_modality(modality)
+        if self.reads_first_channel and kind.channels == 1:
+            images = images[:, :1].expand(-1, 3, -1, -1)
+        return kind.decode(images.float())
 
     @abstractmethod
     def encode(self, modality: str, maps: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -81,7 +91,23 @@ class PixelCodec(Codec):
 
     def decode(self, modality: str, latents: Tensor) -> Tensor:
         """(B, 3, H, W) -> maps (B, c, H, W), float32."""
-        return get_modality(modality).decode(latents.float())
+        return self._read(modality, latents)
+
+
+class MissingCodec(Codec):
+    """For a latent base loaded without its autoencoder: it knows sizes, as diffusers then assumes them, and neither encodes nor decodes."""
+
+    def __init__(self, channels: int) -> None:
+        self.factor = 8
+        self.channels = channels
+
+    def encode(self, modality: str, maps: Tensor, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
+        """Raises: ShapeError."""
+        raise ShapeError(f"got a {modality} map for a pipeline without an autoencoder; load it with its vae")
+
+    def decode(self, modality: str, latents: Tensor) -> Tensor:  # noqa: ARG002
+        """Raises: ShapeError."""
+        raise ShapeError(f"got {modality} latents for a pipeline without an autoencoder; ask for output_type='latent', or load its vae")
 
 
 class LatentCodec(Codec):
@@ -122,7 +148,7 @@ class LatentCodec(Codec):
             scaled = latents.to(self.device or self.vae.device, self.vae.dtype)
             raw = scaled / self._scale.to(scaled) + self._shift.to(scaled)
             images = self._in_tiles(lambda part: self.vae.decode(cast(Any, part)).sample, raw, 1, self.factor)
-        return get_modality(modality).decode(images.float())
+        return self._read(modality, images)
 
     def _in_tiles(self, run: Callable[[Tensor], Tensor], values: Tensor, scale_in: int, scale_out: int) -> Tensor:
         """Run the autoencoder's one half on (B, c, H, W), at once or in windows; the scales are pixels a latent pixel has in and out."""
@@ -147,11 +173,11 @@ class LatentCodec(Codec):
         if stored != torch.float16 or not self.vae.config.force_upcast:
             yield
             return
-        self.vae.to(torch.float32)
+        Module.to(self.vae, torch.float32)  # ModelMixin.to warns of this each time
         try:
             yield
         finally:
-            self.vae.to(stored)
+            Module.to(self.vae, stored)
 
     @property
     def _scale(self) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d, interpolate
 
@@ -11,6 +14,14 @@ def resize_picture(maps: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(maps.shape[-2:]) == size:
         return maps
     return interpolate(maps, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def resize_lanczos(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, c, H, W) in [0, 1] -> (B, c, *size) by Lanczos' filter, clipped: what the authors' release does."""
+    height, width = size
+    channels = maps.flatten(0, 1).float().cpu().numpy()  # (B * c, H, W)
+    large = [np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.LANCZOS)) for channel in channels]
+    return torch.from_numpy(np.stack(large)).unflatten(0, maps.shape[:2]).to(maps).clamp(0, 1)
 
 
 def resize_smooth(maps: Tensor, size: tuple[int, int]) -> Tensor:

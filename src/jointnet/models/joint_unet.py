@@ -101,7 +101,7 @@ class JointUNet(ModelMixin, ConfigMixin):
             joint = cls(unet_config=config, modalities=tuple(modalities), low_res_channels=low_res_channels(unet))
         joint._assemble([unet, *(copy.deepcopy(unet) for _ in modalities[1:])])
         joint.exchanges.to(dtype=unet.dtype, device=unet.device)
-        return joint
+        return joint.train(unet.training)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -120,6 +120,16 @@ class JointUNet(ModelMixin, ConfigMixin):
     def branch(self, modality: str) -> UNet2DConditionModel:
         """The U-Net of a modality."""
         return cast(Branch, self.branches[modality]).unet
+
+    def set_attention_slice(self, slice_size: str | int | list[int] = "auto") -> None:
+        """Compute attention in slices, in every branch; as UNet2DConditionModel's method of the name."""
+        for name in self.modalities:
+            self.branch(name).set_attention_slice(slice_size)
+
+    def set_attn_processor(self, processor: Any) -> None:
+        """Attention processors of every branch; as UNet2DConditionModel's method of the name."""
+        for name in self.modalities:
+            self.branch(name).set_attn_processor(processor)
 
     @apply_lora_scale("cross_attention_kwargs")
     def forward(

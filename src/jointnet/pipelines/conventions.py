@@ -14,12 +14,27 @@ class Conventions:
         has_fresh_noise: the known part is noised anew in every step; otherwise with the initial noise.
         has_nearest_masks: masks come to the latents' size by taking the nearest pixel; otherwise a latent pixel is asked if any of its
             pixels is.
+        reads_first_channel: a map of one channel (depth) is the decoded picture's first; otherwise the mean of its three.
+        num_extra_whole_steps: steps in which the whole canvas is denoised beside its tiles, more than floor(share * steps).
+        has_lanczos_pictures: pictures are enlarged by Lanczos; otherwise bicubically.
     """
 
     name: str
     has_fresh_noise: bool = True
     has_nearest_masks: bool = False
+    reads_first_channel: bool = False
+    num_extra_whole_steps: int = 0
+    has_lanczos_pictures: bool = False
 
 
 PAPER = Conventions(name="paper")
-RELEASE = Conventions(name="release", has_fresh_noise=False, has_nearest_masks=True)
+RELEASE = Conventions(
+    name="release",
+    has_fresh_noise=False,
+    has_nearest_masks=True,
+    reads_first_channel=True,
+    num_extra_whole_steps=1,
+    has_lanczos_pictures=True,
+)
+PRESETS = {preset.name: preset for preset in (PAPER, RELEASE)}
+"""By the names they have on the command line."""

@@ -16,10 +16,11 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from jointnet.checkpoints.card import keep_side_files, write_card
 from jointnet.checkpoints.release import read_release
 from jointnet.errors import RangeError, ShapeError
-from jointnet.modalities.codec import Codec, CodecTiles, LatentCodec, PixelCodec
+from jointnet.modalities.codec import Codec, CodecTiles, LatentCodec, MissingCodec, PixelCodec
 from jointnet.models.joint_unet import JointUNet
 from jointnet.models.upscaling import DEFAULT_NOISE_LEVEL
 from jointnet.pipelines.bases import components_of, open_base
+from jointnet.pipelines.conventions import PAPER, Conventions
 from jointnet.pipelines.low_res import SmallMaps
 from jointnet.pipelines.output import OUTPUT_TYPES, JointNetPipelineOutput, package
 from jointnet.pipelines.run import Sampling, StepEnd, solve
@@ -182,7 +183,7 @@ class JointNetPipeline(TaskMethods, StableDiffusionMixin, TextualInversionLoader
     @property
     def size_multiple(self) -> int:
         """Height and width must be multiples of this many pixels."""
-        return 2**self.unet.num_upsamplers if self.vae is None else self.codec.factor
+        return 2**self.unet.num_upsamplers if self.joint_unet.in_channels == PixelCodec.channels else self.codec.factor
 
     @property
     def prompt_encoder(self) -> PromptEncoder | None:
@@ -241,11 +242,12 @@ class JointNetPipeline(TaskMethods, StableDiffusionMixin, TextualInversionLoader
         with scaled_adapters(self, lora_scale):
             zeros = self.config.force_zeros_for_empty_prompt
             pair = said.encode(self.prompt_encoder, guided=guided, zeros_for_empty=zeros)
-        if self.joint_unet.reads_sizes and any(text is not None and not text.added for text in pair):
+        network: JointUNet | None = self.joint_unet  # None where only prompts are encoded
+        if network is not None and network.reads_sizes and any(text is not None and not text.added for text in pair):
             raise ShapeError("got embeddings without pooled ones for a base that reads both; pass pooled_prompt_embeds too")
 
         def repeated(value: Tensor) -> Tensor:
-            return value.to(device, self.joint_unet.dtype).repeat_interleave(num_images, 0)
+            return value.to(device, value.dtype if network is None else network.dtype).repeat_interleave(num_images, 0)
 
         text, negative = pair
         return text.mapped(repeated), None if negative is None else negative.mapped(repeated)
@@ -284,6 +286,7 @@ class JointNetPipeline(TaskMethods, StableDiffusionMixin, TextualInversionLoader
         callback_on_step_end: StepEnd | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         tiling: Tiling | None = None,
+        conventions: Conventions = PAPER,
         low_res: SmallMaps | None = None,
         noise_level: int = DEFAULT_NOISE_LEVEL,
     ) -> JointNetPipelineOutput | tuple[Any, ...]:
@@ -296,6 +299,7 @@ class JointNetPipeline(TaskMethods, StableDiffusionMixin, TextualInversionLoader
             guidance_scale: 1 turns guidance off.
             callback_on_step_end: called as (pipeline, step, timestep, tensors); it may return changed tensors.
             tiling: for sizes beyond the base's: denoise in overlapping tiles, see ``self.tiling()``; None: the whole canvas at once.
+            conventions: PAPER, or RELEASE to do as the authors' code does.
             low_res: for bases that upscale (DeepFloyd-IF stage II): the smaller maps by modality, or what the first stage returned.
             noise_level: the timestep ``low_res`` is noised to.
         Raises: ShapeError, RangeError.
@@ -329,13 +333,14 @@ class JointNetPipeline(TaskMethods, StableDiffusionMixin, TextualInversionLoader
             generator=generator,
             latents=latents,
             tiling=tiling,
+            conventions=conventions,
             cross_attention_kwargs=cross_attention_kwargs,
             callback_on_step_end=callback_on_step_end,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
             low_res=low_res,
             noise_level=noise_level,
         )
-        codec = self.codec_for(tiling)
+        codec = self.codec_for(tiling, conventions)
         x = solve(self, generate((height, width)), codec, conditioning, sampling)
         if output_type == "latent":
             output = JointNetPipelineOutput(images=x.flatten(1, 2))
@@ -349,12 +354,16 @@ class JointNetPipeline(TaskMethods, StableDiffusionMixin, TextualInversionLoader
         """Tiles of the size the base was made for; ``changes`` are fields of Tiling, such as wraps=True."""
         return Tiling(**{"window": self.unet.config.sample_size, **changes})
 
-    def codec_for(self, tiling: Tiling | None) -> Codec:
+    def codec_for(self, tiling: Tiling | None, conventions: Conventions = PAPER) -> Codec:
         """A codec that works in tiles, wrapping or not, where the denoiser does."""
         if self.vae is None:
-            return PixelCodec()
-        tiles = None if tiling is None else CodecTiles(window=tiling.window, wraps=tiling.wraps)
-        return LatentCodec(self.vae, tiles, self._execution_device)
+            channels = self.joint_unet.in_channels
+            codec = PixelCodec() if channels == PixelCodec.channels else MissingCodec(channels)
+        else:
+            tiles = None if tiling is None else CodecTiles(window=tiling.window, wraps=tiling.wraps)
+            codec = LatentCodec(self.vae, tiles, self._execution_device)
+        codec.reads_first_channel = conventions.reads_first_channel
+        return codec
 
     def check_output(self, output_type: str, callback_inputs: Sequence[str]) -> None:
         """Raises: RangeError."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jointnet.errors import RangeError, ShapeError, UnknownNameError
 from jointnet.modalities.resize import resize_smooth
+from jointnet.pipelines.conventions import Conventions
 from jointnet.pipelines.low_res import SmallMaps
 from jointnet.pipelines.output import JointNetPipelineOutput, package
 from jointnet.pipelines.run import Sampling, StepEnd, solve
@@ -37,6 +38,7 @@ class TaskOptions(TypedDict, total=False):
         processing_size: the network works on the picture brought to this long side, in pixels; by default the model's own size.
         tiled: work at the picture's full size, in tiles of the model's size; a Tiling changes how.
         guidance_scale: by default 7.5, and 1 (off) if the prompt is empty.
+        conventions: PAPER, or RELEASE to do as the authors' code does.
         low_res, noise_level: for bases that upscale, as in JointNetPipeline's call.
         num_resamples: RePaint's time travel, for models without masked input (DDIM and DDPM).
         output_type: "pil", "np" or "pt".
@@ -45,7 +47,7 @@ class TaskOptions(TypedDict, total=False):
 
     processing_size: int
     tiled: bool | Tiling
-    negative_prompt: str | list[str]
+    negative_prompt: str | list[str] | None
     num_inference_steps: int
     timesteps: list[int]
     sigmas: list[float]
@@ -60,6 +62,7 @@ class TaskOptions(TypedDict, total=False):
     negative_pooled_prompt_embeds: Tensor
     clip_skip: int
     cross_attention_kwargs: dict[str, Any]
+    conventions: Conventions
     low_res: SmallMaps
     noise_level: int
     callback_on_step_end: StepEnd
@@ -94,7 +97,7 @@ def perform(pipeline: JointNetPipeline, task: Task, prompt: str | list[str], opt
     if isinstance(sampling.generator, list):
         sampling = replace(sampling, generator=[g for g in sampling.generator for _ in range(repeats)])
     work = task.resized(working_size(pipeline, task.size, options.get("processing_size"), tiled=tiling is not None))
-    codec = pipeline.codec_for(tiling)
+    codec = pipeline.codec_for(tiling, sampling.conventions)
     maps = codec.decode_all(solve(pipeline, work, codec, conditioning, sampling), pipeline.modalities)
     return {name: value.unflatten(0, (rows, repeats)) for name, value in maps.items()}
 

@@ -139,7 +139,7 @@ def wrap(
     if conditioning.negative is not None:
         denoiser = Guided(denoiser, sampling.guidance_scale, sampling.guidance_rescale)
     if sampling.tiling is not None:
-        denoiser = Tiled(denoiser, sampling.tiling, steps, sampling.generator)
+        denoiser = Tiled(denoiser, sampling.tiling, steps, sampling.generator, sampling.conventions.num_extra_whole_steps)
     if known is not None and pipeline.joint_unet.config.has_independent_timesteps:
         clean = torch.tensor([task.is_wholly_known(name) for name in pipeline.modalities], device=known.mask.device)
         denoiser = CleanKnown(denoiser, known.latents, clean)

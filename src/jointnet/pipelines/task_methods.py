@@ -15,7 +15,9 @@ from jointnet.geometry.projection import get_projection
 from jointnet.geometry.warp import place_photo
 from jointnet.modalities import get_modality
 from jointnet.modalities.read import MapInput, as_maps, as_masks
+from jointnet.modalities.resize import resize_lanczos, resize_picture
 from jointnet.pipelines import task as tasks
+from jointnet.pipelines.conventions import PAPER, Conventions
 from jointnet.pipelines.output import JointNetPipelineOutput
 from jointnet.pipelines.perform import TaskOptions, finish, perform, perform_once
 from jointnet.pipelines.task import Task
@@ -122,7 +124,7 @@ class TaskMethods:
             raise RangeError(f"got a scale of {scale}; expected a whole number from 1")
         maps = {"rgb": as_maps("rgb", image), **{name: as_maps(name, value) for name, value in dense.items()}}
         chosen = tuple(maps) if only is None else (only,) if isinstance(only, str) else only
-        task = tasks.refine(enlarged(maps, scale), chosen, strength)
+        task = tasks.refine(enlarged(maps, scale, options.get("conventions", PAPER)), chosen, strength)
         if options.get("tiled", "processing_size" not in options) is True:
             options["tiled"] = pipeline.tiling(whole_share=0.0)
         return finish(pipeline, task, perform_once(pipeline, task, prompt, options), options)
@@ -175,7 +177,7 @@ class TaskMethods:
         task = around_photo(tasks.generate(size))
         made = task.composited(perform_once(pipeline, task, prompt, wide))
         if scale > 1:
-            task = around_photo(tasks.refine(enlarged(made, scale), tuple(made)))
+            task = around_photo(tasks.refine(enlarged(made, scale, options.get("conventions", PAPER)), tuple(made)))
             fine: TaskOptions = {**wide, "tiled": pipeline.tiling(wraps=lens.wraps, whole_share=0.0)}
             fine.pop("processing_size", None)
             made = perform_once(pipeline, task, prompt, fine)
@@ -191,10 +193,12 @@ def _merged(samples: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
     return merged, uncertainty
 
 
-def enlarged(maps: Mapping[str, Tensor], scale: int) -> dict[str, Tensor]:
+def enlarged(maps: Mapping[str, Tensor], scale: int, conventions: Conventions = PAPER) -> dict[str, Tensor]:
     """Made maps, brought into their range: pictures bicubically, dense maps by repeating pixels (Sec. 5.2)."""
     height, width = (side * scale for side in next(iter(maps.values())).shape[-2:])
-    return {
-        name: get_modality(name).resize(value, (height, width)) if name == "rgb" else interpolate(value, size=(height, width))
-        for name, value in ((n, v.clamp(*get_modality(n).limits)) for n, v in maps.items())
-    }
+    kept = {name: value.clamp(*get_modality(name).limits) for name, value in maps.items()}
+    made = {name: interpolate(value, size=(height, width)) for name, value in kept.items()}
+    if "rgb" in kept:
+        resize = resize_lanczos if conventions.has_lanczos_pictures else resize_picture
+        made["rgb"] = resize(kept["rgb"], (height, width))
+    return made

@@ -60,12 +60,14 @@ class Tiled:
     Attributes:
         timesteps: the run's, from which the share of its steps is told.
         generator: of the offsets; with a list each sample has its own, so that a batch equals its single images.
+        num_extra_whole_steps: more steps of the whole image than ``whole_share`` says.
     """
 
     denoiser: Denoiser
     tiling: Tiling
     timesteps: Tensor
     generator: Generators
+    num_extra_whole_steps: int = 0
 
     def __call__(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         windows = self.tiling.on((x.shape[-2], x.shape[-1]))
@@ -93,8 +95,11 @@ class Tiled:
 
     def _takes_whole(self, t: Tensor) -> bool:
         """Whether this is one of the first floor(share * N) steps; a scheduler of second order calls twice at some timesteps."""
+        if self.tiling.whole_share == 0:
+            return False
         distinct = list(dict.fromkeys(self.timesteps.tolist()))
-        return float(t.max()) in distinct[: floor(self.tiling.whole_share * len(distinct) + 1e-9)]
+        count = floor(self.tiling.whole_share * len(distinct) + 1e-9) + self.num_extra_whole_steps
+        return float(t.max()) in distinct[:count]
 
 
 Place = tuple[int, Window]
