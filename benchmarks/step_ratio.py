@@ -63,23 +63,27 @@ def measure(pairs: int) -> dict[str, object]:
 def memory() -> list[dict[str, object]]:
     """Each case in a process of its own."""
     script = Path(__file__).with_name("full_size.py")
-    runs = (subprocess.run([sys.executable, script, case], capture_output=True, text=True, check=True) for case in ("image", "panorama"))
-    return [json.loads(run.stdout.strip().splitlines()[-1]) for run in runs]
+
+    def printed(case: str) -> str:
+        return subprocess.run([sys.executable, script, case], capture_output=True, text=True, check=True).stdout
+
+    return [json.loads(printed(case).strip().splitlines()[-1]) for case in ("image", "panorama")]
 
 
 def write(figures: dict[str, object], cases: list[dict[str, object]]) -> None:
     """The JSON and the page."""
-    facts = {"step": figures, "memory": cases, "seed": 0, "commit": code_commit(), "machine": machine()}
+    here = machine()
+    facts = {"step": figures, "memory": cases, "seed": 0, "commit": code_commit(), "machine": here}
     (DOCS / "benchmarks.json").write_text(json.dumps(facts, indent=1) + "\n")
     rows = "\n".join(f"| {case['case']} | {case['peak_gib']} GiB | {case['seconds']} s |" for case in cases)
     page = f"""# Benchmarks
 
 Stable Diffusion 2.1-base's full size, random weights in bfloat16. Written by `python benchmarks/step_ratio.py`; seed 0,
-commit {facts["commit"]}, {facts["machine"]}.
+commit {facts["commit"]}, {", ".join(f"{k} {v}" for k, v in here.items())}.
 
 **A step of the joint network takes {figures["ratio"]} x the base's** (median of {len(figures["ratios"])} interleaved pairs:
-{", ".join(str(r) for r in figures["ratios"])}; {figures["joint_seconds"]} s against {figures["base_seconds"]} s). The aim is at most 2.0; the
-authors' release takes 2.03.
+{", ".join(str(r) for r in figures["ratios"])}; {figures["joint_seconds"]} s against {figures["base_seconds"]} s).
+The aim is at most 2.0; the authors' release takes 2.03.
 
 | case, guided | peak memory of the process | time |
 |---|---|---|

@@ -51,12 +51,34 @@ def test_bad_releases_get_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "expected unet/ and jointnet/" in convert(release)
 
 
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_a_picture_from_the_authors_checkpoint_by_one_command(form: str, tmp_path: Path) -> None:
+    sample = SAMPLES / "finetune"
+    model = sample / "release"
+    if form == "zip":
+        shutil.copytree(model, tmp_path / "in" / "rgbd_finetune_sd21b")
+        model = Path(shutil.make_archive(str(tmp_path / "rgbd_finetune_sd21b"), "zip", tmp_path / "in"))
+    command = ["generate", "a", "--model", str(model), "--base", str(sample / "base"), "--preset", "release", "--steps", "2"]
+    assert main([*command, "-o", str(tmp_path / "out")]) == 0
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["preset"] == "release"
+    assert {"image.png", "depth.png", "depth.npy"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_a_file_that_is_no_zip_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.zip").write_text("no zip")
+    command = ["generate", "a", "--model", str(tmp_path / "model.zip"), "--base", str(SAMPLES / "finetune" / "base")]
+    assert main([*command, "-o", str(tmp_path / "out")]) == 2
+    assert "which is no zip file" in capsys.readouterr().err
+
+
 def test_info_says_what_a_model_is(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(model_folder), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["modalities"] == ["rgb", "depth"]
     assert facts["parameters"]["all"] > facts["parameters"]["joint_unet"] > 0
-    assert facts["trained"] == "it does not say"
+    assert facts["trained"] == facts["stages"] == "it does not say"
+    assert facts["base"] == "Stable Diffusion 1.x and 2.x"
     assert main(["info", str(model_folder)]) == 0
     assert "modalities: rgb, depth" in capsys.readouterr().out
     assert main(["info", "nowhere"]) == 2

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from jointnet.checkpoints.folder import INDEX_FILE, PROVENANCE_FILE, VOCABULARY_FILE
+from jointnet.checkpoints.folder import INDEX_FILE, PROVENANCE_FILE, VOCABULARY_FILE, provenance_of
 
 SIDE_FILES = (PROVENANCE_FILE, VOCABULARY_FILE)
 """Beside the weights: what a model keeps when it is saved somewhere else."""
@@ -34,8 +34,7 @@ def write_card(folder: Path) -> None:
     """Write README.md and pipeline.py into a saved model folder; the card says what its index and provenance file say."""
     index: dict[str, Any] = json.loads((folder / INDEX_FILE).read_text())
     network: dict[str, Any] = json.loads((folder / "joint_unet" / "config.json").read_text())
-    provenance = folder / PROVENANCE_FILE
-    said: dict[str, Any] = json.loads(provenance.read_text()) if provenance.is_file() else {}
+    said = provenance_of(folder)
     modalities = [str(name) for name in network["modalities"]]
     near = index.get("depth_near_m")
     lines = [
@@ -69,7 +68,7 @@ def _training(said: dict[str, Any]) -> list[str]:
     if not said:
         return ["The model does not say how it was trained."]
     shown = {
-        "recipe": said.get("recipe"),
+        "recipe": ", then ".join(said.get("stages") or [said.get("recipe", "not said")]),
         "steps": said.get("steps"),
         "samples seen": said.get("samples_seen"),
         "seconds": said.get("seconds"),

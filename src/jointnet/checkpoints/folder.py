@@ -38,6 +38,18 @@ def pipeline_class(folder: Path) -> str:
     return name
 
 
+def provenance_of(folder: str | Path | None) -> dict[str, Any]:
+    """What a model folder says of how it was trained; empty if it says nothing."""
+    path = None if folder is None else Path(folder) / PROVENANCE_FILE
+    return json.loads(path.read_text()) if path is not None and path.is_file() else {}
+
+
+def stages_of(folder: str | Path | None) -> list[str]:
+    """Recipes a joint model was trained by, in their order."""
+    said = provenance_of(folder)
+    return said.get("stages") or [said[name] for name in ("recipe",) if name in said]
+
+
 def save_half(pipeline: DiffusionPipeline, folder: Path) -> None:
     """Save a pipeline with float16 weights, replacing ``folder`` in one move; the pipeline itself is rounded to float16 values.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,27 @@ _CLASS = "JointNetModel"
 _OWN_SETTINGS = ("joint_in_channels", "has_masked_latent_input")
 
 
-def read_release(folder: Path, modality: str = "depth") -> JointUNet:
-    """A release folder as a JointUNet, in float32.
+def read_release(path: Path, modality: str = "depth") -> JointUNet:
+    """A release folder, or the zip of one, as a JointUNet, in float32.
 
     Raises: ModelFolderError if a branch is missing or broken, or its keys do not match; nothing a pickle holds is run.
     """
+    if not path.is_file():
+        return _read_folder(_with_branches(path), modality)
+    if not zipfile.is_zipfile(path):
+        raise ModelFolderError(f"got {str(path)!r}, which is no zip file; expected a release folder or its zip")
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
+        archive.extractall(folder)
+        return _read_folder(_with_branches(Path(folder)), modality)
+
+
+def _with_branches(folder: Path) -> Path:
+    """The folder that holds the branches: the given one, or the first below it."""
+    below = sorted(config.parent.parent for config in folder.glob(f"*/{_DENSE}/config.json"))
+    return below[0] if below and not (folder / _DENSE).is_dir() else folder
+
+
+def _read_folder(folder: Path, modality: str) -> JointUNet:
     configs = {branch: _read_config(folder / branch) for branch in (_RGB, _DENSE)}
     config = {k: v for k, v in configs[_RGB].items() if not k.startswith("_") and k not in _OWN_SETTINGS}
     masked = bool(configs[_RGB].get("has_masked_latent_input"))

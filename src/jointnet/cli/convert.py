@@ -12,7 +12,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("convert", help="turn the authors' checkpoints into model folders, and back")
     directions = parser.add_subparsers(dest="direction", required=True, metavar="DIRECTION", parser_class=type(parser))
 
-    release = directions.add_parser("release", help="a release folder (unet/ and jointnet/) and its base -> a model folder")
+    release = directions.add_parser("release", help="a release folder (unet/ and jointnet/), or its zip, and its base -> a model folder")
     release.add_argument("folder", type=Path, metavar="FOLDER")
     release.add_argument("--base", required=True, metavar="BASE", help="Stable Diffusion 2.1-base: folder or hub id")
     release.add_argument("--modality", default="depth", help="what the dense branch makes (default: depth)")
@@ -28,17 +28,12 @@ def add_parser(commands: Any) -> None:
 def run_release(options: argparse.Namespace) -> None:
     """Run the command. Raises: JointNetError."""
     from jointnet.cli.output import prepare_folder
-    from jointnet.errors import ModelFolderError
     from jointnet.modalities import get_modality
     from jointnet.pipelines.joint_net import JointNetPipeline
 
     get_modality(options.modality)
     prepare_folder(options.output)
-    try:
-        pipeline = JointNetPipeline.from_release(options.folder, options.base, options.modality)
-    except OSError as error:
-        raise ModelFolderError(f"cannot open the base {options.base!r}: {str(error).splitlines()[0]}") from error
-    pipeline.save_pretrained(options.output)
+    JointNetPipeline.from_release(options.folder, options.base, options.modality).save_pretrained(options.output)
     print(options.output)
 
 

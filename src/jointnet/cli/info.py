@@ -32,16 +32,19 @@ def describe_model(model: str) -> dict[str, Any]:
     """The facts of a model folder; weights are opened, nothing is run. Raises: ModelFolderError."""
     import torch
 
+    from jointnet.checkpoints.folder import provenance_of, stages_of
     from jointnet.load import load, model_folder
+    from jointnet.pipelines.bases import architecture
 
     pipeline = load(model)
     parts = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
-    provenance = model_folder(model) / "provenance.json"
-    said = json.loads(provenance.read_text()) if provenance.is_file() else {}
+    folder = model_folder(model)
+    said = provenance_of(folder)
     config = pipeline.joint_unet.config
     return {
-        "folder": str(model_folder(model)),
+        "folder": str(folder),
+        "base": architecture(pipeline.unet),
         "modalities": list(pipeline.modalities),
         "size": f"{pipeline.default_size} px, multiples of {pipeline.size_multiple}",
         "prediction": pipeline.scheduler.config.prediction_type,
@@ -50,5 +53,6 @@ def describe_model(model: str) -> dict[str, Any]:
         "depth": f"near / z, near = {pipeline.config.depth_near_m} m" if pipeline.config.depth_near_m else "up to scale and shift",
         "parameters": {**counts, "all": sum(counts.values())},
         "memory of the weights in MiB": {name: round(sum(counts.values()) * size / 2**20) for name, size in BYTES.items()},
+        "stages": stages_of(folder) or "it does not say",
         "trained": {k: said[k] for k in ("recipe", "steps", "samples_seen", "seconds", "commit") if k in said} or "it does not say",
     }

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 def add_sampling_arguments(parser: argparse.ArgumentParser, *, model: str = "demo") -> None:
     """Options every sampling command takes."""
     parser.add_argument("--model", default=model, metavar="DIR", help=f"model folder, or the name of a bundled model (default: {model})")
+    base = "--model is a checkpoint of the authors' release (folder or zip) on this base (folder or hub id)"
+    parser.add_argument("--base", metavar="BASE", help=base)
     parser.add_argument("--seed", type=SEED, default=0, help="the same seed gives the same files (default: 0)")
     parser.add_argument("--steps", type=whole_number(1, 1000), default=50, help="denoising steps (default: 50)")
     parser.add_argument("--guidance", type=number(0, 100), help="guidance scale, 1 is off (default: 7.5, and 1 without a prompt)")
@@ -44,8 +46,13 @@ def open_model(options: argparse.Namespace, prompt: str) -> JointNetPipeline:
     """The model of a command, quiet unless a person looks on; warns of words that a small model never saw. Raises: JointNetError."""
     from jointnet.cli.output import prepare_folder
     from jointnet.load import load, vocabulary
+    from jointnet.pipelines.joint_net import JointNetPipeline
 
     prepare_folder(options.output)
+    if options.base is not None:
+        pipeline = JointNetPipeline.from_release(options.model, options.base)
+        pipeline.set_progress_bar_config(disable=not sys.stderr.isatty())
+        return pipeline
     pipeline = load(options.model)
     pipeline.set_progress_bar_config(disable=not sys.stderr.isatty())
     warn_of_unknown_words(f"{prompt} {options.negative}", vocabulary(options.model))
@@ -93,6 +100,7 @@ def describe_run(pipeline: JointNetPipeline, options: argparse.Namespace, prompt
         "negative_prompt": options.negative,
         "seed": seed,
         "model": str(options.model),
+        "base": options.base,
         "scheduler": type(pipeline.scheduler).__name__,
         "steps": options.steps,
         "guidance": guidance_of(options, prompt),

@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the command. Raises: JointNetError."""
     from jointnet.checkpoints.card import write_card
-    from jointnet.checkpoints.folder import save_half
+    from jointnet.checkpoints.folder import save_half, stages_of
     from jointnet.cli.output import prepare_folder
     from jointnet.data.folder import FolderSource
     from jointnet.data.samples import encode_source
@@ -54,7 +54,8 @@ def run(options: argparse.Namespace) -> None:
     schedule = NoiseSchedule.of(pipeline.scheduler)
     progress = train_joint(pipeline.joint_unet, samples, schedule, config, options.output, budget_minutes=options.budget)
     save_half(pipeline, options.output / "model")
-    write_provenance(options.output / "model", options.recipe, config, progress, data=str(options.data), start=str(options.start))
+    facts = {"stages": [*stages_of(pipeline.name_or_path), options.recipe], "data": str(options.data), "start": str(options.start)}
+    write_provenance(options.output / "model", options.recipe, config, progress, **facts)
     write_card(options.output / "model")
     print(options.output / "model")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 
 from jointnet.errors import ModelFolderError, UnsupportedBaseError
+from jointnet.models.branch import low_res_channels
 
 SUPPORTED = {
     "StableDiffusionPipeline": "Stable Diffusion 1.x and 2.x",
@@ -47,6 +48,14 @@ def check_class(name: str) -> None:
     if name not in SUPPORTED:
         listed = ", ".join(f"{cls} ({called})" for cls, called in SUPPORTED.items())
         raise UnsupportedBaseError(f"got a {name}; expected one of {listed}")
+
+
+def architecture(unet: UNet2DConditionModel) -> str:
+    """What people call the base that a U-Net belongs to."""
+    if low_res_channels(unet):
+        return SUPPORTED["IFSuperResolutionPipeline"]
+    kinds = {"text": "IFPipeline", "text_time": "StableDiffusionXLPipeline"}
+    return SUPPORTED[kinds.get(unet.config.addition_embed_type, "StableDiffusionPipeline")]
 
 
 def components_of(base: DiffusionPipeline) -> dict[str, Any]:

@@ -131,7 +131,7 @@ class JointNetPipeline(TaskMethods, StableDiffusionMixin, TextualInversionLoader
 
     @classmethod
     def from_release(cls, folder: str | Path, base: Any, modality: str = "depth", **kwargs: Any) -> JointNetPipeline:
-        """The authors' checkpoint (a folder with unet/ and jointnet/) on a Stable Diffusion 2.1-base pipeline, folder or hub id.
+        """The authors' checkpoint (a folder with unet/ and jointnet/, or its zip) on a Stable Diffusion 2.1-base, by folder or hub id.
 
         Args:
             modality: what the dense branch makes; ``kwargs`` go to the base's from_pretrained.

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from jointnet.checkpoints.card import write_card
-from jointnet.checkpoints.folder import PROVENANCE_FILE, VOCABULARY_FILE, save_half
+from jointnet.checkpoints.folder import PROVENANCE_FILE, VOCABULARY_FILE, save_half, stages_of
 from jointnet.data.latents import encode_to_file, load_latents
 from jointnet.data.samples import LatentSamples, batched, encode_source
 from jointnet.demo.build.autoencoder import autoencoder_config, train_autoencoder
@@ -145,6 +145,7 @@ class Chain:
         folder = self.root / name / "model"
         if not (folder / PROVENANCE_FILE).exists():
             pipeline, config = start(), get_recipe(recipe)
+            stages = [*stages_of(pipeline.name_or_path), recipe]
             pipeline.register_to_config(depth_near_m=NEAR_M)
             schedule = NoiseSchedule.of(pipeline.scheduler)
             progress = train_joint(
@@ -157,7 +158,7 @@ class Chain:
             )
             save_half(pipeline, folder)
             (folder / VOCABULARY_FILE).write_text(json.dumps(vocabulary(), indent=1) + "\n")
-            write_provenance(folder, recipe, config, progress, scenes=f"train 0..{self.training_scenes - 1}")
+            write_provenance(folder, recipe, config, progress, stages=stages, scenes=f"train 0..{self.training_scenes - 1}")
             write_card(folder)
         return JointNetPipeline.from_pretrained(folder)
 
