@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +102,21 @@ def test_an_unknown_modality_is_named(data: Path, base: Path, tmp_path: Path, ca
     arguments = ["train", "stage1", "--from", str(base), "--data", str(data), "-o", str(tmp_path / "run"), "--modalities", "rgb,heat"]
     assert main(arguments) == 2
     assert "got modality 'heat'" in capsys.readouterr().err
+
+
+def test_a_start_of_another_kind_or_of_other_modalities_is_refused(
+    data: Path, base: Path, model_folder: Path, tmp_path: Path, capsys
+) -> None:
+    def refused(start: Path, *more: str) -> str:
+        assert main(["train", "stage1", "--from", str(start), "--data", str(data), "-o", str(tmp_path / "run"), *more]) == 2
+        error = capsys.readouterr().err.strip()
+        assert len(error.splitlines()) == 1
+        return error
+
+    assert "got --modalities rgb,normal for a model of rgb,depth" in refused(model_folder, "--modalities", "rgb,normal")
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    index = json.loads((other / "model_index.json").read_text())
+    (other / "model_index.json").write_text(json.dumps({**index, "_class_name": "StableDiffusion3Pipeline"}))
+    error = refused(other)
+    assert "got a StableDiffusion3Pipeline; expected one of StableDiffusionPipeline (Stable Diffusion 1.x and 2.x), " in error

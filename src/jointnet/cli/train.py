@@ -21,7 +21,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("recipe", choices=RECIPES, metavar="RECIPE", help=f"one of {', '.join(RECIPES)}")
     parser.add_argument("--from", dest="start", required=True, metavar="MODEL", help="folder of a base (stage 1), or a stage's model")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="NAME.png, NAME.txt, NAME.depth.npy (or .png)")
-    parser.add_argument("--modalities", default="rgb,depth", help="what to extend a base to (default: rgb,depth)")
+    parser.add_argument("--modalities", metavar="NAMES", help="what to extend a base to (default: rgb,depth); a model has its own")
     parser.add_argument("--size", type=whole_number(8, 8192), help="training size in pixels (default: the base's)")
     parser.add_argument("--steps", type=whole_number(1, 10**9), help="instead of the recipe's")
     parser.add_argument("--batch-size", type=whole_number(1, 100_000), help="instead of the recipe's")
@@ -46,7 +46,8 @@ def run(options: argparse.Namespace) -> None:
 
     prepare_folder(options.output)
     config = configure(options)
-    pipeline = open_start(options.start, config.modalities)
+    asked = None if options.modalities is None else tuple(name.strip() for name in options.modalities.split(","))
+    pipeline = open_start(options.start, asked)
     config = replace(config, modalities=pipeline.modalities)
     source = FolderSource(options.data, options.size or pipeline.default_size)
     encoder, unconditional = pipeline.training_text()
@@ -67,20 +68,31 @@ def configure(options: argparse.Namespace) -> TrainConfig:
     named = {"steps": options.steps, "batch_size": options.batch_size, "lr": options.lr, "precision": options.precision}
     changes = {name: value for name, value in named.items() if value is not None}
     optim = replace(config.optim, seed=options.seed, **changes)
-    return replace(config, optim=optim, modalities=tuple(name.strip() for name in options.modalities.split(",")))
+    return replace(config, optim=optim)
 
 
-def open_start(start: str, modalities: tuple[str, ...]) -> JointNetPipeline:
-    """A joint model as it is, or a base extended to the modalities. Raises: ModelFolderError."""
+def open_start(start: str, modalities: tuple[str, ...] | None) -> JointNetPipeline:
+    """A joint model as it is, or a base extended to the modalities (None: RGB and depth).
+
+    Raises: ModelFolderError, UnsupportedBaseError, UnknownNameError if a model has other modalities than asked.
+    """
     from jointnet.checkpoints.folder import pipeline_class
+    from jointnet.errors import UnknownNameError
     from jointnet.load import load, model_folder
     from jointnet.modalities import get_modality
-    from jointnet.pipelines.bases import SUPPORTED
+    from jointnet.pipelines.bases import check_class
     from jointnet.pipelines.joint_net import JointNetPipeline
 
-    for name in modalities:
+    for name in modalities or ():
         get_modality(name)
     folder = model_folder(start)
-    if pipeline_class(folder) in SUPPORTED:
-        return JointNetPipeline.from_base(folder, modalities, local_files_only=True)
-    return load(start)
+    kind = pipeline_class(folder)
+    if kind != JointNetPipeline.__name__:
+        check_class(kind)
+        return JointNetPipeline.from_base(folder, modalities or ("rgb", "depth"), local_files_only=True)
+    pipeline = load(start)
+    if modalities is not None and modalities != pipeline.modalities:
+        raise UnknownNameError(
+            f"got --modalities {','.join(modalities)} for a model of {','.join(pipeline.modalities)}; leave it out, or start from a base"
+        )
+    return pipeline
