@@ -32,7 +32,7 @@ def open_base(base: Any, **kwargs: Any) -> DiffusionPipeline:
         check_class(type(base).__name__)
         return base
     try:
-        config = DiffusionPipeline.load_config(base, **{name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs})
+        config: Any = DiffusionPipeline.load_config(base, **{name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs})
         name = str(config["_class_name"])
         check_class(name)
         extras = _WITHOUT_IF_EXTRAS if name.startswith("IF") else {}

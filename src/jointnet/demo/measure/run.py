@@ -19,7 +19,7 @@ from jointnet.evaluation.features import NAME, EffLite0, extract
 from jointnet.evaluation.metrics.frechet import bootstrap_frechet, kernel_distance
 from jointnet.evaluation.metrics.image import psnr
 from jointnet.load import load
-from jointnet.modalities.codec import LatentCodec
+from jointnet.modalities.codec import Codec
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.training.provenance import code_commit, machine
 
@@ -105,7 +105,7 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
     }
 
 
-def round_trip(codec: LatentCodec, modality: str, maps: Tensor) -> Tensor:
+def round_trip(codec: Codec, modality: str, maps: Tensor) -> Tensor:
     return torch.cat([codec.decode(modality, codec.encode(modality, part)) for part in maps.split(50)])
 
 
