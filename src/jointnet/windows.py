@@ -30,7 +30,7 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
-    """Square windows on a canvas (height, width); an axis no longer than the window is not cut.
+    """Square windows on a canvas (height, width); an axis no longer than the window is not cut, unless it wraps.
 
     Attributes:
         window, stride: side of a window, and distance of neighbouring ones, in the canvas's pixels.
@@ -61,8 +61,8 @@ class Windows:
 
     @property
     def is_cut(self) -> tuple[bool, bool]:
-        """Whether the canvas is longer than a window, by axis."""
-        return self.canvas[0] > self.window, self.canvas[1] > self.window
+        """Whether there are several windows, by axis."""
+        return self.canvas[0] > self.window, self.canvas[1] > self.window or self.wraps
 
     def at(self, offset: Sequence[int] = (0, 0)) -> list[Window]:
         """The windows, moved by an offset (rows, columns), each in [0, stride): every pixel lies in one of them for every offset.
@@ -88,10 +88,10 @@ class Windows:
 
 
 def _starts(length: int, window: int, stride: int, offset: int, *, wraps: bool) -> list[int]:
-    if window >= length:
-        return [0]
     if wraps:
         return [(offset + k * stride) % length for k in range(ceil(length / stride))]
+    if window >= length:
+        return [0]
     last = length - window
     return sorted({min(max(k * stride - offset, 0), last) for k in range(ceil((last + offset) / stride) + 1)})
 

@@ -215,5 +215,5 @@ def _shown(prefix: str, text: Text | None) -> dict[str, Tensor | None]:
 
 def _changed(prefix: str, text: Text, tensors: dict[str, Any]) -> Text:
     """The text as a callback left it."""
-    added: dict[str, Tensor] = dict.fromkeys(text.added, tensors[f"{prefix}pooled_prompt_embeds"])
-    return Text(tensors[f"{prefix}prompt_embeds"], added)
+    pooled: Tensor = tensors[f"{prefix}pooled_prompt_embeds"]
+    return Text(tensors[f"{prefix}prompt_embeds"], dict.fromkeys(text.added, pooled))
