@@ -147,8 +147,15 @@ def test_arguments_have_diffusers_names_and_defaults() -> None:
     theirs = inspect.signature(StableDiffusionPipeline.__call__).parameters
     shared = [name for name in theirs if name in ours]
     assert len(shared) >= 20
-    for name in set(shared) - {"callback_on_step_end_tensor_inputs", "self"}:
+    for name in set(shared) - {"callback_on_step_end_tensor_inputs", "guidance_scale", "self"}:
         assert ours[name].default == theirs[name].default, name
+    assert inspect.signature(JointNetPipeline.__init__).parameters["default_guidance"].default == theirs["guidance_scale"].default
+
+
+def test_a_model_has_its_own_default_guidance(pipeline: JointNetPipeline) -> None:
+    asked = make(pipeline, guidance_scale=3.0).depth
+    pipeline.register_to_config(default_guidance=3.0)
+    assert torch.equal(make(pipeline).depth, asked)
 
 
 def test_the_progress_bar_is_set(pipeline: JointNetPipeline, capfd: pytest.CaptureFixture[str]) -> None:

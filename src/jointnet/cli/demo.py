@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jointnet.cli.arguments import number, whole_number
-from jointnet.demo.bundled import BUILD_STEPS
+from jointnet.demo.bundled import BUILD_STEPS, GUIDANCE
 from jointnet.errors import RangeError
 
 
@@ -47,7 +47,9 @@ def _add_measuring(parser: argparse.ArgumentParser, page: str) -> None:
     """What both measurements take."""
     parser.add_argument("--work", type=Path, default=Path("runs/demo"), metavar="DIR", help="working folder (default: runs/demo)")
     parser.add_argument("--steps", type=whole_number(1, 1000), default=25, help="denoising steps (default: 25)")
-    parser.add_argument("--guidance", type=number(0, 100), default=7.5, help="guidance scale where there is a prompt (default: 7.5)")
+    parser.add_argument(
+        "--guidance", type=number(0, 100), default=GUIDANCE, help=f"guidance scale where there is a prompt (default: {GUIDANCE:g})"
+    )
     parser.add_argument("--notes", type=Path, metavar="FILE", help="text to add at the end: the causes of misses")
     parser.add_argument("-o", "--output", type=Path, default=Path(page), metavar="FILE", help=f"the page (default: {page})")
 

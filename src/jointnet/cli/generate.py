@@ -50,7 +50,7 @@ def generate_maps(pipeline: Any, options: argparse.Namespace, seed: int) -> dict
         height=height,
         width=width,
         num_inference_steps=options.steps,
-        guidance_scale=guidance_of(options, options.prompt),
+        guidance_scale=guidance_of(pipeline, options, options.prompt),
         guidance_rescale=options.guidance_rescale,
         negative_prompt=options.negative or None,
         conventions=PRESETS[options.preset],

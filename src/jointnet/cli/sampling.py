@@ -23,7 +23,9 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, *, model: str = "dem
     parser.add_argument("--base", metavar="BASE", help=base)
     parser.add_argument("--seed", type=SEED, default=0, help="the same seed gives the same files (default: 0)")
     parser.add_argument("--steps", type=whole_number(1, 1000), default=50, help="denoising steps (default: 50)")
-    parser.add_argument("--guidance", type=number(0, 100), help="guidance scale, 1 is off (default: 7.5, and 1 without a prompt)")
+    parser.add_argument(
+        "--guidance", type=number(0, 100), help="1 is off (default: the model's own, and 1 without a prompt)"
+    )
     parser.add_argument("--guidance-rescale", type=number(0, 1), default=0.0, help="Lin et al.'s rescale (default: 0)")
     preset = "conventions where the paper and the authors' code differ: docs/conventions.md (default: paper)"
     parser.add_argument("--preset", choices=("paper", "release"), default="paper", help=preset)
@@ -59,9 +61,11 @@ def open_model(options: argparse.Namespace, prompt: str) -> JointNetPipeline:
     return pipeline
 
 
-def guidance_of(options: argparse.Namespace, prompt: str) -> float:
-    """What was asked; by default 7.5 with a prompt or a negative one, off without."""
-    return options.guidance if options.guidance is not None else 7.5 if prompt or options.negative else 1.0
+def guidance_of(pipeline: JointNetPipeline, options: argparse.Namespace, prompt: str) -> float:
+    """What was asked; by default the model's own scale with a prompt or a negative one, off without."""
+    if options.guidance is not None:
+        return options.guidance
+    return pipeline.config.default_guidance if prompt or options.negative else 1.0
 
 
 def task_options(pipeline: JointNetPipeline, options: argparse.Namespace, prompt: str, seed: int) -> dict[str, Any]:
@@ -72,7 +76,7 @@ def task_options(pipeline: JointNetPipeline, options: argparse.Namespace, prompt
 
     chosen: dict[str, Any] = {
         "num_inference_steps": options.steps,
-        "guidance_scale": guidance_of(options, prompt),
+        "guidance_scale": guidance_of(pipeline, options, prompt),
         "guidance_rescale": options.guidance_rescale,
         "negative_prompt": options.negative or None,
         "conventions": PRESETS[options.preset],
@@ -103,7 +107,7 @@ def describe_run(pipeline: JointNetPipeline, options: argparse.Namespace, prompt
         "base": options.base,
         "scheduler": type(pipeline.scheduler).__name__,
         "steps": options.steps,
-        "guidance": guidance_of(options, prompt),
+        "guidance": guidance_of(pipeline, options, prompt),
         "guidance_rescale": options.guidance_rescale,
         "preset": options.preset,
         "meaning": meanings(pipeline.modalities),

@@ -28,6 +28,9 @@ BUILD_STEPS = (
 )
 """What ``jointnet demo build`` does, in order."""
 
+GUIDANCE = 4.0
+"""The scale at which the demo models look best: more draws colours darker and edges harder than the world has them."""
+
 
 def bundled_folder(name: str) -> Path:
     """Folder of a bundled model. Raises: ModelFolderError if the name is unknown or its weights are missing."""

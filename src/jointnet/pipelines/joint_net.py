@@ -46,6 +46,7 @@ class JointNetPipeline(TaskMethods, StableDiffusionMixin, TextualInversionLoader
         joint_unet: the branches and their exchanges.
         depth_near_m: the distance at which a depth map reads 1, in metres, for models whose disparity has a scale (near / z); None: up to
             an affine map.
+        default_guidance: the guidance scale where none is asked for; 7.5 as in StableDiffusionPipeline, or what suits the model.
         force_zeros_for_empty_prompt, requires_safety_checker: as the base's pipeline has them.
     """
 
@@ -93,6 +94,7 @@ class JointNetPipeline(TaskMethods, StableDiffusionMixin, TextualInversionLoader
         safety_checker: Any = None,
         feature_extractor: Any = None,
         depth_near_m: float | None = None,
+        default_guidance: float = 7.5,
         force_zeros_for_empty_prompt: bool = False,
         requires_safety_checker: bool = False,
     ) -> None:
@@ -111,6 +113,7 @@ class JointNetPipeline(TaskMethods, StableDiffusionMixin, TextualInversionLoader
         )
         self.register_to_config(
             depth_near_m=depth_near_m,
+            default_guidance=default_guidance,
             force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
             requires_safety_checker=requires_safety_checker,
         )
@@ -253,7 +256,7 @@ class JointNetPipeline(TaskMethods, StableDiffusionMixin, TextualInversionLoader
         return text.mapped(repeated), None if negative is None else negative.mapped(repeated)
 
     def condition_on(
-        self, said: Prompt, *, num_images_per_prompt: int = 1, guidance_scale: float = 7.5, lora_scale: float | None = None
+        self, said: Prompt, *, num_images_per_prompt: int = 1, guidance_scale: float, lora_scale: float | None = None
     ) -> Conditioning:
         """Encoded prompts as the denoiser takes them, at the start of a run."""
         self._guidance_scale, self._interrupt = guidance_scale, False
@@ -268,7 +271,7 @@ class JointNetPipeline(TaskMethods, StableDiffusionMixin, TextualInversionLoader
         num_inference_steps: int = 50,
         timesteps: list[int] | None = None,
         sigmas: list[float] | None = None,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         negative_prompt: str | list[str] | None = None,
         num_images_per_prompt: int = 1,
         eta: float = 0.0,
@@ -296,7 +299,7 @@ class JointNetPipeline(TaskMethods, StableDiffusionMixin, TextualInversionLoader
             height, width: pixels, multiples of ``size_multiple``; by default the size the base was made for.
             generator: one for the whole batch, or a list with one for each image: then a batch equals its single images.
             latents: initial noise (B, M * C, h, w), unscaled.
-            guidance_scale: 1 turns guidance off.
+            guidance_scale: by default the model's own (``config.default_guidance``); 1 turns guidance off.
             callback_on_step_end: called as (pipeline, step, timestep, tensors); it may return changed tensors.
             tiling: for sizes beyond the base's: denoise in overlapping tiles, see ``self.tiling()``; None: the whole canvas at once.
             conventions: PAPER, or RELEASE to do as the authors' code does.
@@ -308,6 +311,7 @@ class JointNetPipeline(TaskMethods, StableDiffusionMixin, TextualInversionLoader
         height, width = (self.default_size if side is None else side for side in (height, width))
         self.check_size(height, width)
         self.check_output(output_type, callback_on_step_end_tensor_inputs)
+        guidance_scale = self.config.default_guidance if guidance_scale is None else guidance_scale
         said = Prompt(
             prompt=prompt,
             negative_prompt=negative_prompt,

@@ -23,7 +23,6 @@ from jointnet.sampling.tiling import Tiling
 if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline
 
-DEFAULT_GUIDANCE = 7.5
 WHOLE_IMAGE_LIMIT = 16
 """Canvases larger than this many windows have no whole-image tile unless a Tiling asks for one: it would not fit into memory."""
 
@@ -37,7 +36,7 @@ class TaskOptions(TypedDict, total=False):
     Attributes:
         processing_size: the network works on the picture brought to this long side, in pixels; by default the model's own size.
         tiled: work at the picture's full size, in tiles of the model's size; a Tiling changes how.
-        guidance_scale: by default 7.5, and 1 (off) if the prompt is empty.
+        guidance_scale: by default the model's own (``config.default_guidance``), and 1 (off) if the prompt is empty.
         conventions: PAPER, or RELEASE to do as the authors' code does.
         low_res, noise_level: for bases that upscale, as in JointNetPipeline's call.
         num_resamples: RePaint's time travel, for models without masked input (DDIM and DDPM).
@@ -85,7 +84,7 @@ def perform(pipeline: JointNetPipeline, task: Task, prompt: str | list[str], opt
     prompts = [prompt] * (task.batch or 1) if isinstance(prompt, str) else list(prompt)
     told = {name: options[name] for name in _PROMPT_OPTIONS if name in options}  # pyright: ignore[reportTypedDictNotRequiredAccess]
     said = Prompt(**{"prompt": prompts if embeds is None else None, **told})
-    scale = options.get("guidance_scale", DEFAULT_GUIDANCE if said.says_something else 1.0)
+    scale = options.get("guidance_scale", pipeline.config.default_guidance if said.says_something else 1.0)
     rows = len(prompts) if embeds is None else len(embeds)
     if task.batch not in (None, 1, rows):
         raise ShapeError(f"got {task.batch} pictures and {rows} prompts; pass one prompt, or one for each picture")

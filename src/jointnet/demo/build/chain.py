@@ -22,7 +22,7 @@ from jointnet.demo.build.autoencoder import autoencoder_config, train_autoencode
 from jointnet.demo.build.base import base_config, noise_config, train_base
 from jointnet.demo.build.regressor import LatentRegressor, regressor_config, train_latent_regressor
 from jointnet.demo.build.source import SceneSource
-from jointnet.demo.bundled import BUILD_STEPS, BUNDLED, WEIGHTS
+from jointnet.demo.bundled import BUILD_STEPS, BUNDLED, GUIDANCE, WEIGHTS
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
 from jointnet.demo.judges.train import judge_config, train_attribute_judge, train_depth_regressor
 from jointnet.demo.world.cache import SceneCache
@@ -146,7 +146,7 @@ class Chain:
         if not (folder / PROVENANCE_FILE).exists():
             pipeline, config = start(), get_recipe(recipe)
             stages = [*stages_of(pipeline.name_or_path), recipe]
-            pipeline.register_to_config(depth_near_m=NEAR_M)
+            pipeline.register_to_config(depth_near_m=NEAR_M, default_guidance=GUIDANCE)
             schedule = NoiseSchedule.of(pipeline.scheduler)
             progress = train_joint(
                 pipeline.joint_unet,

@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from jointnet.demo.bundled import bundled_folder
+from jointnet.demo.bundled import GUIDANCE, bundled_folder
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
 from jointnet.demo.measure.figures import attribute_shares, depth_agreement, in_batches
 from jointnet.demo.measure.pictures import MakeBatch, fingerprint, generated, held_out
@@ -33,7 +33,7 @@ class MeasureConfig:
     num_prompts: int = 500
     num_images: int = 3000
     steps: int = 25
-    guidance: float = 7.5
+    guidance: float = GUIDANCE
     num_bootstrap: int = 100
 
     def sampling(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from jointnet.demo.build.regressor import LatentRegressor
+from jointnet.demo.bundled import GUIDANCE
 from jointnet.demo.judges.networks import DepthRegressor
 from jointnet.demo.measure.figures import CAP_M, depth_agreement, in_batches
 from jointnet.demo.measure.pictures import HeldOut, fingerprint, generated, held_out
@@ -31,7 +32,7 @@ class TaskConfig:
 
     num_scenes: int = 500
     steps: int = 25
-    guidance: float = 7.5
+    guidance: float = GUIDANCE
     ensemble: int = 8
     strength: float = 0.4
     downsampling: int = 4
