@@ -23,9 +23,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, *, model: str = "dem
     parser.add_argument("--base", metavar="BASE", help=base)
     parser.add_argument("--seed", type=SEED, default=0, help="the same seed gives the same files (default: 0)")
     parser.add_argument("--steps", type=whole_number(1, 1000), default=50, help="denoising steps (default: 50)")
-    parser.add_argument(
-        "--guidance", type=number(0, 100), help="1 is off (default: the model's own, and 1 without a prompt)"
-    )
+    parser.add_argument("--guidance", type=number(0, 100), help="1 is off (default: the model's own, and 1 without a prompt)")
     parser.add_argument("--guidance-rescale", type=number(0, 1), default=0.0, help="Lin et al.'s rescale (default: 0)")
     preset = "conventions where the paper and the authors' code differ: docs/conventions.md (default: paper)"
     parser.add_argument("--preset", choices=("paper", "release"), default="paper", help=preset)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
 from jointnet.demo.build.text import new_text_encoder, new_tokenizer, tokenize
 from jointnet.training.config import OptimConfig
@@ -18,6 +19,8 @@ from jointnet.training.state import Progress
 from jointnet.types import PredictionType
 
 TEXT_DROP, NOISE_OFFSET, SNR_LIMIT = 0.1, 0.05, 5.0
+NOISE_SHARE = 0.4
+"""Of a budget, what the first phase gets."""
 
 _UNET: dict[str, Any] = {
     "sample_size": 16,
@@ -81,11 +84,17 @@ def loss_weight(kind: PredictionType, snr: Tensor) -> Tensor:
 
 
 class _BaseParts(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
-        self.tokenizer = new_tokenizer()
+        self.tokenizer = tokenizer
         self.text_encoder = new_text_encoder(self.tokenizer)
         self.unet = new_unet()
+
+
+def _kept_tokenizer(folder: Path) -> CLIPTokenizer:
+    if not folder.is_dir():
+        new_tokenizer().save_pretrained(folder)
+    return CLIPTokenizer.from_pretrained(folder)
 
 
 def train_base(
@@ -97,11 +106,13 @@ def train_base(
     budget_minutes: float | None = None,
     seed: int = 0,
 ) -> tuple[StableDiffusionPipeline, list[Progress]]:
-    """Train U-Net and text encoder together, first on the noise, then on v, each for the budget; returns the progress of both.
+    """Train U-Net and text encoder together, first on the noise, then on v, for their shares of the budget; returns the progress of both.
+
+    The run folder keeps its tokenizer: a word's number must stay what it was when it was learned.
 
     Shapes: latents (N, 8, h, w), scaled RGB latents; captions: one or more lists of N captions, of which a step draws.
     """
-    parts, scheduler = _BaseParts(), new_scheduler()
+    parts, scheduler = _BaseParts(_kept_tokenizer(run_dir / "tokenizer")), new_scheduler()
     tokens = torch.stack([tokenize(parts.tokenizer, draw) for draw in captions])  # (draws, N, L)
     empty = tokenize(parts.tokenizer, [""])[0]
 
@@ -124,9 +135,9 @@ def train_base(
         return loss_fn
 
     phases: list[Progress] = []
-    for kind, config, folder in (
-        (PredictionType.EPSILON, noise_config(), run_dir),
-        (PredictionType.V, base_config(), run_dir / "v"),
+    for kind, config, folder, share in (
+        (PredictionType.EPSILON, noise_config(), run_dir, NOISE_SHARE),
+        (PredictionType.V, base_config(), run_dir / "v", 1 - NOISE_SHARE),
     ):
         progress = fit(
             parts,
@@ -134,7 +145,7 @@ def train_base(
             num_samples=len(latents),
             config=replace(config, seed=seed),
             run_dir=folder,
-            budget_minutes=budget_minutes,
+            budget_minutes=None if budget_minutes is None else budget_minutes * share,
         )
         phases.append(progress)
     components: dict[str, Any] = {
