@@ -56,33 +56,39 @@ class Reading:
 class AttributeJudge(nn.Module):
     """Reads, for every colour, whether a solid has it, its shape, size and place; and the floor and the setting.
 
-    Each colour has an attention map over the features, so that it reads the place where its solid stands.
+    Each colour has an attention map over features at a quarter of the size, so that it reads the place where its solid stands: a small one
+    far away is ten pixels wide.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        width = 160
-        self.encoder = _Encoder((32, 64, 96, width))
-        self.mix = _block(width + 96 + 2, width, 1)
-        self.attend = nn.Conv2d(width, len(COLOURS), 1)
-        self.describe = nn.Conv2d(width, 128, 1)
+        self.encoder = _Encoder((32, 64, 96, 160))
+        self.mix = _block(160 + 96, 128, 1)
+        self.refine = _block(128 + 64 + 2, 64, 1)
+        self.attend = nn.Conv2d(64, len(COLOURS), 1)
+        self.describe = nn.Conv2d(64, 128, 1)
         self.colour = nn.Parameter(torch.zeros(len(COLOURS), 128))
         self.solid = nn.Sequential(nn.Linear(128 + 2, 128), nn.SiLU(), nn.Linear(128, 1 + len(SHAPES) + len(SIZES) + 2))
-        self.scene = nn.Linear(2 * width, len(FLOORS) + len(SETTINGS))
+        self.scene = nn.Linear(2 * 128, len(FLOORS) + len(SETTINGS))
 
     def forward(self, images: Tensor) -> Reading:
         """(B, 3, H, W) in [0, 1] -> Reading."""
-        *_, fine, coarse = self.encoder(images * 2 - 1)
-        up = nn.functional.interpolate(coarse, size=fine.shape[-2:], mode="nearest")
-        h = self.mix(torch.cat([up, fine, _coordinates(fine)], 1))  # (B, width, H / 8, W / 8)
+        _, quarter, eighth, sixteenth = self.encoder(images * 2 - 1)
+        context = self.mix(torch.cat([_enlarged(sixteenth), eighth], 1))  # (B, 128, H / 8, W / 8)
+        h = self.refine(torch.cat([_enlarged(context), quarter, _coordinates(quarter)], 1))  # (B, 64, H / 4, W / 4)
         weight = self.attend(h).flatten(2).softmax(-1)  # (B, K, P)
         read = torch.einsum("bkp,bdp->bkd", weight, self.describe(h).flatten(2)) + self.colour
         place = torch.einsum("bkp,bdp->bkd", weight, _coordinates(h).flatten(2))
         solid = self.solid(torch.cat([read, place], -1))
         present, shape, size, offset = solid.split([1, len(SHAPES), len(SIZES), 2], -1)
-        pooled = torch.cat([h.mean((2, 3)), h.amax((2, 3))], -1)
+        pooled = torch.cat([context.mean((2, 3)), context.amax((2, 3))], -1)
         floor, setting = self.scene(pooled).split([len(FLOORS), len(SETTINGS)], -1)
         return Reading(present[..., 0], shape, size, place[..., 0] + offset[..., 0], offset[..., 1], floor, setting)
+
+
+def _enlarged(features: Tensor) -> Tensor:
+    """Twice the size, pixels repeated."""
+    return nn.functional.interpolate(features, scale_factor=2.0, mode="nearest")
 
 
 def _coordinates(like: Tensor) -> Tensor:
@@ -112,6 +118,6 @@ class DepthRegressor(nn.Module):
         *skips, h = self.encoder(images)
         h = self.context(h)
         for block, skip in zip(self.up, reversed(skips), strict=True):
-            h = block(torch.cat([nn.functional.interpolate(h, scale_factor=2.0, mode="nearest"), skip], 1))
+            h = block(torch.cat([_enlarged(h), skip], 1))
         h = nn.functional.interpolate(h, scale_factor=2.0, mode="bilinear")
         return self.last(nn.functional.silu(self.out(torch.cat([h, images], 1)))).sigmoid()
