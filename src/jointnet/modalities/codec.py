@@ -144,10 +144,14 @@ class LatentCodec(Codec):
 
     def decode(self, modality: str, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) -> maps (B, c, h * factor, w * factor), float32."""
+
+        def decode(part: Tensor) -> Tensor:
+            return self.vae.decode(cast(Any, part.contiguous(memory_format=torch.channels_last))).sample
+
         with self._in_enough_precision():
             scaled = latents.to(self.device or self.vae.device, self.vae.dtype)
             raw = scaled / self._scale.to(scaled) + self._shift.to(scaled)
-            images = self._in_tiles(lambda part: self.vae.decode(cast(Any, part)).sample, raw, 1, self.factor)
+            images = self._in_tiles(decode, raw, 1, self.factor)
         return self._read(modality, images)
 
     def _in_tiles(self, run: Callable[[Tensor], Tensor], values: Tensor, scale_in: int, scale_out: int) -> Tensor:

@@ -63,8 +63,8 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
     sampled = f"{config.steps}-{config.guidance:g}"
     base_folder = work / f"base-{fingerprint(base.unet)}-{sampled}"
     joint_folder = work / f"joint-{fingerprint(joint.joint_unet)}-{sampled}"
-    by_base = generated(_with_base(base, prompts, config), len(prompts), base_folder, FIRST_SEED)
-    by_joint = generated(_with_joint(joint, prompts, config), len(prompts), joint_folder, FIRST_SEED)
+    by_base = generated(base.unet, _with_base(base, prompts, config), len(prompts), base_folder, FIRST_SEED)
+    by_joint = generated(joint.joint_unet, _with_joint(joint, prompts, config), len(prompts), joint_folder, FIRST_SEED)
     images = {"base": floats(by_base["rgb"][:few]), "joint": floats(by_joint["rgb"][:few])}
     read_depth = {n: in_batches(depth_regressor, i) for n, i in {**images, "renders": rgb, "decoded": decoded["rgb"]}.items()}
     depth = by_joint["depth"][:few]

@@ -87,7 +87,7 @@ class _Run:
             return {"rgb": images, **dense}
 
         folder = self.work / f"{name}-{fingerprint(pipeline.joint_unet)}-{self.config.steps}"
-        return generated(make, self.config.num_scenes, folder, FIRST_SEED)
+        return generated(pipeline.joint_unet, make, self.config.num_scenes, folder, FIRST_SEED)
 
 
 def _image_to_depth(run: _Run, ways: dict[str, JointNetPipeline], models: TaskModels) -> Figures:

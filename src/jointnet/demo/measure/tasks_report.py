@@ -17,7 +17,8 @@ def write_tasks_report(figures: dict[str, Any], path: Path, notes: str = "") -> 
     parts = [
         "# The tasks, measured",
         f"Every figure on this page was written by `{COMMAND}` (commit `{figures['commit'][:12]}`, {machine(figures['machine'])}). "
-        f"{config['num_scenes']} held-out test scenes; scene i has seed 1000 + i; {config['steps']} steps.",
+        f"{config['num_scenes']} held-out test scenes; scene i has seed 1000 + i; {config['steps']} steps, networks in bfloat16 "
+        "autocast.",
         _image_to_depth(figures),
         _normals(figures["image to normals"]),
         _depth_to_image(figures),
