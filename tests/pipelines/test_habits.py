@@ -114,6 +114,7 @@ def test_without_an_autoencoder_there_are_latents(pipeline: JointNetPipeline) ->
 # Calls
 
 
+@pytest.mark.filterwarnings("ignore:Should have ta>=t0")  # torchsde, of a time that it has rounded itself
 @pytest.mark.parametrize("name", [member.name for member in KarrasDiffusionSchedulers])
 def test_every_scheduler_makes_finite_maps(pipeline: JointNetPipeline, name: str) -> None:
     pipeline.scheduler = getattr(diffusers, name).from_config(pipeline.scheduler.config)
