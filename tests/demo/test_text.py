@@ -11,9 +11,8 @@ def test_the_tokenizer_is_the_same_in_every_run() -> None:
     """Otherwise a resumed training would read other words than those it has learned."""
     code = "from jointnet.demo.build.text import new_tokenizer; print(sorted(new_tokenizer().get_vocab().items()))"
     here = str(sorted(new_tokenizer().get_vocab().items()))
-    for seed in ("1", "2"):
-        there = subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True)
-        assert there.stdout.strip() == here
+    there = subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": "1"}, capture_output=True, text=True, check=True)
+    assert there.stdout.strip() == here
 
 
 def test_a_known_word_is_one_token_and_another_is_spelled_and_read_back() -> None:
