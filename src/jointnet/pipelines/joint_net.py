@@ -27,15 +27,15 @@ from jointnet.pipelines.run import Sampling, StepEnd, solve
 from jointnet.pipelines.safety import censored
 from jointnet.pipelines.task import generate
 from jointnet.pipelines.task_methods import TaskMethods
-from jointnet.pipelines.text.choose import prompt_encoder, scaled_adapters
-from jointnet.pipelines.text.encoder import PromptEncoder
-from jointnet.pipelines.text.prompts import Prompt, unconditional
+from jointnet.pipelines.text.prompt_methods import PromptMethods
+from jointnet.pipelines.text.prompts import Prompt
 from jointnet.sampling.steps import Generators
 from jointnet.sampling.tiling import Tiling
-from jointnet.types import Conditioning, Text
 
 
-class JointNetPipeline(TaskMethods, StableDiffusionMixin, TextualInversionLoaderMixin, StableDiffusionXLLoraLoaderMixin, DiffusionPipeline):
+class JointNetPipeline(
+    TaskMethods, PromptMethods, StableDiffusionMixin, TextualInversionLoaderMixin, StableDiffusionXLLoraLoaderMixin, DiffusionPipeline
+):
     """Text -> image and dense maps.
 
     Adapters made for the base (LoRA, textual inversion, FreeU) act on the RGB branch. What a base does not have is None.
@@ -187,80 +187,6 @@ class JointNetPipeline(TaskMethods, StableDiffusionMixin, TextualInversionLoader
     def size_multiple(self) -> int:
         """Height and width must be multiples of this many pixels."""
         return 2**self.unet.num_upsamplers if self.joint_unet.in_channels == PixelCodec.channels else self.codec.factor
-
-    @property
-    def prompt_encoder(self) -> PromptEncoder | None:
-        """Words -> text, as the base's text encoders do; None if there are none."""
-        return prompt_encoder(self)
-
-    def training_text(self) -> tuple[PromptEncoder, Text]:
-        """What training reads prompts with, and the text, one row, of a sample whose prompt is dropped.
-
-        Raises: ShapeError without a text encoder.
-        """
-        encoder = self.prompt_encoder
-        if encoder is None:
-            raise ShapeError("got a pipeline without a text encoder; training needs one")
-        return encoder, unconditional(encoder, zeros_for_empty=self.config.force_zeros_for_empty_prompt)
-
-    def encode_prompt(
-        self,
-        prompt: str | list[str] | None = None,
-        device: torch.device | None = None,
-        num_images_per_prompt: int = 1,
-        do_classifier_free_guidance: bool = True,
-        negative_prompt: str | list[str] | None = None,
-        prompt_embeds: Tensor | None = None,
-        negative_prompt_embeds: Tensor | None = None,
-        lora_scale: float | None = None,
-        clip_skip: int | None = None,
-        pooled_prompt_embeds: Tensor | None = None,
-        negative_pooled_prompt_embeds: Tensor | None = None,
-    ) -> tuple[Tensor | None, ...]:
-        """Prompts (or their embeddings) -> prompt_embeds and, with guidance, negative_prompt_embeds, (B * num, L, D) each.
-
-        For bases that read a pooled text (SDXL), as their own pipeline does, also pooled_prompt_embeds and negative_pooled_prompt_embeds
-        (B * num, D).
-        Raises: ShapeError if neither or both of prompt and prompt_embeds are given, or the counts differ.
-        """
-        said = Prompt(
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            prompt_embeds=prompt_embeds,
-            negative_prompt_embeds=negative_prompt_embeds,
-            pooled_prompt_embeds=pooled_prompt_embeds,
-            negative_pooled_prompt_embeds=negative_pooled_prompt_embeds,
-            clip_skip=clip_skip,
-        )
-        text, negative = self._encode(said, num_images_per_prompt, do_classifier_free_guidance, lora_scale, device)
-        embeds = (text.embeds, None if negative is None else negative.embeds)
-        if "text_embeds" not in text.added:
-            return embeds
-        return *embeds, text.added["text_embeds"], None if negative is None else negative.added["text_embeds"]
-
-    def _encode(
-        self, said: Prompt, num_images: int, guided: bool, lora_scale: float | None, device: torch.device | None = None
-    ) -> tuple[Text, Text | None]:
-        device = device or self._execution_device
-        with scaled_adapters(self, lora_scale):
-            zeros = self.config.force_zeros_for_empty_prompt
-            pair = said.encode(self.prompt_encoder, guided=guided, zeros_for_empty=zeros)
-        network: JointUNet | None = self.joint_unet  # None where only prompts are encoded
-        if network is not None and network.reads_sizes and any(text is not None and not text.added for text in pair):
-            raise ShapeError("got embeddings without pooled ones for a base that reads both; pass pooled_prompt_embeds too")
-
-        def repeated(value: Tensor) -> Tensor:
-            return value.to(device, value.dtype if network is None else network.dtype).repeat_interleave(num_images, 0)
-
-        text, negative = pair
-        return text.mapped(repeated), None if negative is None else negative.mapped(repeated)
-
-    def condition_on(
-        self, said: Prompt, *, num_images_per_prompt: int = 1, guidance_scale: float, lora_scale: float | None = None
-    ) -> Conditioning:
-        """Encoded prompts as the denoiser takes them, at the start of a run."""
-        self._guidance_scale, self._interrupt = guidance_scale, False
-        return Conditioning(*self._encode(said, num_images_per_prompt, guidance_scale != 1, lora_scale))
 
     @torch.no_grad()
     def __call__(

@@ -98,7 +98,7 @@ def solve(pipeline: JointNetPipeline, task: Task, codec: Codec, conditioning: Co
     steps = set_timesteps(scheduler, sampling.num_inference_steps, pipeline._execution_device, sampling.timesteps, sampling.sigmas)
     if task.strength < 1:
         steps = shortened(scheduler, steps, task.strength)
-    pipeline._num_timesteps = len(steps)
+    pipeline._num_timesteps, pipeline._guidance_scale, pipeline._interrupt = len(steps), sampling.guidance_scale, False
 
     noise = initial_noise(pipeline, batch, task.size, sampling)
     known = encode_known(pipeline, task, codec, batch, sampling.conventions) if task.maps else None
