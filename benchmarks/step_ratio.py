@@ -17,6 +17,7 @@ from statistics import median
 
 import torch
 
+from jointnet.demo.measure.page import machine as machine_line
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.provenance import code_commit, machine
 
@@ -79,7 +80,7 @@ def write(figures: dict[str, object], cases: list[dict[str, object]]) -> None:
     page = f"""# Benchmarks
 
 Stable Diffusion 2.1-base's full size, random weights in bfloat16. Written by `python benchmarks/step_ratio.py`; seed 0,
-commit {facts["commit"]}, {", ".join(f"{k} {v}" for k, v in here.items())}.
+commit {facts["commit"]}, {machine_line(here)}.
 
 **A step of the joint network takes {figures["ratio"]} x the base's** (median of {len(figures["ratios"])} interleaved pairs:
 {", ".join(str(r) for r in figures["ratios"])}; {figures["joint_seconds"]} s against {figures["base_seconds"]} s).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def perform(pipeline: JointNetPipeline, task: str, **changes: Any) -> Any:
 
 def base_image(base: DiffusionPipeline, name: str, latents: Tensor) -> np.ndarray:
     """What diffusers' own pipeline makes; its pixel bases take no noise, but draw it first from their generator."""
-    options: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 5.0, "output_type": "np", "negative_prompt": NEGATIVE}
+    options: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 5.0, "negative_prompt": NEGATIVE}
     if name.startswith("if"):
         options["generator"] = seeded(7)
     else:
@@ -240,8 +241,6 @@ def test_a_step_of_every_stage_trains_every_base(name: str, stage: str, folders:
 
 
 def one_step(config: TrainConfig) -> TrainConfig:
-    from dataclasses import replace
-
     return replace(config, optim=replace(config.optim, batch_size=2, steps=1, warmup_steps=0, precision="float32"))
 
 

@@ -268,27 +268,25 @@ def test_the_network_compiles_as_one_graph(backend: str) -> None:
 # Adapters made for the base
 
 
-def lora_of(pipeline: JointNetPipeline, folder: Path) -> Path:
+def save_lora(folder: Path) -> None:
     """A LoRA trained for the base, in peft's form, as diffusers saves it."""
     unet = tiny_pipeline().unet
     torch.manual_seed(3)
     unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_k", "to_v", "to_out.0"], init_lora_weights=False))
     StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=get_peft_model_state_dict(unet))
-    del pipeline
-    return folder
 
 
 def test_a_lora_of_the_base_acts_on_the_rgb_branch(tmp_path: Path) -> None:
     pipeline = untrained()
-    folder = lora_of(pipeline, tmp_path)
+    save_lora(tmp_path)
     plain = make(pipeline, latents=latents())
-    pipeline.load_lora_weights(folder, adapter_name="style")
+    pipeline.load_lora_weights(tmp_path, adapter_name="style")
     styled = make(pipeline, latents=latents())
     assert (styled.images - plain.images).abs().max() > 1e-3
     assert torch.equal(styled.depth, plain.depth)  # the exchanges are zero, and the dense branch has no adapter
 
     theirs = base_of(untrained())
-    theirs.load_lora_weights(folder)
+    theirs.load_lora_weights(tmp_path)
     expected = make(theirs, latents=latents()[:, :4], height=32, width=32).images
     assert torch.allclose(styled.images, expected, atol=1e-4)
     half = make(theirs, latents=latents()[:, :4], height=32, width=32, cross_attention_kwargs={"scale": 0.5}).images

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from jointnet.cli.arguments import size, whole_number
-from jointnet.cli.sampling import add_sampling_arguments, describe_run, guidance_of, open_model
+from jointnet.cli.sampling import add_sampling_arguments, describe_run, open_model, task_options
 
 
 def add_parser(commands: Any) -> None:
@@ -40,22 +40,7 @@ def run(options: argparse.Namespace) -> None:
 
 def generate_maps(pipeline: Any, options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """One image's maps, each (c, H, W)."""
-    import torch
-
-    from jointnet.pipelines.conventions import PRESETS
-
     height, width = options.size or (None, None)
-    images, dense = pipeline(
-        options.prompt,
-        height=height,
-        width=width,
-        num_inference_steps=options.steps,
-        guidance_scale=guidance_of(pipeline, options, options.prompt),
-        guidance_rescale=options.guidance_rescale,
-        negative_prompt=options.negative or None,
-        conventions=PRESETS[options.preset],
-        generator=torch.Generator().manual_seed(seed),
-        output_type="pt",
-        return_dict=False,
-    )
+    sampling = task_options(pipeline, options, options.prompt, seed)
+    images, dense = pipeline(options.prompt, height=height, width=width, **sampling, return_dict=False)
     return {"rgb": images[0], **{name: maps[0] for name, maps in dense.items()}}

@@ -29,7 +29,7 @@ BUILD_STEPS = (
 """What ``jointnet demo build`` does, in order."""
 
 GUIDANCE = 4.0
-"""The scale at which the demo models look best: more draws colours darker and edges harder than the world has them."""
+"""The guidance scale of the demo models, chosen by eye: more draws colours darker and edges harder than the world has them."""
 
 
 def bundled_folder(name: str) -> Path:

@@ -101,11 +101,11 @@ class MissingCodec(Codec):
         self.factor = 8
         self.channels = channels
 
-    def encode(self, modality: str, maps: Tensor, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
+    def encode(self, modality: str, maps: Tensor, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002 - it only refuses
         """Raises: ShapeError."""
         raise ShapeError(f"got a {modality} map for a pipeline without an autoencoder; load it with its vae")
 
-    def decode(self, modality: str, latents: Tensor) -> Tensor:  # noqa: ARG002
+    def decode(self, modality: str, latents: Tensor) -> Tensor:  # noqa: ARG002 - it only refuses
         """Raises: ShapeError."""
         raise ShapeError(f"got {modality} latents for a pipeline without an autoencoder; ask for output_type='latent', or load its vae")
 

@@ -61,8 +61,8 @@ class JointNetPipeline(
         "safety_checker",
         "feature_extractor",
     ]
-    _exclude_from_cpu_offload = ["safety_checker"]  # noqa: RUF012
-    _callback_tensor_inputs = [  # noqa: RUF012
+    _exclude_from_cpu_offload = ["safety_checker"]  # noqa: RUF012 - diffusers reads a list
+    _callback_tensor_inputs = [  # noqa: RUF012 - diffusers reads a list
         "latents",
         "prompt_embeds",
         "negative_prompt_embeds",

@@ -61,7 +61,7 @@ MakeBatch = Callable[[slice, list[torch.Generator]], dict[str, Tensor]]
 
 @contextmanager
 def in_bfloat16(network: nn.Module) -> Iterator[None]:
-    """Run a network under autocast, which halves its time on a CPU; whatever is around it stays in float32."""
+    """Run a network under autocast, to save time; whatever is around it stays in float32."""
     network.forward = torch.autocast("cpu", torch.bfloat16)(network.forward)
     try:
         yield
