@@ -86,7 +86,7 @@ def generated(network: nn.Module, make: MakeBatch, count: int, folder: Path, fir
             with in_bfloat16(network):
                 made = make(slice(start, stop), generators)
             maps = {name: value.half() for name, value in made.items()}
-            maps["rgb"] = (maps["rgb"].float() * 255).round().byte().permute(0, 2, 3, 1).contiguous()
+            maps["rgb"] = uint8(made["rgb"]).contiguous()
             unfinished = path.with_name(f".{path.name}")
             save_file(maps, unfinished)
             os.replace(unfinished, path)
@@ -94,3 +94,13 @@ def generated(network: nn.Module, make: MakeBatch, count: int, folder: Path, fir
         parts.append(load_file(path))
     joined = {name: torch.cat([p[name] for p in parts])[:count] for name in parts[0]}
     return {name: value if name == "rgb" else value.float() for name, value in joined.items()}
+
+
+def floats(images: Tensor) -> Tensor:
+    """uint8 (N, H, W, 3) -> (N, 3, H, W) in [0, 1]."""
+    return images.permute(0, 3, 1, 2).float() / 255
+
+
+def uint8(images: Tensor) -> Tensor:
+    """(N, 3, H, W) in [0, 1] -> uint8 (N, H, W, 3)."""
+    return (images * 255).round().byte().permute(0, 2, 3, 1)

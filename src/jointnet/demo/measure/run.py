@@ -13,7 +13,7 @@ from torch import Tensor
 from jointnet.demo.bundled import GUIDANCE, bundled_folder
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
 from jointnet.demo.measure.figures import attribute_shares, depth_agreement, in_batches
-from jointnet.demo.measure.pictures import MakeBatch, fingerprint, generated, held_out
+from jointnet.demo.measure.pictures import MakeBatch, fingerprint, floats, generated, held_out, uint8
 from jointnet.demo.measure.report import write_grid
 from jointnet.evaluation.features import NAME, EffLite0, extract
 from jointnet.evaluation.metrics.frechet import bootstrap_frechet, kernel_distance
@@ -58,7 +58,8 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
     few = config.num_prompts
     captions = scenes.captions[:few]
     rgb, disparity01, normal = scenes.rgb[:few], scenes.disparity01[:few], scenes.normal[:few]
-    decoded = {n: round_trip(joint.codec, n, m) for n, m in {"rgb": rgb, "depth": disparity01, "normal": normal}.items()}
+    all_decoded = round_trip(joint.codec, "rgb", scenes.rgb)
+    decoded = {n: round_trip(joint.codec, n, m) for n, m in {"depth": disparity01, "normal": normal}.items()} | {"rgb": all_decoded[:few]}
 
     sampled = f"{config.steps}-{config.guidance:g}"
     base_folder = work / f"base-{fingerprint(base.unet)}-{sampled}"
@@ -70,8 +71,9 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
     depth = by_joint["depth"][:few]
     write_grid(images["joint"][:16], depth[:16], grid)
 
-    features = {"renders": _features(scenes.rgb), "base": extract_all(by_base["rgb"]), "joint": extract_all(by_joint["rgb"])}
-    reference = features.pop("renders")
+    reference = extract_all(uint8(scenes.rgb))
+    features = {name: extract_all(pictures["rgb"]) for name, pictures in {"base": by_base, "joint": by_joint}.items()}
+    features["autoencoded renders"] = extract_all(uint8(all_decoded))
     return {
         "config": asdict(config),
         "commit": code_commit(),
@@ -123,15 +125,6 @@ def _with_joint(joint: JointNetPipeline, prompts: list[str], config: MeasureConf
         return {"rgb": images, **dense}
 
     return make
-
-
-def floats(images: Tensor) -> Tensor:
-    """uint8 (N, H, W, 3) -> (N, 3, H, W) in [0, 1]."""
-    return images.permute(0, 3, 1, 2).float() / 255
-
-
-def _features(rgb: Tensor) -> Any:
-    return extract_all((rgb * 255).round().byte().permute(0, 2, 3, 1))
 
 
 def extract_all(images: Tensor) -> Any:
