@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from jointnet.demo.build.text import new_tokenizer
+from jointnet.demo.training.text import new_tokenizer
 from jointnet.pipelines.joint_net import JointNetPipeline
 
 DTYPE = torch.bfloat16

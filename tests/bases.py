@@ -21,7 +21,7 @@ from diffusers import (
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
 
-from jointnet.demo.build.text import new_tokenizer
+from jointnet.demo.training.text import new_tokenizer
 from jointnet.types import LowRes
 
 TEXT_WIDTH, POOLED_WIDTH = 32, 24

@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
-from jointnet.demo.build.text import new_text_encoder, new_tokenizer
+from jointnet.demo.training.text import new_text_encoder, new_tokenizer
 from jointnet.pipelines.joint_net import JointNetPipeline
 
 torch.set_num_threads(2)

@@ -10,8 +10,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 import jointnet
-from jointnet.demo.build.chain import Chain, build, install
 from jointnet.demo.bundled import BUILD_STEPS
+from jointnet.demo.training.chain import Chain, build, install
 from jointnet.errors import ModelFolderError, UnknownNameError
 
 

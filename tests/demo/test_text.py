@@ -3,13 +3,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from jointnet.demo.build.text import new_tokenizer
+from jointnet.demo.training.text import new_tokenizer
 from jointnet.demo.world.captions import known_words
 
 
 def test_the_tokenizer_is_the_same_in_every_run() -> None:
     """Otherwise a resumed training would read other words than those it has learned."""
-    code = "from jointnet.demo.build.text import new_tokenizer; print(sorted(new_tokenizer().get_vocab().items()))"
+    code = "from jointnet.demo.training.text import new_tokenizer; print(sorted(new_tokenizer().get_vocab().items()))"
     here = str(sorted(new_tokenizer().get_vocab().items()))
     there = subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": "1"}, capture_output=True, text=True, check=True)
     assert there.stdout.strip() == here

@@ -57,7 +57,7 @@ def _add_measuring(parser: argparse.ArgumentParser, page: str) -> None:
 def run_build(options: argparse.Namespace) -> None:
     """Run steps of the chain. Raises: JointNetError."""
     from jointnet.cli.output import prepare_folder
-    from jointnet.demo.build.chain import build, install
+    from jointnet.demo.training.chain import build, install
 
     prepare_folder(options.work)
     build(options.work, tuple(options.steps) or BUILD_STEPS, options.budget)
@@ -89,10 +89,10 @@ def run_scene(options: argparse.Namespace) -> None:
 def run_evaluate(options: argparse.Namespace) -> None:
     """Measure and write the page. Raises: JointNetError."""
     from jointnet.cli.output import prepare_folder
-    from jointnet.demo.build.chain import Chain
     from jointnet.demo.measure.page import save_figures
     from jointnet.demo.measure.report import GRID_FILE, write_report
     from jointnet.demo.measure.run import MeasureConfig, measure
+    from jointnet.demo.training.chain import Chain
 
     if options.images < options.prompts:
         raise RangeError(f"got {options.images} images for {options.prompts} prompts; pass at least as many images as prompts")
@@ -109,10 +109,10 @@ def run_evaluate(options: argparse.Namespace) -> None:
 def run_evaluate_tasks(options: argparse.Namespace) -> None:
     """Measure the tasks and write the page. Raises: JointNetError."""
     from jointnet.cli.output import prepare_folder
-    from jointnet.demo.build.chain import Chain
     from jointnet.demo.measure.page import save_figures
     from jointnet.demo.measure.tasks import TaskConfig, TaskModels, measure_tasks
     from jointnet.demo.measure.tasks_report import write_tasks_report
+    from jointnet.demo.training.chain import Chain
 
     prepare_folder(options.output.parent)
     notes = options.notes.read_text() if options.notes else ""

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jointnet.demo.build.regressor import LatentRegressor
 from jointnet.demo.bundled import GUIDANCE
 from jointnet.demo.judges.networks import DepthRegressor
 from jointnet.demo.measure.figures import CAP_M, depth_agreement, in_batches
 from jointnet.demo.measure.pictures import HeldOut, fingerprint, floats, generated, held_out
 from jointnet.demo.measure.run import FIRST_SEED, round_trip
+from jointnet.demo.training.regressor import LatentRegressor
 from jointnet.demo.world.scene import NEAR_M
 from jointnet.evaluation.metrics.depth import boundary_f1
 from jointnet.evaluation.metrics.normal import angles_deg

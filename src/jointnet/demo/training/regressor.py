@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from jointnet.data.samples import LatentSamples
-from jointnet.demo.build.base import new_unet
+from jointnet.demo.training.base import new_unet
 from jointnet.training.config import OptimConfig
 from jointnet.training.loop import fit
 from jointnet.training.state import Progress

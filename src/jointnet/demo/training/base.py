@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from jointnet.demo.build.text import new_text_encoder, new_tokenizer, tokenize
+from jointnet.demo.training.text import new_text_encoder, new_tokenizer, tokenize
 from jointnet.training.config import OptimConfig
 from jointnet.training.loop import Losses, LossFn, fit
 from jointnet.training.loss import NoiseSchedule, draw_noise

@@ -18,13 +18,13 @@ from jointnet.checkpoints.card import write_card
 from jointnet.checkpoints.folder import PROVENANCE_FILE, VOCABULARY_FILE, save_half, stages_of
 from jointnet.data.latents import encode_to_file, load_latents
 from jointnet.data.samples import LatentSamples, batched, encode_source
-from jointnet.demo.build.autoencoder import autoencoder_config, train_autoencoder
-from jointnet.demo.build.base import base_config, noise_config, train_base
-from jointnet.demo.build.regressor import LatentRegressor, regressor_config, train_latent_regressor
-from jointnet.demo.build.source import SceneSource
 from jointnet.demo.bundled import BUILD_STEPS, BUNDLED, GUIDANCE, WEIGHTS
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
 from jointnet.demo.judges.train import judge_config, train_attribute_judge, train_depth_regressor
+from jointnet.demo.training.autoencoder import autoencoder_config, train_autoencoder
+from jointnet.demo.training.base import base_config, noise_config, train_base
+from jointnet.demo.training.regressor import LatentRegressor, regressor_config, train_latent_regressor
+from jointnet.demo.training.source import SceneSource
 from jointnet.demo.world.cache import SceneCache
 from jointnet.demo.world.captions import vocabulary
 from jointnet.demo.world.scene import NEAR_M
