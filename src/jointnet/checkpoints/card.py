@@ -74,7 +74,7 @@ def _training(said: dict[str, Any]) -> list[str]:
         "seconds": said.get("seconds"),
         "data": said.get("data") or said.get("scenes"),
         "start": said.get("start"),
-        "machine": said.get("machine"),
+        "machine": ", ".join(f"{name} {value}" for name, value in said.get("machine", {}).items()) or None,
         "commit": said.get("commit"),
     }
     return [f"- {name}: {value}" for name, value in shown.items() if value is not None]

@@ -1,0 +1,73 @@
+"""The models in the package: they are there, small, say where they come from, and need no network."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+import jointnet
+from jointnet.cli.main import main
+from jointnet.demo.bundled import bundled_folder
+from tests.conftest import read_png
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_base_and_joint_model_fit_into_56_mib() -> None:
+    assert size_of(bundled_folder("demo-base")) + size_of(bundled_folder("demo")) <= 56 * 2**20
+
+
+@pytest.mark.parametrize("name", ["demo-base", "demo"])
+def test_every_model_says_how_it_was_made(name: str) -> None:
+    provenance = json.loads((bundled_folder(name) / "provenance.json").read_text())
+    assert {"recipe", "machine", "config"} <= set(provenance)
+    assert re.fullmatch("[0-9a-f]{40}", provenance["commit"])
+    optim = provenance["config"].get("optim", provenance["config"])
+    assert provenance["samples_seen"] == provenance["steps"] * optim["batch_size"]
+    assert provenance["seconds"] > 0
+    curve = provenance["loss_curve"]
+    assert all(0 < row["loss"] < 1 for row in curve)
+    assert [row["step"] for row in curve] == sorted(row["step"] for row in curve)
+
+
+def test_the_base_is_a_genuine_stable_diffusion_folder() -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(bundled_folder("demo-base"), local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    g = torch.Generator().manual_seed(0)
+    image = np.asarray(pipeline("a large red ball on grass under a blue sky", num_inference_steps=10, generator=g).images[0], np.float32)
+    assert image.shape == (128, 128, 3)
+    floor, sky = image[100:].mean((0, 1)), image[:20].mean((0, 1))
+    assert floor[1] > floor[2], "grass is greener than blue"
+    assert sky[2] > sky[0], "the sky is bluer than red"
+
+
+def test_the_joint_model_draws_depth_that_falls_towards_the_horizon() -> None:
+    pipeline = jointnet.load("demo")
+    pipeline.set_progress_bar_config(disable=True)
+    g = torch.Generator().manual_seed(0)
+    depth = pipeline("a small blue box on sand under a blue sky", num_inference_steps=10, generator=g).depth[0]
+    assert depth[110:].mean() > depth[70:80].mean() > depth[:20].mean()
+    assert abs(depth[:20].mean()) < 0.1, "the sky is infinitely far"
+
+
+def test_a_seed_gives_identical_files(tmp_path: Path) -> None:
+    for out in ("a", "b"):
+        assert main(["generate", "a red ball on grass", "--seed", "7", "--steps", "3", "-o", str(tmp_path / out)]) == 0
+    for name in ("image.png", "depth.png", "depth.npy", "depth_preview.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert read_png(tmp_path / "a" / "image.png").shape == (128, 128, 3)
+
+
+def test_words_the_model_never_saw_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "a red elephant on grass", "--steps", "1", "-o", str(tmp_path)]) == 0
+    error = capsys.readouterr().err
+    assert "never saw the words elephant; it knows" in error
+    assert "checkered floor" in error or "checkered" in error
