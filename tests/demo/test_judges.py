@@ -5,14 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import avg_pool2d
 
 from jointnet.demo.judges.attributes import check_claims
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor, Reading
 from jointnet.demo.judges.train import attribute_labels, attribute_loss, soften
 from jointnet.demo.world.captions import caption
+from jointnet.demo.world.render import render
 from jointnet.demo.world.scene import COLOURS, FLOORS, SETTINGS, SHAPES, SIZES, Scene, sample_scene
 
 SCENES = [sample_scene(s) for s in range(200)]
+SIZE = 32
+
+
+def normals(scenes: list[Scene]) -> torch.Tensor:
+    """(N, 3, SIZE, SIZE)."""
+    return torch.from_numpy(np.stack([render(scene, SIZE).normal for scene in scenes])).permute(0, 3, 1, 2)
 
 
 def perfect_reading(scenes: list[Scene]) -> Reading:
@@ -30,6 +38,7 @@ def perfect_reading(scenes: list[Scene]) -> Reading:
         nearness=labels["nearness"].nan_to_num(),
         floor=logits("floor", FLOORS),
         setting=logits("setting", SETTINGS),
+        normal=avg_pool2d(normals(scenes), 4),
     )
 
 
@@ -58,10 +67,10 @@ def test_a_missing_solid_fails_its_claims_alone() -> None:
 
 def test_a_perfect_reading_has_almost_no_loss() -> None:
     reading = perfect_reading(SCENES)
-    labels = attribute_labels(SCENES)
-    assert attribute_loss(reading, labels) < 0.01
-    worse = replace(reading, column=reading.column + 0.5)
-    assert attribute_loss(worse, labels) > 1
+    labels, normal = attribute_labels(SCENES), normals(SCENES)
+    assert attribute_loss(reading, labels, normal) < 0.01
+    assert attribute_loss(replace(reading, column=reading.column + 0.5), labels, normal) > 1
+    assert attribute_loss(replace(reading, normal=reading.normal + 0.5), labels, normal) > 1
 
 
 @torch.no_grad()
@@ -71,6 +80,7 @@ def test_shapes_of_the_judges() -> None:
     assert reading.present.shape == (2, 8)
     assert reading.shape.shape == (2, 8, 4)
     assert reading.floor.shape == (2, 6)
+    assert reading.normal.shape == (2, 3, 16, 16)
     depth = DepthRegressor().eval()(images)
     assert depth.shape == (2, 1, 64, 64)
     assert 0 <= depth.min() <= depth.max() <= 1

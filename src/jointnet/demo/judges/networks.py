@@ -41,7 +41,7 @@ class Reading:
     """What the attribute judge sees; K colours, each at most once.
 
     present (B, K) logits; shape (B, K, 4) and size (B, K, 2) logits; column (B, K), -1 left to 1 right; nearness (B, K), 1 / z in 1/m;
-    floor (B, 6) and setting (B, 8) logits.
+    floor (B, 6) and setting (B, 8) logits; normal (B, 3, H / 4, W / 4), camera frame, which only training asks for.
     """
 
     present: Tensor
@@ -51,13 +51,14 @@ class Reading:
     nearness: Tensor
     floor: Tensor
     setting: Tensor
+    normal: Tensor
 
 
 class AttributeJudge(nn.Module):
     """Reads, for every colour, whether a solid has it, its shape, size and place; and the floor and the setting.
 
     Each colour has an attention map over features at a quarter of the size, so that it reads the place where its solid stands: a small one
-    far away is ten pixels wide.
+    far away is ten pixels wide. On the way it reads the surfaces' normals, by which a box differs from a cylinder.
     """
 
     def __init__(self) -> None:
@@ -65,6 +66,8 @@ class AttributeJudge(nn.Module):
         self.encoder = _Encoder((32, 64, 96, 160))
         self.mix = _block(160 + 96, 128, 1)
         self.refine = _block(128 + 64 + 2, 64, 1)
+        self.normal = nn.Conv2d(64, 3, 1)
+        self.faces = _block(64 + 3, 64, 1)
         self.attend = nn.Conv2d(64, len(COLOURS), 1)
         self.describe = nn.Conv2d(64, 128, 1)
         self.colour = nn.Parameter(torch.zeros(len(COLOURS), 128))
@@ -76,6 +79,8 @@ class AttributeJudge(nn.Module):
         _, quarter, eighth, sixteenth = self.encoder(images * 2 - 1)
         context = self.mix(torch.cat([_enlarged(sixteenth), eighth], 1))  # (B, 128, H / 8, W / 8)
         h = self.refine(torch.cat([_enlarged(context), quarter, _coordinates(quarter)], 1))  # (B, 64, H / 4, W / 4)
+        normal = self.normal(h)
+        h = self.faces(torch.cat([h, normal], 1))
         weight = self.attend(h).flatten(2).softmax(-1)  # (B, K, P)
         read = torch.einsum("bkp,bdp->bkd", weight, self.describe(h).flatten(2)) + self.colour
         place = torch.einsum("bkp,bdp->bkd", weight, _coordinates(h).flatten(2))
@@ -83,7 +88,7 @@ class AttributeJudge(nn.Module):
         present, shape, size, offset = solid.split([1, len(SHAPES), len(SIZES), 2], -1)
         pooled = torch.cat([context.mean((2, 3)), context.amax((2, 3))], -1)
         floor, setting = self.scene(pooled).split([len(FLOORS), len(SETTINGS)], -1)
-        return Reading(present[..., 0], shape, size, place[..., 0] + offset[..., 0], offset[..., 1], floor, setting)
+        return Reading(present[..., 0], shape, size, place[..., 0] + offset[..., 0], offset[..., 1], floor, setting, normal)
 
 
 def _enlarged(features: Tensor) -> Tensor:

@@ -55,8 +55,8 @@ def attribute_labels(scenes: list[Scene]) -> dict[str, Tensor]:
     return labels
 
 
-def attribute_loss(reading: Reading, labels: dict[str, Tensor]) -> Tensor:
-    """Cross entropies of the labels, squared errors of the places."""
+def attribute_loss(reading: Reading, labels: dict[str, Tensor], normal: Tensor) -> Tensor:
+    """Cross entropies of the labels, squared errors of the places and of the normals (B, 3, H, W)."""
     there = labels["present"] > 0
     return (
         4 * binary_cross_entropy_with_logits(reading.present.float(), labels["present"])
@@ -66,6 +66,7 @@ def attribute_loss(reading: Reading, labels: dict[str, Tensor]) -> Tensor:
         + cross_entropy(reading.setting.float(), labels["setting"])
         + 5 * (reading.column.float() - labels["column"])[there].square().mean()
         + 50 * (reading.nearness.float() - labels["nearness"])[there].square().mean()
+        + 10 * (reading.normal.float() - avg_pool2d(normal, normal.shape[-1] // reading.normal.shape[-1])).square().mean()
     )
 
 
@@ -87,7 +88,8 @@ def train_attribute_judge(scenes: SceneCache, run_dir: Path, *, budget_minutes: 
 
     def loss_fn(indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         reading = model(soften(pictures.rgb(indices), generator))
-        return {"loss": attribute_loss(reading, {name: value[indices] for name, value in labels.items()})}
+        chosen = {name: value[indices] for name, value in labels.items()}
+        return {"loss": attribute_loss(reading, chosen, pictures.normal(indices))}
 
     return model, _fit(model, loss_fn, scenes, run_dir, budget_minutes)
 
@@ -115,7 +117,7 @@ class _Pictures:
     """Batches of cached maps by scene index."""
 
     def __init__(self, scenes: SceneCache) -> None:
-        self.rgb_chunks, self.disparity_chunks = scenes.arrays("rgb"), scenes.arrays("disparity")
+        self.rgb_chunks, self.disparity_chunks, self.normal_chunks = (scenes.arrays(name) for name in ("rgb", "disparity", "normal"))
 
     def rgb(self, indices: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1]."""
@@ -124,6 +126,10 @@ class _Pictures:
     def disparity01(self, indices: Tensor) -> Tensor:
         """(B, 1, H, W) in [0, 1]."""
         return torch.from_numpy(self._take(self.disparity_chunks, indices).astype(np.float32))[:, None] / 65535
+
+    def normal(self, indices: Tensor) -> Tensor:
+        """(B, 3, H, W), unit, 0 in the sky."""
+        return torch.from_numpy(self._take(self.normal_chunks, indices)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
     @staticmethod
     def _take(chunks: list[np.ndarray], indices: Tensor) -> np.ndarray:
