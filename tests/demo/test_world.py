@@ -82,6 +82,13 @@ def test_no_surface_is_nearer_than_the_near_distance() -> None:
     assert min(maps.disparity01.min() for maps in RENDERED) >= 0
 
 
+def test_no_floor_in_sight_is_nearer_than_the_near_distance() -> None:
+    """The lowest ray drops by sin(pitch) + cos(pitch) tan(fov / 2) a metre of depth."""
+    for scene in (sample_scene(s) for s in (*range(300), 20000196, 20000261, 20000493)):
+        pitch, half = radians(scene.camera.pitch_deg), radians(scene.camera.fov_deg) / 2
+        assert scene.camera.height_m / (sin(pitch) + cos(pitch) * tan(half)) > NEAR_M * (1 - 1e-9)
+
+
 def test_normals_are_unit_face_the_camera_and_vanish_in_the_sky() -> None:
     for scene, maps in PAIRS:
         length = np.linalg.norm(maps.normal, axis=-1)

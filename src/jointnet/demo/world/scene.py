@@ -118,10 +118,17 @@ def _camera_coordinates(camera: Camera, y_m: float, z_m: float) -> tuple[float, 
     return dy * cos(pitch) + z_m * sin(pitch), z_m * cos(pitch) - dy * sin(pitch)
 
 
+def _sample_camera(rng: np.random.Generator) -> Camera:
+    """A camera whose lowest ray meets the floor at NEAR_M or farther."""
+    height_m, pitch_deg, fov_deg = rng.uniform(1.2, 1.9), rng.uniform(5.0, 18.0), rng.uniform(46.0, 60.0)
+    drop = sin(radians(pitch_deg)) + cos(radians(pitch_deg)) * tan(radians(fov_deg) / 2)
+    return Camera(max(height_m, NEAR_M * drop), pitch_deg, fov_deg)
+
+
 def sample_scene(seed: int) -> Scene:
     """Draw a scene from its seed: the same seed gives the same scene, whatever was drawn before."""
     rng = np.random.default_rng(seed)
-    camera = Camera(height_m=rng.uniform(1.2, 1.9), pitch_deg=rng.uniform(5.0, 18.0), fov_deg=rng.uniform(46.0, 60.0))
+    camera = _sample_camera(rng)
     setting = SETTINGS[rng.integers(len(SETTINGS))]
     room = _sample_room(rng) if setting in ROOMS else None
     solids = _sample_solids(rng, camera, room)
