@@ -20,9 +20,14 @@ def save_figures(figures: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def machine(machine: dict[str, Any]) -> str:
-    """The machine a measurement ran on, in a line."""
-    return f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}, diffusers {machine['diffusers']}"
+def origin(figures: dict[str, Any]) -> str:
+    """The commit (and whether the working copy had changes) and the machine of a measurement, in a line."""
+    digits, *changed = figures["commit"].split("+")
+    machine = figures["machine"]
+    return (
+        f"commit `{'+'.join([digits[:12], *changed])}`, {machine['processor']}, {machine['cores']} cores, torch {machine['torch']}, "
+        f"diffusers {machine['diffusers']}"
+    )
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from jointnet.demo.measure.page import machine, percent, table, verdict, write_page
+from jointnet.demo.measure.page import origin, percent, table, verdict, write_page
 from jointnet.demo.world.captions import CLAIM_KINDS
 from jointnet.modalities.files import preview, to_pil
 
@@ -23,7 +23,7 @@ def write_report(figures: dict[str, Any], path: Path, notes: str = "") -> None:
     config = figures["config"]
     parts = [
         "# The demo model, measured",
-        f"Every figure on this page was written by `{COMMAND}` (commit `{figures['commit'][:12]}`, {machine(figures['machine'])}). "
+        f"Every figure on this page was written by `{COMMAND}` ({origin(figures)}). "
         f"Held-out test scenes; image i has seed 1000 + i; {config['steps']} steps, guidance {config['guidance']:g}, networks in "
         "bfloat16 autocast.",
         f"![16 samples]({GRID_FILE})\n\nThe first 16 held-out prompts, none picked: image above, depth below.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jointnet.demo.measure.page import machine, percent, table, verdict, write_page
+from jointnet.demo.measure.page import origin, percent, table, verdict, write_page
 
 COMMAND = "jointnet demo evaluate-tasks"
 MASKED = "masked input"
@@ -16,7 +16,7 @@ def write_tasks_report(figures: dict[str, Any], path: Path, notes: str = "") -> 
     config = figures["config"]
     parts = [
         "# The tasks, measured",
-        f"Every figure on this page was written by `{COMMAND}` (commit `{figures['commit'][:12]}`, {machine(figures['machine'])}). "
+        f"Every figure on this page was written by `{COMMAND}` ({origin(figures)}). "
         f"{config['num_scenes']} held-out test scenes; scene i has seed 1000 + i; {config['steps']} steps, networks in bfloat16 "
         "autocast.",
         _image_to_depth(figures),
