@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jointnet.errors import JointNetError
-    from jointnet.load import load
+    from jointnet.loading import load
     from jointnet.modalities import Modality, get_modality, registered_modalities
     from jointnet.modalities import register as register_modality
     from jointnet.models.joint_unet import JointUNet
@@ -27,7 +27,7 @@ _PUBLIC = {
     "JointUNet": ("jointnet.models.joint_unet", "JointUNet"),
     "Modality": ("jointnet.modalities", "Modality"),
     "get_modality": ("jointnet.modalities", "get_modality"),
-    "load": ("jointnet.load", "load"),
+    "load": ("jointnet.loading", "load"),
     "register_modality": ("jointnet.modalities", "register"),
     "registered_modalities": ("jointnet.modalities", "registered_modalities"),
 }

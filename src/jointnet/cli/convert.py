@@ -41,7 +41,7 @@ def run_to_release(options: argparse.Namespace) -> None:
     """Run the command. Raises: JointNetError."""
     from jointnet.checkpoints.release import write_release
     from jointnet.cli.output import prepare_folder
-    from jointnet.load import load
+    from jointnet.loading import load
 
     prepare_folder(options.output)
     write_release(load(options.model).joint_unet, options.output)

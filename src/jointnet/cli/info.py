@@ -33,7 +33,7 @@ def describe_model(model: str) -> dict[str, Any]:
     import torch
 
     from jointnet.checkpoints.folder import provenance_of, stages_of
-    from jointnet.load import load, model_folder
+    from jointnet.loading import load, model_folder
     from jointnet.pipelines.bases import architecture
 
     pipeline = load(model)

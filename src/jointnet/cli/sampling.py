@@ -45,7 +45,7 @@ def add_size_arguments(parser: argparse.ArgumentParser) -> None:
 def open_model(options: argparse.Namespace, prompt: str) -> JointNetPipeline:
     """The model of a command, quiet unless a person looks on; warns of words that a small model never saw. Raises: JointNetError."""
     from jointnet.cli.output import prepare_folder
-    from jointnet.load import load, vocabulary
+    from jointnet.loading import load, vocabulary
     from jointnet.pipelines.joint_net import JointNetPipeline
 
     prepare_folder(options.output)

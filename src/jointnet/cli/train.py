@@ -78,7 +78,7 @@ def open_start(start: str, modalities: tuple[str, ...] | None) -> JointNetPipeli
     """
     from jointnet.checkpoints.folder import pipeline_class
     from jointnet.errors import UnknownNameError
-    from jointnet.load import load, model_folder
+    from jointnet.loading import load, model_folder
     from jointnet.modalities import get_modality
     from jointnet.pipelines.bases import check_class
     from jointnet.pipelines.joint_net import JointNetPipeline

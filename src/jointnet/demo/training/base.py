@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from jointnet.training.state import Progress
 from jointnet.types import PredictionType
 
 TEXT_DROP, NOISE_OFFSET, SNR_LIMIT = 0.1, 0.05, 5.0
-NOISE_SHARE = 0.4
-"""Of a budget, what the first phase gets."""
+LAYOUT_TIMESTEPS = (700, 1000)
+"""Where an image's layout is still open; the last phase draws half of its timesteps there."""
 
 _UNET: dict[str, Any] = {
     "sample_size": 16,
@@ -55,6 +55,11 @@ def base_config() -> OptimConfig:
     return replace(noise_config(), lr=8e-4, warmup_steps=300)
 
 
+def layout_config() -> OptimConfig:
+    """The third phase, v-prediction with half of the timesteps in LAYOUT_TIMESTEPS: words that say where things stand are learned last."""
+    return replace(noise_config(), lr=6e-4, warmup_steps=100)
+
+
 def new_unet() -> UNet2DConditionModel:
     """7.4 M parameters for 8 x 16 x 16 latents; attention at 8 x 8 and 4 x 4 only, where it is cheap on a CPU."""
     torch.manual_seed(2)
@@ -83,6 +88,34 @@ def loss_weight(kind: PredictionType, snr: Tensor) -> Tensor:
     return (SNR_LIMIT / snr).clamp(max=1)
 
 
+@dataclass(frozen=True)
+class Phase:
+    """A part of the base's training: ``share`` is its part of a budget, ``layout_share`` of its timesteps are drawn from LAYOUT_TIMESTEPS alone."""
+
+    name: str
+    kind: PredictionType
+    config: OptimConfig
+    share: float
+    layout_share: float = 0.0
+
+    def draw_timesteps(self, count: int, schedule: NoiseSchedule, generator: torch.Generator) -> Tensor:
+        """Timesteps (B,)."""
+        anywhere = schedule.draw_timesteps(count, generator)
+        if not self.layout_share:
+            return anywhere
+        early = torch.randint(*LAYOUT_TIMESTEPS, (count,), generator=generator)
+        return torch.where(torch.rand(count, generator=generator) < self.layout_share, early, anywhere)
+
+
+def base_phases() -> tuple[Phase, ...]:
+    """The base's training, in order; each phase starts from the weights of the one before."""
+    return (
+        Phase("noise", PredictionType.EPSILON, noise_config(), 0.3),
+        Phase("v", PredictionType.V, base_config(), 0.4),
+        Phase("layout", PredictionType.V, layout_config(), 0.3, layout_share=0.5),
+    )
+
+
 class _BaseParts(nn.Module):
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
@@ -105,8 +138,8 @@ def train_base(
     *,
     budget_minutes: float | None = None,
     seed: int = 0,
-) -> tuple[StableDiffusionPipeline, list[Progress]]:
-    """Train U-Net and text encoder together, first on the noise, then on v, for their shares of the budget; returns the progress of both.
+) -> tuple[StableDiffusionPipeline, dict[str, Progress]]:
+    """Train U-Net and text encoder together, on the noise, on v, and on the layout, each for its share of the budget; returns each phase's progress.
 
     The run folder keeps its tokenizer: a word's number must stay what it was when it was learned.
 
@@ -116,8 +149,8 @@ def train_base(
     tokens = torch.stack([tokenize(parts.tokenizer, draw) for draw in captions])  # (draws, N, L)
     empty = tokenize(parts.tokenizer, [""])[0]
 
-    def loss_of(kind: PredictionType) -> LossFn:
-        schedule = NoiseSchedule(scheduler.alphas_cumprod, kind)
+    def loss_of(phase: Phase) -> LossFn:
+        schedule = NoiseSchedule(scheduler.alphas_cumprod, phase.kind)
 
         def loss_fn(indices: Tensor, generator: torch.Generator) -> Losses:
             count = len(indices)
@@ -125,29 +158,26 @@ def train_base(
             ids = tokens[torch.randint(len(tokens), (count,), generator=generator), indices]
             ids = torch.where((torch.rand(count, generator=generator) < TEXT_DROP)[:, None], empty, ids)
             noise = draw_noise(x0[:, None], NOISE_OFFSET, generator)  # (B, 1, 8, h, w)
-            t = schedule.draw_timesteps(count, generator)
+            t = phase.draw_timesteps(count, schedule, generator)
             x_t, target = schedule.add_noise(x0[:, None], noise, t[:, None])
             predicted = parts.unet(x_t[:, 0], t, parts.text_encoder(ids).last_hidden_state).sample
             error = (predicted.float() - target[:, 0]).square().mean((1, 2, 3))
             a = schedule.alpha_bar[t]
-            return {"loss": (error * loss_weight(kind, a / (1 - a))).mean(), str(kind): error.mean()}
+            return {"loss": (error * loss_weight(phase.kind, a / (1 - a))).mean(), str(phase.kind): error.mean()}
 
         return loss_fn
 
-    phases: list[Progress] = []
-    for kind, config, folder, share in (
-        (PredictionType.EPSILON, noise_config(), run_dir, NOISE_SHARE),
-        (PredictionType.V, base_config(), run_dir / "v", 1 - NOISE_SHARE),
-    ):
-        progress = fit(
+    progress = {
+        phase.name: fit(
             parts,
-            loss_of(kind),
+            loss_of(phase),
             num_samples=len(latents),
-            config=replace(config, seed=seed),
-            run_dir=folder,
-            budget_minutes=None if budget_minutes is None else budget_minutes * share,
+            config=replace(phase.config, seed=seed),
+            run_dir=run_dir / phase.name,
+            budget_minutes=None if budget_minutes is None else budget_minutes * phase.share,
         )
-        phases.append(progress)
+        for phase in base_phases()
+    }
     components: dict[str, Any] = {
         "vae": vae,
         "text_encoder": parts.text_encoder,
@@ -157,4 +187,4 @@ def train_base(
         "safety_checker": None,
         "feature_extractor": None,
     }
-    return StableDiffusionPipeline(**components, requires_safety_checker=False), phases
+    return StableDiffusionPipeline(**components, requires_safety_checker=False), progress

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
@@ -22,7 +22,7 @@ from jointnet.demo.bundled import BUILD_STEPS, BUNDLED, GUIDANCE, WEIGHTS
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
 from jointnet.demo.judges.train import judge_config, train_attribute_judge, train_depth_regressor
 from jointnet.demo.training.autoencoder import autoencoder_config, train_autoencoder
-from jointnet.demo.training.base import base_config, noise_config, train_base
+from jointnet.demo.training.base import base_phases, train_base
 from jointnet.demo.training.regressor import LatentRegressor, regressor_config, train_latent_regressor
 from jointnet.demo.training.source import SceneSource
 from jointnet.demo.world.cache import SceneCache
@@ -72,13 +72,16 @@ class Chain:
         if not (folder / PROVENANCE_FILE).exists():
             source, vae = SceneSource(self.scenes()), self.autoencoder()
             path = encode_to_file(LatentCodec(vae), "rgb", batched(source.maps("rgb")), self.root / "latents" / "rgb.npy")
-            pipeline, phases = train_base(
+            pipeline, progress = train_base(
                 vae, load_latents([path])[:, 0], source.captions(), folder.parent, budget_minutes=self.budget_minutes
             )
             save_half(pipeline, folder)
-            first = {"config": asdict(noise_config()), **vars(phases[0])}
-            facts = {"scenes": f"train 0..{self.training_scenes - 1}", "first_phase": {**first, "curve": first["curve"][::4]}}
-            write_provenance(folder, "demo-base", base_config(), phases[1], **facts)
+            facts: dict[str, Any] = {"scenes": f"train 0..{self.training_scenes - 1}"}
+            *earlier, last = base_phases()
+            for phase in earlier:
+                run = progress[phase.name]
+                facts[f"{phase.name}_phase"] = {"config": asdict(phase.config), **vars(run), "curve": run.curve[::4]}
+            write_provenance(folder, "demo-base", last.config, progress[last.name], **facts)
             shutil.copy(self.root / "autoencoder" / "model" / PROVENANCE_FILE, folder / "vae")
         return StableDiffusionPipeline.from_pretrained(folder)
 
