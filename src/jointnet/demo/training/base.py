@@ -90,7 +90,7 @@ def loss_weight(kind: PredictionType, snr: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the base's training: ``share`` is its part of a budget, ``layout_share`` of its timesteps are drawn from LAYOUT_TIMESTEPS alone."""
+    """A part of the base's training. ``share``: of the budget; ``layout_share``: of the timesteps, drawn from LAYOUT_TIMESTEPS alone."""
 
     name: str
     kind: PredictionType
@@ -139,7 +139,7 @@ def train_base(
     budget_minutes: float | None = None,
     seed: int = 0,
 ) -> tuple[StableDiffusionPipeline, dict[str, Progress]]:
-    """Train U-Net and text encoder together, on the noise, on v, and on the layout, each for its share of the budget; returns each phase's progress.
+    """Train U-Net and text encoder together through all phases, each for its share of the budget; returns each phase's progress.
 
     The run folder keeps its tokenizer: a word's number must stay what it was when it was learned.
 
