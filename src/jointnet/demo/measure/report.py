@@ -116,16 +116,25 @@ def _distance(figures: dict[str, Any]) -> str:
     rows = []
     for name in ("autoencoded renders", "base", "joint"):
         fd, (kid, spread) = distance[name]["fd"], distance[name]["kid"]
-        rows.append([name, f"{fd['value']:.3f}", f"{fd['low']:.3f} to {fd['high']:.3f}", f"{1000 * kid:.3f} +- {1000 * spread:.3f}"])
-    limit = 1.05 * distance["base"]["fd"]["value"]
+        rows.append(
+            [
+                name,
+                f"{fd['value']:.3f}",
+                f"{fd['corrected']:.3f}",
+                f"{fd['low']:.3f} to {fd['high']:.3f}",
+                f"{1000 * kid:.3f} +- {1000 * spread:.3f}",
+            ]
+        )
+    limit = 1.05 * distance["base"]["fd"]["corrected"]
     high = distance["joint"]["fd"]["high"]
     return "\n\n".join(
         [
             f"## Distance to renders ({figures['config']['num_images']} images)",
             f"Features: {figures['features']}. {figures['config']['num_bootstrap']} bootstrap draws of both sets, basic 95 % interval. "
+            "A finite sample raises the distance; less bias: what the draws show of that taken off, which the interval lies about. "
             "The reference are the renders of the same held-out prompts. Autoencoded renders are these very pictures through the "
             "autoencoder: what its blur alone costs.",
-            table(["images", "FD-EffLite0", "95 % interval", "KID x 1000"], rows),
-            f"Aim: the joint model's upper bound at most 1.05 x the base = {limit:.3f}: {high:.3f}, {verdict(high <= limit)}.",
+            table(["images", "FD-EffLite0", "less bias", "95 % interval", "KID x 1000"], rows),
+            f"Aim: the joint model's upper bound at most 1.05 x the base (less bias) = {limit:.3f}: {high:.3f}, {verdict(high <= limit)}.",
         ]
     )

@@ -55,9 +55,10 @@ def _mmd2(a: np.ndarray, b: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its 95 % bootstrap interval."""
+    """An estimate, the estimate less its bias, and a 95 % bootstrap interval."""
 
     value: float
+    corrected: float
     low: float
     high: float
 
@@ -65,7 +66,8 @@ class Interval:
 def bootstrap_frechet(reference: np.ndarray, features: np.ndarray, *, num_draws: int = 100, seed: int = 0) -> Interval:
     """Frechet distance with a 95 % basic bootstrap interval, both sets resampled.
 
-    Resampling repeats images and so raises the distance; the basic interval (2 x estimate - quantiles) takes that bias out.
+    A finite sample raises the distance, and a resampled one raises it once more by as much; so twice the estimate less the draws' mean is
+    free of that bias, and the basic interval (2 x estimate - quantiles) lies about it, often wholly below the estimate.
     """
     rng = np.random.default_rng(seed)
 
@@ -75,4 +77,4 @@ def bootstrap_frechet(reference: np.ndarray, features: np.ndarray, *, num_draws:
     value = frechet_distance(Gaussian.of(reference), Gaussian.of(features))
     draws = [frechet_distance(resampled(reference), resampled(features)) for _ in range(num_draws)]
     low, high = np.quantile(draws, [0.025, 0.975])
-    return Interval(value, float(2 * value - high), float(2 * value - low))
+    return Interval(value, float(2 * value - np.mean(draws)), float(2 * value - high), float(2 * value - low))
