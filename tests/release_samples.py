@@ -85,7 +85,7 @@ def run_refine(pipeline: JointNetPipeline, io: Io) -> Tensor:
     maps = {"rgb": (io["refine.image"] + 1) / 2, DENSE: io["refine.depth"]}
     asked = {name: torch.ones_like(value[:, :1]) for name, value in maps.items()}
     task = Task(size=size_of(pipeline, noise), maps=maps, asked=asked, strength=0.4)
-    tiling = Tiling(window=8, stride=4, decay=2, whole_share=0.0, has_random_offset=False)
+    tiling = Tiling(window=8, stride=4, decay=2, decays_everywhere=True, whole_share=0.0, has_random_offset=False)
     return run_task(pipeline, io, task, noise, tiling=tiling)
 
 

@@ -26,7 +26,7 @@ def load(model: str | Path = "demo") -> JointNetPipeline:
     from diffusers.utils.logging import disable_progress_bar
     from transformers.utils.logging import disable_progress_bar as disable_transformers_progress_bar
 
-    from jointnet.checkpoints.folder import pipeline_class
+    from jointnet.checkpoints.folder import BROKEN, first_line, pipeline_class
     from jointnet.pipelines.joint_net import JointNetPipeline
 
     folder = model_folder(model)
@@ -39,9 +39,8 @@ def load(model: str | Path = "demo") -> JointNetPipeline:
     disable_transformers_progress_bar()
     try:
         return JointNetPipeline.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()
-        raise ModelFolderError(f"cannot load the model in {str(folder)!r}: {reason[0] if reason else error!r}") from error
+    except BROKEN as error:
+        raise ModelFolderError(f"cannot load the model in {str(folder)!r}: {first_line(error)}") from error
 
 
 def vocabulary(model: str | Path) -> dict[str, list[str]] | None:

@@ -36,6 +36,7 @@ class Windows:
         window, stride: side of a window, and distance of neighbouring ones, in the canvas's pixels.
         decay: pixels over which a window's weight falls linearly to 0 at its edges, along the axes that are cut.
         wraps: whether the canvas's left and right edges are neighbours.
+        decays_everywhere: weights also fall along an axis that is not cut.
     Raises: RangeError if a stride is larger than the window or not positive, or the decay is longer than half a window.
     Source: Sec. 4.2.
     """
@@ -45,6 +46,7 @@ class Windows:
     stride: int
     decay: int = 0
     wraps: bool = False
+    decays_everywhere: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.stride <= self.window:
@@ -83,7 +85,8 @@ class Windows:
 
     def weights(self) -> Tensor:
         """How much each pixel of a window counts, (h, w) in (0, 1]; where both axes decay, the smaller weight."""
-        height, width = (_axis_weights(length, self.decay if cut else 0) for length, cut in zip(self.size, self.is_cut, strict=True))
+        decays = [self.decay if cut or self.decays_everywhere else 0 for cut in self.is_cut]
+        height, width = (_axis_weights(length, decay) for length, decay in zip(self.size, decays, strict=True))
         return torch.minimum(height[:, None], width)
 
 

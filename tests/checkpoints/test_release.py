@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,9 @@ def test_every_sample_is_reproduced(name: str) -> None:
 
 
 @torch.no_grad()
-def test_tiled_samples_agree_with_loops_written_out() -> None:
-    """Panoramas and refinement, against the release's description in plain loops around the network."""
+@pytest.mark.parametrize("height", [64, 128])
+def test_tiled_samples_agree_with_loops_written_out(height: int) -> None:
+    """Panoramas, and refinement with one row of tiles or three, against the release's description in plain loops around the network."""
     folder = SAMPLES / "inpaint"
     io = load_file(folder / "io.safetensors")
     pipeline = JointNetPipeline.from_release(folder / "release", folder / "base", DENSE)
@@ -73,16 +75,18 @@ def test_tiled_samples_agree_with_loops_written_out() -> None:
             x = pipeline.scheduler.step(total / weight, t, x).prev_sample
         made[f"{name}.out"] = x
 
-    rgb, dense = (torch.rand(1, 3, 64, 128, generator=g) * 2 - 1 for _ in range(2))
-    noise = torch.randn(1, 8, 8, 16, generator=g)
+    rgb, dense = (torch.rand(1, 3, height, 128, generator=g) * 2 - 1 for _ in range(2))
+    noise = torch.randn(1, 8, height // 8, 16, generator=g)
     known = torch.cat([pipeline.vae.encode(value).latent_dist.mode() * 0.18215 for value in (rgb, dense)], 1)
     times = steps()[-4:]
     x = pipeline.scheduler.add_noise(known, noise, times[:1])
     for t in times:
-        total, weight = torch.zeros_like(x), torch.zeros(8, 16)
-        for start in range(0, 9, 4):
-            total[..., start : start + 8] += ramp(8, 2) * guided(x[..., start : start + 8], t)
-            weight[:, start : start + 8] += ramp(8, 2)
+        total, weight = torch.zeros_like(x), torch.zeros(height // 8, 16)
+        tile_weight = torch.minimum(ramp(8, 2)[:, None], ramp(8, 2))
+        for top, left in product(range(0, height // 8 - 7, 4), range(0, 9, 4)):
+            tile = (..., slice(top, top + 8), slice(left, left + 8))
+            total[tile] += tile_weight * guided(x[tile], t)
+            weight[tile] += tile_weight
         x = pipeline.scheduler.step(total / weight, t, x).prev_sample
     made |= {"refine.image": rgb, "refine.depth": dense, "refine.noise": noise, "refine.out": x}
     errors = dict(errors_of(folder, {**{k: v for k, v in io.items() if not k.endswith(".out")}, **made}))

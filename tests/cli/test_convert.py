@@ -4,13 +4,18 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import jointnet
 from jointnet.cli.main import main
+from jointnet.demo.bundled import bundled_folder
+from jointnet.pipelines.joint_net import JointNetPipeline
+from tests.bases import tiny_base
 from tests.checkpoints.test_release import SAMPLES
+from tests.conftest import tiny_pipeline
 
 
 def test_the_authors_checkpoint_becomes_a_model_and_again_a_checkpoint(tmp_path: Path) -> None:
@@ -82,3 +87,98 @@ def test_info_says_what_a_model_is(model_folder: Path, capsys: pytest.CaptureFix
     assert main(["info", str(model_folder)]) == 0
     assert "modalities: rgb, depth" in capsys.readouterr().out
     assert main(["info", "nowhere"]) == 2
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The error, which is one line."""
+    error = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert len(error) == 1
+    return error[0]
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("part", ["text_encoder/model.safetensors", "vae/diffusion_pytorch_model.safetensors"])
+def test_a_damaged_file_of_a_model_or_a_base_gets_one_line(
+    part: str, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(model_folder, tmp_path / "model")
+    halve(tmp_path / "model" / part)
+    assert main(["info", str(tmp_path / "model")]) == 2
+    assert "cannot load the model" in one_line(capsys)
+    sample = SAMPLES / "finetune"
+    shutil.copytree(sample / "base", tmp_path / "base")
+    halve(tmp_path / "base" / part)
+    assert main(["convert", "release", str(sample / "release"), "--base", str(tmp_path / "base"), "-o", str(tmp_path / "out")]) == 2
+    assert "cannot open the base" in one_line(capsys)
+
+
+@pytest.mark.parametrize(("base", "said"), [("sdxl", "a text 64 wide"), ("if-1", "no autoencoder"), (None, "8 latent channels")])
+def test_a_base_that_does_not_fit_the_checkpoint_is_refused(
+    base: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "base" if base else bundled_folder("demo-base")
+    if base:
+        tiny_base(base).save_pretrained(folder)
+    command = ["convert", "release", str(SAMPLES / "finetune" / "release"), "--base", str(folder), "-o", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert said in one_line(capsys)
+    assert not (tmp_path / "out" / "model_index.json").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02}q", b"\x80\x02cposix\nsystem\n(X\x04\x00\x00\x00truetR."])
+def test_a_damaged_or_evil_pickle_gets_one_line(content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = SAMPLES / "inpaint"
+    shutil.copytree(sample / "release", tmp_path / "release")
+    (tmp_path / "release" / "unet" / "diffusion_pytorch_model.bin").write_bytes(content)
+    command = ["convert", "release", str(tmp_path / "release"), "--base", str(sample / "base"), "-o", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "diffusion_pytorch_model.bin" in one_line(capsys)
+
+
+def test_a_damaged_zip_gets_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = SAMPLES / "finetune"
+    path = Path(shutil.make_archive(str(tmp_path / "release"), "zip", sample / "release"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    assert main(["convert", "release", str(path), "--base", str(sample / "base"), "-o", str(tmp_path / "out")]) == 2
+    assert "cannot unpack" in one_line(capsys)
+
+
+def test_what_the_releases_form_cannot_hold_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    independent, three = tiny_pipeline(), tiny_pipeline(("rgb", "depth", "normal"))
+    independent.joint_unet.register_to_config(has_independent_timesteps=True)
+    for name, pipeline, said in (("independent", independent, "independent timesteps"), ("three", three, "one dense modality")):
+        pipeline.save_pretrained(tmp_path / name)
+        assert main(["convert", "to-release", str(tmp_path / name), "-o", str(tmp_path / "out")]) == 2
+        assert said in one_line(capsys)
+
+
+def test_a_converted_model_says_where_it_comes_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = SAMPLES / "finetune"
+    assert main(["convert", "release", str(sample / "release"), "--base", str(sample / "base"), "-o", str(tmp_path / "model")]) == 0
+    assert "the authors' release" in (tmp_path / "model" / "README.md").read_text()
+    capsys.readouterr()
+    assert main(["info", str(tmp_path / "model"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["trained"]["recipe"] == "the authors' release"
+
+
+def test_info_of_a_model_without_depth_says_nothing_of_depth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_pipeline(("rgb", "normal")).save_pretrained(tmp_path)
+    assert main(["info", str(tmp_path), "--json"]) == 0
+    assert "depth" not in json.loads(capsys.readouterr().out)
+
+
+def test_the_second_stage_of_deepfloyd_reads_what_the_first_wrote(tmp_path: Path) -> None:
+    for name in ("if-1", "if-2"):
+        JointNetPipeline.from_base(tiny_base(name)).save_pretrained(tmp_path / name)
+    first = ["generate", "a red ball", "--model", str(tmp_path / "if-1"), "--steps", "2", "-o", str(tmp_path / "small")]
+    second = ["generate", "a red ball", "--model", str(tmp_path / "if-2"), "--steps", "2", "-o", str(tmp_path / "large")]
+    assert main(first) == 0
+    assert main([*second, "--low-res", str(tmp_path / "small")]) == 0
+    assert np.load(tmp_path / "large" / "depth.npy").shape == (64, 64)
+    assert main(second) == 2
+    assert main([*second, "--low-res", str(tmp_path / "nowhere")]) == 2

@@ -228,8 +228,8 @@ def test_a_step_of_every_stage_trains_every_base(name: str, stage: str, folders:
     pipeline = extended(folders[name])
     before = {k: v.clone() for k, v in pipeline.joint_unet.state_dict().items()}
     samples = encode_source(OnePicture(pipeline), pipeline.modalities, pipeline.codec, tmp_path / "latents", *pipeline.training_text())
-    config = one_step(STAGES[stage]())
-    progress = train_joint(pipeline.joint_unet, samples, NoiseSchedule.of(pipeline.scheduler), config, tmp_path)
+    schedule = NoiseSchedule.of(pipeline.scheduler, pipeline.image_noising_scheduler)
+    progress = train_joint(pipeline.joint_unet, samples, schedule, one_step(STAGES[stage]()), tmp_path)
     assert progress.step == 1
     after = pipeline.joint_unet.state_dict()
     moved = {k for k, v in before.items() if not torch.equal(v, after[k])}

@@ -9,10 +9,15 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 from jointnet.errors import ModelFolderError
 
 INDEX_FILE = "model_index.json"
+
+BROKEN = (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError)
+"""What diffusers, transformers and torch raise for a folder whose files are missing, damaged or do not fit each other."""
 
 PROVENANCE_FILE = "provenance.json"
 """How the weights were trained."""
@@ -38,6 +43,12 @@ def pipeline_class(folder: Path) -> str:
     return name
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or what it is if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else repr(error)
+
+
 def provenance_of(folder: str | Path | None) -> dict[str, Any]:
     """What a model folder says of how it was trained; empty if it says nothing."""
     path = None if folder is None else Path(folder) / PROVENANCE_FILE
@@ -53,7 +64,7 @@ def stages_of(folder: str | Path | None) -> list[str]:
 def save_half(pipeline: DiffusionPipeline, folder: Path) -> None:
     """Save a pipeline with float16 weights, replacing ``folder`` in one move; the pipeline itself is rounded to float16 values.
 
-    The text encoder's config asks for float32, so that a plain from_pretrained gives every component the same type.
+    The configs of transformers' components ask for float32, so that a plain from_pretrained gives every component the same type.
     """
     modules = [m for m in pipeline.components.values() if isinstance(m, torch.nn.Module)]
     unfinished = folder.with_name(f".{folder.name}.unfinished")
@@ -64,10 +75,9 @@ def save_half(pipeline: DiffusionPipeline, folder: Path) -> None:
     (unfinished / PROVENANCE_FILE).unlink(missing_ok=True)  # these are other weights than those it was loaded with
     for module in modules:
         module.float()
-    config = unfinished / "text_encoder" / "config.json"
-    if config.is_file():
-        content: dict[str, Any] = json.loads(config.read_text())
-        content["dtype"] = "float32"
+    for name in (n for n, m in pipeline.components.items() if isinstance(m, PreTrainedModel)):
+        config = unfinished / name / "config.json"
+        content: dict[str, Any] = {**json.loads(config.read_text()), "dtype": "float32"}
         config.write_text(json.dumps(content, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)

@@ -10,14 +10,15 @@ import json
 import pickle
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from jointnet.checkpoints.folder import BROKEN, first_line
 from jointnet.errors import ModelFolderError
 from jointnet.models.joint_unet import JointUNet
 
@@ -37,8 +38,12 @@ def read_release(path: Path, modality: str = "depth") -> JointUNet:
         return _read_folder(_with_branches(path), modality)
     if not zipfile.is_zipfile(path):
         raise ModelFolderError(f"got {str(path)!r}, which is no zip file; expected a release folder or its zip")
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
-        archive.extractall(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                archive.extractall(folder)
+        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, NotImplementedError) as error:
+            raise ModelFolderError(f"cannot unpack {str(path)!r}: {first_line(error)}; fetch it again") from error
         return _read_folder(_with_branches(Path(folder)), modality)
 
 
@@ -69,9 +74,13 @@ def _read_folder(folder: Path, modality: str) -> JointUNet:
 
 
 def write_release(joint: JointUNet, folder: Path) -> None:
-    """Write a joint network of two modalities as a release folder. Raises: ModelFolderError for any other number."""
+    """Write a joint network of two modalities as a release folder. Raises: ModelFolderError for one that this form cannot hold."""
     if len(joint.modalities) != 2:
         raise ModelFolderError(f"got a network of {', '.join(joint.modalities)}; the release's form holds RGB and one dense modality")
+    if joint.config.low_res_channels:
+        raise ModelFolderError("got a network that upscales; the release's form has no place for what it reads beside the state")
+    if joint.config.has_independent_timesteps:
+        raise ModelFolderError("got a network with independent timesteps; the release's form cannot say so: take one with masked input")
     modality = joint.modalities[1]
     weights: dict[str, Weights] = {_RGB: {}, _DENSE: {}}
     for ours, value in joint.state_dict().items():
@@ -116,16 +125,23 @@ def _read_config(branch: Path) -> dict[str, Any]:
 
 def _read_weights(branch: Path) -> Weights:
     safe, pickled = branch / f"{_STEM}.safetensors", branch / f"{_STEM}.bin"
+    if pickled.is_file() and not safe.is_file():
+        return _read_pickle(pickled)
+    if not safe.is_file():
+        raise ModelFolderError(f"got no weights in {str(branch)!r}; expected {safe.name} or {pickled.name}")
     try:
-        if safe.is_file():
-            return load_file(safe)
-        if pickled.is_file():
-            return torch.load(pickled, map_location="cpu", weights_only=True)
+        return load_file(safe)
+    except BROKEN as error:
+        raise ModelFolderError(f"cannot read the weights in {str(branch)!r}: {first_line(error)}") from error
+
+
+def _read_pickle(path: Path) -> Weights:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ModelFolderError(f"refused {str(pickled)!r}: it holds more than tensors ({str(error).splitlines()[0]})") from error
-    except (OSError, SafetensorError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        raise ModelFolderError(f"cannot read the weights in {str(branch)!r}: {str(error).splitlines()[0]}") from error
-    raise ModelFolderError(f"got no weights in {str(branch)!r}; expected {safe.name} or {pickled.name}")
+        raise ModelFolderError(f"refused {str(path)!r}: it holds more than tensors ({first_line(error)})") from error
+    except Exception as error:  # a damaged pickle fails wherever its reader happens to be
+        raise ModelFolderError(f"cannot read {str(path)!r}: {first_line(error)}") from error
 
 
 def _listed(what: str, keys: set[tuple[str, str]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ def add_parser(commands: Any) -> None:
 
 def run_release(options: argparse.Namespace) -> None:
     """Run the command. Raises: JointNetError."""
+    from jointnet.checkpoints.card import write_card
+    from jointnet.checkpoints.folder import PROVENANCE_FILE
     from jointnet.cli.output import prepare_folder
     from jointnet.modalities import get_modality
     from jointnet.pipelines.joint_net import JointNetPipeline
@@ -34,6 +37,9 @@ def run_release(options: argparse.Namespace) -> None:
     get_modality(options.modality)
     prepare_folder(options.output)
     JointNetPipeline.from_release(options.folder, options.base, options.modality).save_pretrained(options.output)
+    origin = {"recipe": "the authors' release", "start": f"{options.folder.name} on {options.base}"}
+    (options.output / PROVENANCE_FILE).write_text(json.dumps(origin, indent=1) + "\n")
+    write_card(options.output)
     print(options.output)
 
 

@@ -42,6 +42,8 @@ def describe_model(model: str) -> dict[str, Any]:
     folder = model_folder(model)
     said = provenance_of(folder)
     config = pipeline.joint_unet.config
+    near_m = pipeline.config.depth_near_m
+    depth = {"depth": f"near / z, near = {near_m} m" if near_m else "up to scale and shift"} if "depth" in pipeline.modalities else {}
     return {
         "folder": str(folder),
         "base": architecture(pipeline.unet),
@@ -50,9 +52,10 @@ def describe_model(model: str) -> dict[str, Any]:
         "prediction": pipeline.scheduler.config.prediction_type,
         "reads masks": bool(config.has_masked_input),
         "independent timesteps": bool(config.has_independent_timesteps),
-        "depth": f"near / z, near = {pipeline.config.depth_near_m} m" if pipeline.config.depth_near_m else "up to scale and shift",
+        **depth,
         "parameters": {**counts, "all": sum(counts.values())},
         "memory of the weights in MiB": {name: round(sum(counts.values()) * size / 2**20) for name, size in BYTES.items()},
         "stages": stages_of(folder) or "it does not say",
-        "trained": {k: said[k] for k in ("recipe", "steps", "samples_seen", "seconds", "commit") if k in said} or "it does not say",
+        "trained": {k: said[k] for k in ("recipe", "start", "steps", "samples_seen", "seconds", "commit") if k in said}
+        or "it does not say",
     }

@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, *, model: str = "dem
     parser.add_argument("--guidance-rescale", type=number(0, 1), default=0.0, help="Lin et al.'s rescale (default: 0)")
     preset = "conventions where the paper and the authors' code differ: docs/conventions.md (default: paper)"
     parser.add_argument("--preset", choices=("paper", "release"), default="paper", help=preset)
+    low_res = "what the first stage wrote (its output folder), for bases that upscale"
+    parser.add_argument("--low-res", type=Path, metavar="DIR", help=low_res)
     parser.add_argument("--negative", default="", metavar="PROMPT", help="what to steer away from")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
 
@@ -44,6 +47,8 @@ def add_size_arguments(parser: argparse.ArgumentParser) -> None:
 
 def open_model(options: argparse.Namespace, prompt: str) -> JointNetPipeline:
     """The model of a command, quiet unless a person looks on; warns of words that a small model never saw. Raises: JointNetError."""
+    from diffusers import DDIMScheduler
+
     from jointnet.cli.output import prepare_folder
     from jointnet.loading import load, vocabulary
     from jointnet.pipelines.joint_net import JointNetPipeline
@@ -51,11 +56,12 @@ def open_model(options: argparse.Namespace, prompt: str) -> JointNetPipeline:
     prepare_folder(options.output)
     if options.base is not None:
         pipeline = JointNetPipeline.from_release(options.model, options.base)
-        pipeline.set_progress_bar_config(disable=not sys.stderr.isatty())
-        return pipeline
-    pipeline = load(options.model)
+    else:
+        pipeline = load(options.model)
+        warn_of_unknown_words(f"{prompt} {options.negative}", vocabulary(options.model))
+    if options.preset == "release":
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=not sys.stderr.isatty())
-    warn_of_unknown_words(f"{prompt} {options.negative}", vocabulary(options.model))
     return pipeline
 
 
@@ -81,6 +87,8 @@ def task_options(pipeline: JointNetPipeline, options: argparse.Namespace, prompt
         "generator": torch.Generator().manual_seed(seed),
         "output_type": "pt",
     }
+    if options.low_res is not None:
+        chosen["low_res"] = read_low_res(options.low_res, pipeline.modalities)
     if hasattr(options, "tiled"):
         chosen["num_resamples"] = options.resample
         if options.processing_size is not None:
@@ -88,6 +96,13 @@ def task_options(pipeline: JointNetPipeline, options: argparse.Namespace, prompt
         if options.tiled or options.wrap:
             chosen["tiled"] = pipeline.tiling(wraps=options.wrap)
     return chosen
+
+
+def read_low_res(folder: Path, modalities: Sequence[str]) -> dict[str, Any]:
+    """The maps of an output folder, (c, h, w) each. Raises: InputFileError."""
+    from jointnet.modalities.read import read_map, read_picture
+
+    return {name: read_picture(folder / "image.png") if name == "rgb" else read_map(folder / f"{name}.npy", name) for name in modalities}
 
 
 def describe_run(pipeline: JointNetPipeline, options: argparse.Namespace, prompt: str, seed: int, **more: Any) -> dict[str, Any]:
@@ -103,6 +118,7 @@ def describe_run(pipeline: JointNetPipeline, options: argparse.Namespace, prompt
         "seed": seed,
         "model": str(options.model),
         "base": options.base,
+        **({} if options.low_res is None else {"low_res": str(options.low_res)}),
         "scheduler": type(pipeline.scheduler).__name__,
         "steps": options.steps,
         "guidance": guidance_of(pipeline, options, prompt),

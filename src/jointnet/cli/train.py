@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
     source = FolderSource(options.data, options.size or pipeline.default_size)
     encoder, unconditional = pipeline.training_text()
     samples = encode_source(source, pipeline.modalities, pipeline.codec, options.output / "latents", encoder, unconditional)
-    schedule = NoiseSchedule.of(pipeline.scheduler)
+    schedule = NoiseSchedule.of(pipeline.scheduler, pipeline.image_noising_scheduler)
     progress = train_joint(pipeline.joint_unet, samples, schedule, config, options.output, budget_minutes=options.budget)
     save_half(pipeline, options.output / "model")
     facts = {"stages": [*stages_of(pipeline.name_or_path), options.recipe], "data": str(options.data), "start": str(options.start)}

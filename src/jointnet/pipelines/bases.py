@@ -6,6 +6,7 @@ from typing import Any
 
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 
+from jointnet.checkpoints.folder import BROKEN, first_line
 from jointnet.errors import ModelFolderError, UnsupportedBaseError
 from jointnet.models.branch import low_res_channels
 
@@ -17,7 +18,7 @@ SUPPORTED = {
 }
 """diffusers' pipeline class -> what people call it."""
 
-_HUB_OPTIONS = ("cache_dir", "force_download", "proxies", "token", "local_files_only", "revision")
+HUB_OPTIONS = ("cache_dir", "force_download", "token", "local_files_only", "revision")
 _WITHOUT_IF_EXTRAS = {"safety_checker": None, "watermarker": None, "requires_safety_checker": False}
 _KEPT = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "scheduler", "image_noising_scheduler")
 
@@ -32,15 +33,15 @@ def open_base(base: Any, **kwargs: Any) -> DiffusionPipeline:
         check_class(type(base).__name__)
         return base
     try:
-        config: Any = DiffusionPipeline.load_config(base, **{name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs})
+        config: Any = DiffusionPipeline.load_config(base, **{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs})
         name = str(config["_class_name"])
         check_class(name)
         extras = _WITHOUT_IF_EXTRAS if name.startswith("IF") else {}
         return DiffusionPipeline.from_pretrained(base, **{**extras, **kwargs})
     except UnsupportedBaseError:
         raise
-    except (OSError, KeyError, ValueError) as error:
-        raise ModelFolderError(f"cannot open the base {str(base)!r}: {str(error).strip().splitlines()[0]}") from error
+    except BROKEN as error:
+        raise ModelFolderError(f"cannot open the base {str(base)!r}: {first_line(error)}") from error
 
 
 def check_class(name: str) -> None:
@@ -48,6 +49,19 @@ def check_class(name: str) -> None:
     if name not in SUPPORTED:
         listed = ", ".join(f"{cls} ({called})" for cls, called in SUPPORTED.items())
         raise UnsupportedBaseError(f"got a {name}; expected one of {listed}")
+
+
+def check_fit(unet: UNet2DConditionModel, components: dict[str, Any]) -> None:
+    """Whether a base's autoencoder and text encoder are what a U-Net from elsewhere reads. Raises: UnsupportedBaseError."""
+    vae = components["vae"]
+    encoders = [components[name] for name in ("text_encoder", "text_encoder_2") if components[name] is not None]
+    width = sum(encoder.config.hidden_size for encoder in encoders)
+    needed = f"a checkpoint of {unet.config.in_channels} latent channels and a text {unet.config.cross_attention_dim} wide"
+    if vae is None or vae.config.latent_channels != unet.config.in_channels:
+        found = "no autoencoder" if vae is None else f"an autoencoder of {vae.config.latent_channels} latent channels"
+        raise UnsupportedBaseError(f"got a base with {found} for {needed}; pass the base it was trained on")
+    if encoders and width != unet.config.cross_attention_dim:
+        raise UnsupportedBaseError(f"got a base with a text {width} wide for {needed}; pass the base it was trained on")
 
 
 def architecture(unet: UNet2DConditionModel) -> str:

@@ -17,6 +17,8 @@ class Conventions:
         reads_first_channel: a map of one channel (depth) is the decoded picture's first; otherwise the mean of its three.
         num_extra_whole_steps: steps in which the whole canvas is denoised beside its tiles, more than floor(share * steps).
         has_lanczos_pictures: pictures are enlarged by Lanczos; otherwise bicubically.
+        always_wraps: a panorama's left and right edges are neighbours at any span; otherwise at 360 degrees.
+        decays_everywhere: in refinement, a tile's weight also falls along an axis with a single tile.
     """
 
     name: str
@@ -25,6 +27,8 @@ class Conventions:
     reads_first_channel: bool = False
     num_extra_whole_steps: int = 0
     has_lanczos_pictures: bool = False
+    always_wraps: bool = False
+    decays_everywhere: bool = False
 
 
 PAPER = Conventions(name="paper")
@@ -35,6 +39,8 @@ RELEASE = Conventions(
     reads_first_channel=True,
     num_extra_whole_steps=1,
     has_lanczos_pictures=True,
+    always_wraps=True,
+    decays_everywhere=True,
 )
 PRESETS = {preset.name: preset for preset in (PAPER, RELEASE)}
 """By the names they have on the command line."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders import StableDiffusionXLLoraLoaderMixin, TextualInversionLoaderMixin
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
+from huggingface_hub import create_repo, snapshot_download
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel
 
@@ -19,7 +20,7 @@ from jointnet.errors import RangeError, ShapeError
 from jointnet.modalities.codec import Codec, CodecTiles, LatentCodec, MissingCodec, PixelCodec
 from jointnet.models.joint_unet import JointUNet
 from jointnet.models.upscaling import DEFAULT_NOISE_LEVEL
-from jointnet.pipelines.bases import components_of, open_base
+from jointnet.pipelines.bases import HUB_OPTIONS, check_fit, components_of, open_base
 from jointnet.pipelines.conventions import PAPER, Conventions
 from jointnet.pipelines.low_res import SmallMaps
 from jointnet.pipelines.output import OUTPUT_TYPES, JointNetPipelineOutput, package
@@ -142,14 +143,29 @@ class JointNetPipeline(
         """
         joint = read_release(Path(folder), modality)
         components = components_of(open_base(base, **{"unet": None, **kwargs}))
+        check_fit(joint.branch("rgb"), components)
         dtype = components["vae"].dtype
         return cls(joint_unet=joint if joint.dtype == dtype else joint.to(dtype), **components)
 
-    def save_pretrained(self, save_directory: str | Path, *arguments: Any, **kwargs: Any) -> None:
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> JointNetPipeline:
+        """As DiffusionPipeline does, from a folder or a hub id; what is on the hub is fetched whole, no code of it is run."""
+        path = pretrained_model_name_or_path
+        if not Path(path).is_dir():
+            path = snapshot_download(str(path), **{name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs})
+        return cast(JointNetPipeline, super().from_pretrained(path, **kwargs))
+
+    def save_pretrained(self, save_directory: str | Path, *arguments: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
         """As DiffusionPipeline does; adds a model card, the provenance of the folder it was loaded from, and ``pipeline.py``."""
+        folder = Path(save_directory)
+        hub = {name: kwargs.pop(name) for name in ("repo_id", "private", "token", "commit_message", "create_pr") if name in kwargs}
         super().save_pretrained(save_directory, *arguments, **kwargs)
-        keep_side_files(self.name_or_path, Path(save_directory))
-        write_card(Path(save_directory))
+        keep_side_files(self.name_or_path, folder)
+        write_card(folder)
+        if push_to_hub:
+            repo = {"private": hub.pop("private", None), "token": hub.get("token")}
+            repo_id = create_repo(hub.pop("repo_id", folder.name), exist_ok=True, **repo).repo_id
+            self._upload_folder(folder, repo_id, **hub)
 
     @property
     def unet(self) -> UNet2DConditionModel:
@@ -225,7 +241,7 @@ class JointNetPipeline(
             height, width: pixels, multiples of ``size_multiple``; by default the size the base was made for.
             generator: one for the whole batch, or a list with one for each image: then a batch equals its single images.
             latents: initial noise (B, M * C, h, w), unscaled.
-            guidance_scale: by default the model's own (``config.default_guidance``); 1 turns guidance off.
+            guidance_scale: by default the model's own (``config.default_guidance``); 1 or less turns guidance off.
             callback_on_step_end: called as (pipeline, step, timestep, tensors); it may return changed tensors.
             tiling: for sizes beyond the base's: denoise in overlapping tiles, see ``self.tiling()``; None: the whole canvas at once.
             conventions: PAPER, or RELEASE to do as the authors' code does.

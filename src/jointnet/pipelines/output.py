@@ -36,8 +36,10 @@ class JointNetPipelineOutput(BaseOutput):
     nsfw_content_detected: list[bool] | None = None
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """(images, dense), and the uncertainty if there is one."""
-        return (self.images, self.dense, self.uncertainty) if self.uncertainty else (self.images, self.dense)
+        """(images, dense), then the uncertainty if there is one, then what the safety checker found if there is one."""
+        uncertainty = (self.uncertainty,) if self.uncertainty else ()
+        flagged = () if self.nsfw_content_detected is None else (self.nsfw_content_detected,)
+        return self.images, self.dense, *uncertainty, *flagged
 
     @property
     def depth(self) -> Any:

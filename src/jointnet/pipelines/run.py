@@ -115,7 +115,7 @@ def solve(pipeline: JointNetPipeline, task: Task, codec: Codec, conditioning: Co
     wrapped = wrap(pipeline, task, known, conditioning, steps, sampling)
     if known is not None and pipeline.joint_unet.config.has_masked_input:
         conditioning = replace(conditioning, known=known)
-    with seeded(scheduler, sampling.generator), pipeline.progress_bar(total=len(steps)) as bar:  # pyright: ignore[reportCallIssue] - diffusers decorates it without types
+    with seeded(scheduler, sampling.generator, noise.shape[1]), pipeline.progress_bar(total=len(steps)) as bar:  # pyright: ignore[reportCallIssue] - diffusers decorates it without types
         return sample(
             wrapped,
             x,

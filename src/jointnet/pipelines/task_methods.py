@@ -123,10 +123,11 @@ class TaskMethods:
         if scale < 1:
             raise RangeError(f"got a scale of {scale}; expected a whole number from 1")
         maps = {"rgb": as_maps("rgb", image), **{name: as_maps(name, value) for name, value in dense.items()}}
+        conventions = options.get("conventions", PAPER)
         chosen = tuple(maps) if only is None else (only,) if isinstance(only, str) else only
-        task = tasks.refine(enlarged(maps, scale, options.get("conventions", PAPER)), chosen, strength)
+        task = tasks.refine(enlarged(maps, scale, conventions), chosen, strength)
         if options.get("tiled", "processing_size" not in options) is True:
-            options["tiled"] = pipeline.tiling(whole_share=0.0)
+            options["tiled"] = pipeline.tiling(whole_share=0.0, decays_everywhere=conventions.decays_everywhere)
         return finish(pipeline, task, perform_once(pipeline, task, prompt, options), options)
 
     @torch.no_grad()
@@ -160,10 +161,11 @@ class TaskMethods:
         lens = get_projection(projection, span_deg)
         lens.rays(*size)  # says whether it reaches past the poles
         photo = None if image is None else as_maps("rgb", image)
-        tiled = options.get("tiled", True)
+        tiled, conventions = options.get("tiled", True), options.get("conventions", PAPER)
+        wraps = lens.wraps or conventions.always_wraps
         wide: TaskOptions = {
             **options,
-            "tiled": replace(tiled, wraps=lens.wraps) if isinstance(tiled, Tiling) else pipeline.tiling(wraps=lens.wraps),
+            "tiled": replace(tiled, wraps=wraps) if isinstance(tiled, Tiling) else pipeline.tiling(wraps=wraps),
         }
 
         def around_photo(task: Task) -> Task:
@@ -171,15 +173,19 @@ class TaskMethods:
             if photo is None:
                 return task
             canvas, known = place_photo(photo, image_fov_deg, lens, span_deg, task.size)
-            rgb = torch.where(known > 0.5, canvas, task.maps["rgb"]) if "rgb" in task.maps else canvas
-            return replace(task, maps={**task.maps, "rgb": rgb}, asked={**task.asked, "rgb": 1 - known})
+            if "rgb" in task.maps:
+                made = task.maps["rgb"]
+                canvas = torch.where(known.to(made.device) > 0.5, canvas.to(made.device), made)
+            return replace(task, maps={**task.maps, "rgb": canvas}, asked={**task.asked, "rgb": 1 - known})
 
         task = around_photo(tasks.generate(size))
         made = task.composited(perform_once(pipeline, task, prompt, wide))
         if scale > 1:
-            task = around_photo(tasks.refine(enlarged(made, scale, options.get("conventions", PAPER)), tuple(made)))
-            fine: TaskOptions = {**wide, "tiled": pipeline.tiling(wraps=lens.wraps, whole_share=0.0)}
+            task = around_photo(tasks.refine(enlarged(made, scale, conventions), tuple(made)))
+            tiles = pipeline.tiling(wraps=wraps, whole_share=0.0, decays_everywhere=conventions.decays_everywhere)
+            fine: TaskOptions = {**wide, "tiled": tiles}
             fine.pop("processing_size", None)
+            fine.pop("low_res", None)  # what was made is the smaller map now
             made = perform_once(pipeline, task, prompt, fine)
         return finish(pipeline, task, made, options)
 

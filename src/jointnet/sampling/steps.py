@@ -107,17 +107,26 @@ def stands_between_levels(scheduler: Any) -> bool:
 
 
 @contextmanager
-def seeded(scheduler: Any, generator: Generators) -> Iterator[None]:
-    """Let schedulers that draw their noise from a tree of their own (DPMSolverSDE) take its seed from the generator."""
+def seeded(scheduler: Any, generator: Generators, num_modalities: int) -> Iterator[None]:
+    """Let schedulers that draw their noise from a tree of their own (DPMSolverSDE) take its seed from the generator.
+
+    With a generator for each sample, each row of the folded state gets its own seed.
+    """
     if getattr(scheduler, "noise_sampler_seed", 0) is not None or generator is None:
         yield
         return
-    first = generator[0] if isinstance(generator, list) else generator
-    scheduler.noise_sampler_seed = int(torch.randint(2**31 - 1, (), generator=first, device=first.device))
+    if isinstance(generator, list):
+        scheduler.noise_sampler_seed = [_draw_seed(g) for g in generator for _ in range(num_modalities)]
+    else:
+        scheduler.noise_sampler_seed = _draw_seed(generator)
     try:
         yield
     finally:
         scheduler.noise_sampler_seed = None
+
+
+def _draw_seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
 
 
 def needs_folding(scheduler: Any) -> bool:

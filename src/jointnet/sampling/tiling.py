@@ -23,6 +23,7 @@ class Tiling:
         stride: distance of neighbouring windows; by default half a window.
         decay: length over which a window's weight falls to 0; by default an eighth of a window.
         wraps: whether left and right edges are neighbours, as in a panorama of 360 degrees.
+        decays_everywhere: a window's weight also falls along an axis with a single window.
         whole_weight: weight of the whole image as one more tile, against 1 of a window.
         whole_share: the whole image takes part in the first floor(whole_share * steps) steps; 0 leaves it out.
         has_random_offset: move all windows by one random offset in [0, stride) in each step.
@@ -34,6 +35,7 @@ class Tiling:
     stride: int | None = None
     decay: int | None = None
     wraps: bool = False
+    decays_everywhere: bool = False
     whole_weight: float = 5.0
     whole_share: float = 0.4
     has_random_offset: bool = True
@@ -48,7 +50,9 @@ class Tiling:
         """The windows on a canvas (height, width)."""
         stride = self.window // 2 if self.stride is None else self.stride
         decay = self.window // 8 if self.decay is None else self.decay
-        return Windows(canvas=canvas, window=self.window, stride=stride, decay=decay, wraps=self.wraps)
+        return Windows(
+            canvas=canvas, window=self.window, stride=stride, decay=decay, wraps=self.wraps, decays_everywhere=self.decays_everywhere
+        )
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,20 @@ class NoiseLevels:
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """A base's forward process: x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps; alpha_bar (T,)."""
+    """A base's forward process: x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps; alpha_bar (T,).
+
+    ``low_res_alpha_bar`` is that of the smaller maps which an upscaling base reads.
+    """
 
     alpha_bar: Tensor
     prediction_type: PredictionType
+    low_res_alpha_bar: Tensor | None = None
 
     @classmethod
-    def of(cls, scheduler: Any) -> NoiseSchedule:
-        """Read it off a diffusers scheduler."""
-        return cls(scheduler.alphas_cumprod, PredictionType(scheduler.config.prediction_type))
+    def of(cls, scheduler: Any, low_res_scheduler: Any = None) -> NoiseSchedule:
+        """Read it off diffusers schedulers: the base's, and the one it noises smaller maps with (by default the same)."""
+        kind = PredictionType(scheduler.config.prediction_type)
+        return cls(scheduler.alphas_cumprod, kind, (low_res_scheduler or scheduler).alphas_cumprod)
 
     def draw_timesteps(self, batch: int, generator: torch.Generator) -> Tensor:
         """Uniform timesteps (B,)."""
@@ -92,7 +97,10 @@ def joint_loss(
     x_t, target = schedule.add_noise(x0, noise, levels.t)
     x_t = torch.where(levels.clean[:, :, None, None, None], x0, x_t)
     known = None if mask is None else Known(x0, mask)
-    low_res = draw_low_res(x0, schedule.alpha_bar, generator) if joint_unet.config.low_res_channels else None
+    low_res = None
+    if joint_unet.config.low_res_channels:
+        low_res = draw_low_res(x0, schedule.alpha_bar if schedule.low_res_alpha_bar is None else schedule.low_res_alpha_bar, generator)
+    text = text.mapped(lambda value: value.to(x0.dtype))  # a base's text encoder may be kept in half precision
     told = {"known": known, "low_res": low_res, "added_cond_kwargs": text.added}
     predicted = joint_unet(x_t, levels.t, text.embeds, **told).sample[:, :, : x0.shape[2]]
     errors = (predicted.float() - target).square().mean((2, 3, 4))  # (B, M)

@@ -74,8 +74,8 @@ class PromptMethods:
     def condition_on(
         self, said: Prompt, *, guidance_scale: float, num_images_per_prompt: int = 1, lora_scale: float | None = None
     ) -> Conditioning:
-        """Encoded prompts as the denoiser takes them."""
-        return Conditioning(*self._encode(said, num_images_per_prompt, guidance_scale != 1, lora_scale))
+        """Encoded prompts as the denoiser takes them; a scale up to 1 is no guidance, as in diffusers."""
+        return Conditioning(*self._encode(said, num_images_per_prompt, guidance_scale > 1, lora_scale))
 
     def _encode(
         self, said: Prompt, num_images: int, guided: bool, lora_scale: float | None, device: torch.device | None = None
