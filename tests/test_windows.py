@@ -49,3 +49,9 @@ def test_with_two_cut_axes_the_smaller_weight_counts() -> None:
 def test_windows_that_leave_gaps_are_refused(stride: int, decay: int) -> None:
     with pytest.raises(RangeError, match="got a"):
         Windows(canvas=(16, 64), window=16, stride=stride, decay=decay)
+
+
+def test_weights_may_fall_along_every_axis() -> None:
+    weights = Windows(canvas=(64, 256), window=64, stride=32, decay=8, decays_everywhere=True).weights()
+    assert torch.equal(weights[:, 32], weights[32])
+    assert weights[0, 32] == 0.5 / 8

@@ -11,6 +11,8 @@ from diffusers import StableDiffusionPipeline
 
 import jointnet
 from jointnet.demo.bundled import BUILD_STEPS
+from jointnet.demo.measure.tasks import TASKS, TaskConfig, measure_task
+from jointnet.demo.measure.tasks_report import write_tasks_report
 from jointnet.demo.training.chain import Chain, build, install
 from jointnet.errors import ModelFolderError, UnknownNameError
 
@@ -48,6 +50,16 @@ def test_every_step_from_nothing(tmp_path: Path) -> None:
     after = (tmp_path / "work" / "stage2" / "model" / "joint_unet" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns
     assert before == after
     assert torch.equal(chain.stage1().unet.conv_in.weight, chain.base().unet.conv_in.weight)
+
+    config = TaskConfig(num_scenes=20, steps=2, ensemble=2, num_edits=2)
+    figures = {name: measure_task(name, tmp_path / "pictures", chain, config) for name in TASKS}
+    assert figures["known-pixels"]["rows"]["largest difference"] == 0
+    floor = figures["image-to-depth"]["rows"]["autoencoder's round trip of the exact depth"]
+    assert 0 < floor["abs_rel"] < figures["image-to-depth"]["rows"]["masked input, ensemble of 2"]["abs_rel"]
+    write_tasks_report(figures, tmp_path / "tasks.md", "Notes.")
+    page = (tmp_path / "tasks.md").read_text()
+    assert page.count("\n## ") == len(TASKS)
+    assert page.endswith("Notes.\n")
 
 
 def test_unknown_steps_and_unfinished_models_are_named(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler, StableDiffusionImg2ImgPipeline
-from torch import Tensor
+from torch import Tensor, nn
 
+from jointnet.checkpoints.folder import save_half
 from jointnet.data.samples import encode_source
 from jointnet.errors import ModelFolderError, RangeError, ShapeError, UnsupportedBaseError
 from jointnet.pipelines.joint_net import JointNetPipeline
@@ -324,3 +325,20 @@ def test_other_pipelines_are_refused_by_name(folders: dict[str, Path], tmp_path:
         JointNetPipeline.from_base(image_to_image)
     with pytest.raises(ModelFolderError, match="cannot open the base"):
         JointNetPipeline.from_base(tmp_path / "nothing", local_files_only=True)
+
+
+def test_weights_saved_in_half_come_back_in_one_type(folders: dict[str, Path], tmp_path: Path) -> None:
+    pipeline = extended(folders["sdxl"])
+    save_half(pipeline, tmp_path / "half")
+    loaded = JointNetPipeline.from_pretrained(tmp_path / "half")
+    parts = {name: part for name, part in loaded.components.items() if isinstance(part, nn.Module)}
+    assert {"text_encoder", "text_encoder_2"} <= set(parts)
+    assert {part.dtype for part in parts.values()} == {torch.float32}
+    for name, part in parts.items():
+        assert_same_weights(part, getattr(pipeline, name))
+
+
+def test_a_panorama_is_refined_on_an_upscaling_base(folders: dict[str, Path]) -> None:
+    pipeline = extended(folders["if-2"])
+    made = perform(pipeline, "panorama", scale=2)
+    assert made.depth.shape[-1] == 2 * perform(pipeline, "panorama").depth.shape[-1]

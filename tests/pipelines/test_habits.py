@@ -187,6 +187,7 @@ def test_a_safety_checker_blanks_what_it_flags(pipeline: JointNetPipeline) -> No
         output = make(pipeline)
         assert output.nsfw_content_detected == [flagged]
         assert bool((output.images == 0).all() and (output.depth == 0).all()) is flagged
+        assert make(pipeline, return_dict=False)[-1] == [flagged]
 
 
 # Memory

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from jointnet.errors import RangeError, ShapeError, UnknownNameError
+from jointnet.pipelines.conventions import RELEASE
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.pipelines.task import edit, generate, refine
 from tests.conftest import tiny_pipeline
@@ -316,3 +317,20 @@ def test_a_large_ensemble_is_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
     pipeline.joint_unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
     pipeline.predict(picture(32, 32), ensemble=5, **options())
     assert sorted(set(rows)) == [1, 2]
+
+
+def test_the_releases_panoramas_wrap_at_any_span() -> None:
+    pipeline, size = pipeline_of("blending"), {"height": 32, "width": 128}
+    made = {span: pipeline.panorama("grass", **size, span_deg=span, **options(conventions=RELEASE)).depth for span in (180, 360)}
+    assert torch.equal(made[180], made[360])
+    assert not torch.equal(made[180], pipeline.panorama("grass", **size, span_deg=180, **options()).depth)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_a_guidance_scale_up_to_one_is_the_prompt_alone(scale: float) -> None:
+    pipeline = pipeline_of("blending")
+    rows = []
+    pipeline.joint_unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    made = pipeline("grass", guidance_scale=scale, **options()).depth
+    assert set(rows) == {1}
+    assert torch.equal(made, pipeline("grass", guidance_scale=1, **options()).depth)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import diffusers
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from jointnet.errors import RangeError
-from jointnet.sampling.steps import add_noise, needs_folding, set_timesteps, shortened, step
+from jointnet.sampling.steps import add_noise, needs_folding, seeded, set_timesteps, shortened, step
 
 NAMES = [
     "DDIMScheduler",
@@ -81,6 +82,24 @@ def test_a_list_of_generators_equals_single_runs() -> None:
     for i in range(2):
         alone = step(scheduler, x[i : i + 1] * 0.1, t, x[i : i + 1], generator=[torch.Generator().manual_seed(i)])
         assert torch.equal(alone[0], both[i])
+
+
+@pytest.mark.filterwarnings("ignore:Should have ta>=t0")  # torchsde, of a time that it has rounded itself
+def test_a_scheduler_with_a_tree_of_noise_takes_a_seed_for_each_generator() -> None:
+    scheduler, x0 = make("DPMSolverSDEScheduler"), torch.randn(2, 2, 4, 6, 5)
+
+    def run_with(x: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        scheduler.noise_sampler = None
+        timesteps = set_timesteps(scheduler, 3, "cpu")
+        with seeded(scheduler, generators, x.shape[1]):
+            for t in timesteps:
+                x = step(scheduler, torch.tanh(x), t, x, generator=generators)
+        return x
+
+    both = run_with(x0, (5, 6))
+    for i, seed in enumerate((5, 6)):
+        assert torch.allclose(run_with(x0[i : i + 1], (seed,))[0], both[i], atol=1e-5)
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -277,3 +277,13 @@ def test_the_conditional_stages_train_and_say_so(kind: str, tmp_path: Path) -> N
     assert joint.config[kind] is True
     if kind == "has_masked_input":
         assert joint.masked_inputs["depth"].weight.abs().max() > 0
+
+
+def test_a_text_encoder_in_half_precision_trains_a_network_in_float32() -> None:
+    joint, x0 = JointUNet.from_unet(tiny_unet("sd1")), torch.randn(1, 2, 4, 16, 16)
+    embeds = torch.randn(1, 7, 32).half()
+    losses = [
+        joint_loss(joint, x0, Text(e), SCHEDULE, noise_offset=0.0, generator=torch.Generator().manual_seed(1))["loss"]
+        for e in (embeds, embeds.float())
+    ]
+    assert torch.equal(*losses)

@@ -8,7 +8,7 @@ from typing import Any
 
 from jointnet.cli.arguments import number, whole_number
 from jointnet.demo.bundled import BUILD_STEPS, GUIDANCE
-from jointnet.errors import RangeError
+from jointnet.errors import RangeError, UnknownNameError
 
 
 def add_parser(commands: Any) -> None:
@@ -38,6 +38,7 @@ def add_parser(commands: Any) -> None:
 
     tasks = actions.add_parser("evaluate-tasks", help="measure the tasks and write docs/tasks.md")
     _add_measuring(tasks, "docs/tasks.md")
+    tasks.add_argument("tasks", nargs="*", metavar="TASK", help="measure these and keep the page's other figures (default: all)")
     tasks.add_argument("--scenes", type=whole_number(20, 100_000), default=500, help="held-out scenes (default: 500)")
     tasks.add_argument("--ensemble", type=whole_number(2, 1000), default=8, help="samples merged (default: 8)")
     tasks.set_defaults(run=run_evaluate_tasks)
@@ -109,24 +110,21 @@ def run_evaluate(options: argparse.Namespace) -> None:
 def run_evaluate_tasks(options: argparse.Namespace) -> None:
     """Measure the tasks and write the page. Raises: JointNetError."""
     from jointnet.cli.output import prepare_folder
-    from jointnet.demo.measure.page import save_figures
-    from jointnet.demo.measure.tasks import TaskConfig, TaskModels, measure_tasks
+    from jointnet.demo.measure.page import load_figures, save_figures
+    from jointnet.demo.measure.tasks import TASKS, TaskConfig, measure_task
     from jointnet.demo.measure.tasks_report import write_tasks_report
     from jointnet.demo.training.chain import Chain
 
+    for name in options.tasks:
+        if name not in TASKS:
+            raise UnknownNameError(f"got {name!r} to measure; expected some of {', '.join(TASKS)}")
     prepare_folder(options.output.parent)
     notes = options.notes.read_text() if options.notes else ""
-    chain = Chain(options.work)
-    models = TaskModels(
-        blending=chain.stage2(),
-        masked=chain.masked(),
-        independent=chain.independent(),
-        with_normals=chain.rgbdn(),
-        latent_regressor=chain.regressor(),
-        pixel_regressor=chain.judges()[1],
-    )
     config = TaskConfig(num_scenes=options.scenes, steps=options.steps, guidance=options.guidance, ensemble=options.ensemble)
-    figures = measure_tasks(options.work / "pictures", models, config)
-    save_figures(figures, options.output.with_suffix(".json"))
-    write_tasks_report(figures, options.output, notes)
+    path = options.output.with_suffix(".json")
+    figures = load_figures(path)
+    for name in options.tasks or TASKS:
+        figures[name] = measure_task(name, options.work / "pictures", Chain(options.work), config)
+        save_figures(figures, path)
+        write_tasks_report(figures, options.output, notes)
     print(options.output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -148,14 +149,14 @@ class JointNetPipeline(
         return cls(joint_unet=joint if joint.dtype == dtype else joint.to(dtype), **components)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> JointNetPipeline:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> JointNetPipeline:
         """As DiffusionPipeline does, from a folder or a hub id; what is on the hub is fetched whole, no code of it is run."""
         path = pretrained_model_name_or_path
         if not Path(path).is_dir():
             path = snapshot_download(str(path), **{name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs})
         return cast(JointNetPipeline, super().from_pretrained(path, **kwargs))
 
-    def save_pretrained(self, save_directory: str | Path, *arguments: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, *arguments: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
         """As DiffusionPipeline does; adds a model card, the provenance of the folder it was loaded from, and ``pipeline.py``."""
         folder = Path(save_directory)
         hub = {name: kwargs.pop(name) for name in ("repo_id", "private", "token", "commit_message", "create_pr") if name in kwargs}

@@ -20,6 +20,11 @@ def save_figures(figures: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(figures, indent=1) + "\n")
 
 
+def load_figures(path: Path) -> dict[str, Any]:
+    """The figures of an earlier measurement; none if there is no file yet."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def origin(figures: dict[str, Any]) -> str:
     """The commit (and whether the working copy had changes) and the machine of a measurement, in a line."""
     digits, *changed = figures["commit"].split("+")

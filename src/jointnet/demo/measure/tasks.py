@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from jointnet.demo.bundled import GUIDANCE
-from jointnet.demo.judges.networks import DepthRegressor
 from jointnet.demo.measure.figures import CAP_M, depth_agreement, in_batches
 from jointnet.demo.measure.pictures import HeldOut, fingerprint, floats, generated, held_out
 from jointnet.demo.measure.run import FIRST_SEED, round_trip
-from jointnet.demo.training.regressor import LatentRegressor
+from jointnet.demo.training.chain import Chain
 from jointnet.demo.world.scene import NEAR_M
 from jointnet.evaluation.metrics.depth import boundary_f1
 from jointnet.evaluation.metrics.normal import angles_deg
@@ -24,6 +23,9 @@ from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.training.provenance import code_commit, machine
 
 Figures = dict[str, Any]
+
+MASKED, INDEPENDENT = "masked input", "independent timesteps"
+LATENT_REGRESSOR = "regressor of one branch's size, on latents"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,37 +41,11 @@ class TaskConfig:
     num_edits: int = 50
 
 
-@dataclass(frozen=True)
-class TaskModels:
-    """The two trained ways to condition, blending alone (stage 2), the one with normals, and what they are measured by."""
-
-    blending: JointNetPipeline
-    masked: JointNetPipeline
-    independent: JointNetPipeline
-    with_normals: JointNetPipeline
-    latent_regressor: LatentRegressor
-    pixel_regressor: DepthRegressor
-
-
-@torch.no_grad()
-def measure_tasks(work: Path, models: TaskModels, config: TaskConfig) -> Figures:
-    """All figures of docs/tasks.md; pictures are kept below ``work`` so that a stopped run goes on."""
-    scenes = held_out(config.num_scenes)
-    ways = {"blending alone": models.blending, "masked input": models.masked, "independent timesteps": models.independent}
-    for pipeline in (*ways.values(), models.with_normals):
-        pipeline.set_progress_bar_config(disable=True)
-    run = _Run(work, scenes, config)
-    codec = models.masked.codec
-    return {
-        "config": asdict(config),
-        "commit": code_commit(),
-        "machine": machine(),
-        "image to depth": _image_to_depth(run, ways, models),
-        "image to normals": _image_to_normals(run, models),
-        "depth to image": _depth_to_image(run, ways, models),
-        "refinement": _refinement(run, models.masked, round_trip(codec, "depth", scenes.disparity01)),
-        "known pixels": _known_pixels(run, models.masked),
-    }
+def measure_task(name: str, work: Path, chain: Chain, config: TaskConfig) -> Figures:
+    """One section of docs/tasks.md; pictures are kept below ``work`` so that a stopped run goes on. ``name``: one of TASKS."""
+    with torch.no_grad():
+        rows = TASKS[name](_Run(work, held_out(config.num_scenes), config), chain)
+    return {"config": asdict(config), "commit": code_commit(), "machine": machine(), "rows": rows}
 
 
 @dataclass(frozen=True)
@@ -83,6 +59,7 @@ class _Run:
 
         def make(scenes: slice, generators: list[torch.Generator]) -> dict[str, Tensor]:
             options = {"num_inference_steps": self.config.steps, "generator": generators, "output_type": "pt", "return_dict": False}
+            pipeline.set_progress_bar_config(disable=True)
             images, dense, *_ = task(scenes, options)
             return {"rgb": images, **dense}
 
@@ -90,14 +67,21 @@ class _Run:
         return generated(pipeline.joint_unet, make, self.config.num_scenes, folder, FIRST_SEED)
 
 
-def _image_to_depth(run: _Run, ways: dict[str, JointNetPipeline], models: TaskModels) -> Figures:
-    rgb, truth, codec = run.scenes.rgb, run.scenes.disparity01, models.masked.codec
+def _ways(chain: Chain) -> dict[str, JointNetPipeline]:
+    """The two trained ways to condition, and the model that was trained for neither."""
+    return {"blending alone": chain.stage2(), MASKED: chain.masked(), INDEPENDENT: chain.independent()}
+
+
+def _image_to_depth(run: _Run, chain: Chain) -> Figures:
+    ways = _ways(chain)
+    rgb, truth, codec = run.scenes.rgb, run.scenes.disparity01, ways[MASKED].codec
+    latent_regressor = chain.regressor()
     latents = torch.cat([codec.encode("rgb", part) for part in rgb.split(50)])
-    regressed = torch.cat([codec.decode("depth", models.latent_regressor(part)) for part in latents.split(50)])
+    regressed = torch.cat([codec.decode("depth", latent_regressor(part)) for part in latents.split(50)])
     figures = {
         "autoencoder's round trip of the exact depth": depth_agreement(round_trip(codec, "depth", truth), truth),
-        "regressor of one branch's size, on latents": depth_agreement(regressed, truth),
-        "regressor on pixels": depth_agreement(in_batches(models.pixel_regressor, rgb), truth),
+        LATENT_REGRESSOR: depth_agreement(regressed, truth),
+        "regressor on pixels": depth_agreement(in_batches(chain.depth_judge(), rgb), truth),
     }
     for name, pipeline in ways.items():
         for ensemble in (1, run.config.ensemble) if name != "blending alone" else (1,):
@@ -110,15 +94,15 @@ def _image_to_depth(run: _Run, ways: dict[str, JointNetPipeline], models: TaskMo
     return figures
 
 
-def _image_to_normals(run: _Run, models: TaskModels) -> Figures:
-    truth = run.scenes.normal
+def _image_to_normals(run: _Run, chain: Chain) -> Figures:
+    truth, pipeline = run.scenes.normal, chain.rgbdn()
 
     def task(scenes: slice, options: dict[str, Any]) -> Any:
-        return models.with_normals.predict(run.scenes.rgb[scenes], **options)
+        return pipeline.predict(run.scenes.rgb[scenes], **options)
 
-    made = run.maps("predict-normals", models.with_normals, task)
+    made = run.maps("predict-normals", pipeline, task)
     return {
-        "autoencoder's round trip of the exact normals": _angles(round_trip(models.masked.codec, "normal", truth), truth),
+        "autoencoder's round trip of the exact normals": _angles(round_trip(pipeline.codec, "normal", truth), truth),
         "predicted": _angles(made["normal"], truth),
         "its depth": depth_agreement(made["depth"], run.scenes.disparity01),
     }
@@ -130,12 +114,13 @@ def _angles(made: Tensor, truth: Tensor) -> dict[str, float]:
     return {"mean_deg": float(np.mean([a.mean() for a in each])), "below_11_25": float(np.mean([(a < 11.25).float().mean() for a in each]))}
 
 
-def _depth_to_image(run: _Run, ways: dict[str, JointNetPipeline], models: TaskModels) -> Figures:
+def _depth_to_image(run: _Run, chain: Chain) -> Figures:
+    ways = _ways(chain)
     truth, prompts = run.scenes.disparity01, [c.text for c in run.scenes.captions]
-    read = models.pixel_regressor
+    read = chain.depth_judge()
     figures = {
         "judge on renders": depth_agreement(in_batches(read, run.scenes.rgb), truth),
-        "judge on autoencoded renders": depth_agreement(in_batches(read, round_trip(models.masked.codec, "rgb", run.scenes.rgb)), truth),
+        "judge on autoencoded renders": depth_agreement(in_batches(read, round_trip(ways[MASKED].codec, "rgb", run.scenes.rgb)), truth),
     }
     for name, pipeline in ways.items():
 
@@ -148,8 +133,10 @@ def _depth_to_image(run: _Run, ways: dict[str, JointNetPipeline], models: TaskMo
     return figures
 
 
-def _refinement(run: _Run, pipeline: JointNetPipeline, floor: Tensor) -> Figures:
+def _refinement(run: _Run, chain: Chain) -> Figures:
+    pipeline = chain.masked()
     truth, step = run.scenes.disparity01, run.config.downsampling
+    floor = round_trip(pipeline.codec, "depth", truth)
     coarse = truth[..., ::step, ::step].repeat_interleave(step, -1).repeat_interleave(step, -2)
 
     def task(scenes: slice, options: dict[str, Any]) -> Any:
@@ -168,9 +155,10 @@ def _sharpness(made: Tensor, truth: Tensor) -> dict[str, float]:
     return {**depth_agreement(made, truth), "boundary_f1": float(np.mean(f1))}
 
 
-def _known_pixels(run: _Run, pipeline: JointNetPipeline) -> Figures:
+def _known_pixels(run: _Run, chain: Chain) -> Figures:
     """Largest difference of any known pixel in edits with a hole in both maps."""
-    worst = 0.0
+    pipeline, worst = chain.masked(), 0.0
+    pipeline.set_progress_bar_config(disable=True)
     for index in range(run.config.num_edits):
         rgb, depth = run.scenes.rgb[index : index + 1], run.scenes.disparity01[index : index + 1]
         mask = torch.zeros_like(depth)
@@ -182,3 +170,13 @@ def _known_pixels(run: _Run, pipeline: JointNetPipeline) -> Figures:
         for made, given in ((images, rgb), (dense["depth"], depth)):
             worst = max(worst, float(((made - given) * (mask < 0.5)).abs().max()))
     return {"edits": run.config.num_edits, "largest difference": worst}
+
+
+TASKS: dict[str, Callable[[_Run, Chain], Figures]] = {
+    "image-to-depth": _image_to_depth,
+    "image-to-normals": _image_to_normals,
+    "depth-to-image": _depth_to_image,
+    "refinement": _refinement,
+    "known-pixels": _known_pixels,
+}
+"""What is measured, one section of the page each."""

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jointnet.demo.measure.page import origin, percent, table, verdict, write_page
+from jointnet.demo.measure.run import FIRST_SEED
+from jointnet.demo.measure.tasks import LATENT_REGRESSOR, MASKED
 
 COMMAND = "jointnet demo evaluate-tasks"
-MASKED = "masked input"
 
 
 def write_tasks_report(figures: dict[str, Any], path: Path, notes: str = "") -> None:
-    """Write all figures with their aims; ``notes`` is kept in a section of its own."""
-    config = figures["config"]
-    parts = [
-        "# The tasks, measured",
-        f"Every figure on this page was written by `{COMMAND}` ({origin(figures)}). "
-        f"{config['num_scenes']} held-out test scenes; scene i has seed 1000 + i; {config['steps']} steps, networks in bfloat16 "
-        "autocast.",
-        _image_to_depth(figures),
-        _normals(figures["image to normals"]),
-        _depth_to_image(figures),
-        _refinement(figures["refinement"], config),
-        _known(figures["known pixels"]),
-        notes,
-    ]
-    write_page(path, parts)
+    """Write the sections that were measured, with their aims; ``notes`` is kept in a section of its own."""
+    head = (
+        f"Every figure on this page was written by `{COMMAND}`; each section says with which scenes, steps, commit and machine. "
+        f"Held-out test scene i has seed {FIRST_SEED} + i; networks in bfloat16 autocast."
+    )
+    sections = [_section(section, figures[name]) for name, section in SECTIONS.items() if name in figures]
+    write_page(path, ["# The tasks, measured", head, *sections, notes])
 
 
-def _image_to_depth(figures: dict[str, Any]) -> str:
-    rows = figures["image to depth"]
-    limit = 1.2 * rows["regressor of one branch's size, on latents"]["abs_rel"]
-    many = figures["config"]["ensemble"]
+def _section(section: Callable[[dict[str, Any], dict[str, Any]], str], measured: dict[str, Any]) -> str:
+    config = measured["config"]
+    where = f"*{config['num_scenes']} scenes, {config['steps']} steps, {origin(measured)}.*"
+    return f"{section(measured['rows'], config)}\n\n{where}"
+
+
+def _image_to_depth(rows: dict[str, Any], config: dict[str, Any]) -> str:
+    limit = 1.2 * rows[LATENT_REGRESSOR]["abs_rel"]
+    many = config["ensemble"]
     value = rows[f"{MASKED}, ensemble of {many}"]["abs_rel"]
     return "\n\n".join(
         [
@@ -45,7 +44,7 @@ def _image_to_depth(figures: dict[str, Any]) -> str:
     )
 
 
-def _normals(rows: dict[str, Any]) -> str:
+def _normals(rows: dict[str, Any], _: dict[str, Any]) -> str:
     names = ["autoencoder's round trip of the exact normals", "predicted"]
     body = [[name, f"{rows[name]['mean_deg']:.2f}", percent(rows[name]["below_11_25"])] for name in names]
     return "\n\n".join(
@@ -58,8 +57,7 @@ def _normals(rows: dict[str, Any]) -> str:
     )
 
 
-def _depth_to_image(figures: dict[str, Any]) -> str:
-    rows = figures["depth to image"]
+def _depth_to_image(rows: dict[str, Any], _: dict[str, Any]) -> str:
     limit = 1.5 * rows["judge on autoencoded renders"]["abs_rel"]
     value = rows[MASKED]["abs_rel"]
     return "\n\n".join(
@@ -94,12 +92,22 @@ def _refinement(rows: dict[str, Any], config: dict[str, Any]) -> str:
     )
 
 
-def _known(figures: dict[str, Any]) -> str:
-    worst = figures["largest difference"]
+def _known(rows: dict[str, Any], _: dict[str, Any]) -> str:
+    worst = rows["largest difference"]
     return "\n\n".join(
         [
             "## Known pixels",
-            f"{figures['edits']} edits with a hole in image and depth: the largest difference of a known pixel is {worst:g} "
+            f"{rows['edits']} edits with a hole in image and depth: the largest difference of a known pixel is {worst:g} "
             f"(aim: 0), {verdict(worst == 0)}.",
         ]
     )
+
+
+SECTIONS: dict[str, Callable[[dict[str, Any], dict[str, Any]], str]] = {
+    "image-to-depth": _image_to_depth,
+    "image-to-normals": _normals,
+    "depth-to-image": _depth_to_image,
+    "refinement": _refinement,
+    "known-pixels": _known,
+}
+"""Name of a measurement in ``tasks.TASKS`` -> (rows, config) -> its section, in the page's order."""

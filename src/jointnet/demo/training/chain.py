@@ -123,10 +123,11 @@ class Chain:
 
     def judges(self) -> tuple[AttributeJudge, DepthRegressor]:
         """The judges of the measurement, trained on rendered scenes only."""
-        return (
-            self._judge("attributes", AttributeJudge, train_attribute_judge),
-            self._judge("depth", DepthRegressor, train_depth_regressor),
-        )
+        return self._judge("attributes", AttributeJudge, train_attribute_judge), self.depth_judge()
+
+    def depth_judge(self) -> DepthRegressor:
+        """The judge that reads depth off an image."""
+        return self._judge("depth", DepthRegressor, train_depth_regressor)
 
     def _judge(self, name: str, kind: Callable[[], Judge], train: Callable[..., tuple[Judge, Progress]]) -> Judge:
         folder = self.root / "judges" / name
