@@ -54,8 +54,7 @@ def test_every_step_from_nothing(tmp_path: Path) -> None:
     config = TaskConfig(num_scenes=20, steps=2, ensemble=2, num_edits=2)
     figures = {name: measure_task(name, tmp_path / "pictures", chain, config) for name in TASKS}
     assert figures["known-pixels"]["rows"]["largest difference"] == 0
-    floor = figures["image-to-depth"]["rows"]["autoencoder's round trip of the exact depth"]
-    assert 0 < floor["abs_rel"] < figures["image-to-depth"]["rows"]["masked input, ensemble of 2"]["abs_rel"]
+    assert 0 < figures["refinement"]["rows"]["degraded"]["abs_rel"] < 0.1  # exact depth but for its edges, whatever the models learnt
     write_tasks_report(figures, tmp_path / "tasks.md", "Notes.")
     page = (tmp_path / "tasks.md").read_text()
     assert page.count("\n## ") == len(TASKS)
