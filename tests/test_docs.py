@@ -29,3 +29,10 @@ def test_every_command_is_one_the_program_takes(page: Path) -> None:
 def test_the_readme_and_the_guide_show_commands() -> None:
     shown = {shlex.split(c)[1] for page in PAGES for c in commands_of(page)}
     assert {"generate", "predict", "condition", "edit", "refine", "panorama", "mesh", "train"} <= shown
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_file_a_page_links_to_is_there(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not missing
