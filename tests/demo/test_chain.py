@@ -13,7 +13,7 @@ import jointnet
 from jointnet.demo.bundled import BUILD_STEPS
 from jointnet.demo.measure.tasks import TASKS, TaskConfig, measure_task
 from jointnet.demo.measure.tasks_report import write_tasks_report
-from jointnet.demo.training.chain import Chain, build, install
+from jointnet.demo.training.chain import Chain, build, install, unpack
 from jointnet.errors import ModelFolderError, UnknownNameError
 
 
@@ -67,3 +67,13 @@ def test_unknown_steps_and_unfinished_models_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelFolderError, match="jointnet demo build"):
         install(tmp_path)
     assert BUILD_STEPS[0] == "scenes"
+
+
+def test_the_packages_models_count_as_finished_steps(tmp_path: Path) -> None:
+    finished = tmp_path / "base" / "model"
+    finished.mkdir(parents=True)
+    unpack(tmp_path, besides=("masked",))
+    assert not list(finished.iterdir())
+    assert not (tmp_path / "masked").exists()
+    assert Chain(tmp_path).autoencoder().config.latent_channels == 8
+    assert Chain(tmp_path).stage2().modalities == ("rgb", "depth")

@@ -20,6 +20,7 @@ def add_parser(commands: Any) -> None:
     build.add_argument("steps", nargs="*", metavar="STEP", help=f"{', '.join(BUILD_STEPS)} (default: all)")
     build.add_argument("--work", type=Path, default=Path("runs/demo"), metavar="DIR", help="working folder (default: runs/demo)")
     build.add_argument("--budget", type=number(0.01, 100_000), metavar="MINUTES", help="training time of each step")
+    build.add_argument("--bundled", action="store_true", help="start from the models in the package instead of training those again")
     build.add_argument("--install", action="store_true", help="then copy the finished models into the package")
     build.set_defaults(run=run_build)
 
@@ -58,10 +59,13 @@ def _add_measuring(parser: argparse.ArgumentParser, page: str) -> None:
 def run_build(options: argparse.Namespace) -> None:
     """Run steps of the chain. Raises: JointNetError."""
     from jointnet.cli.output import prepare_folder
-    from jointnet.demo.training.chain import build, install
+    from jointnet.demo.training.chain import build, install, unpack
 
     prepare_folder(options.work)
-    build(options.work, tuple(options.steps) or BUILD_STEPS, options.budget)
+    steps = tuple(options.steps) or BUILD_STEPS
+    if options.bundled:
+        unpack(options.work, besides=steps)
+    build(options.work, steps, options.budget)
     if options.install:
         install(options.work)
 

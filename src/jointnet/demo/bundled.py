@@ -38,5 +38,6 @@ def bundled_folder(name: str) -> Path:
         raise ModelFolderError(f"got model {name!r}; bundled are {', '.join(BUNDLED)}")
     folder = WEIGHTS / BUNDLED[name]
     if not folder.is_dir():
-        raise ModelFolderError(f"the weights of {name!r} are missing at {folder}; make them with: jointnet demo build --install")
+        steps = "rgbdn --bundled --install" if name == "demo-rgbdn" else "--install"
+        raise ModelFolderError(f"the weights of {name!r} are missing at {folder}; make them with: jointnet demo build {steps}")
     return folder

@@ -186,6 +186,19 @@ def install(root: Path, weights: Path = WEIGHTS) -> None:
         shutil.copytree(model, target)
 
 
+def unpack(root: Path, besides: tuple[str, ...] = (), weights: Path = WEIGHTS) -> None:
+    """Count the package's models as finished in the working folder, so that later steps start from them.
+
+    Steps in ``besides``, and what the folder has already, are left alone.
+    """
+    bundled = {"autoencoder": weights / BUNDLED["demo-base"] / "vae"}
+    bundled |= {step: weights / BUNDLED[name] for step, name in INSTALLED.items()}
+    for step, model in bundled.items():
+        target = root / step / "model"
+        if step not in besides and model.is_dir() and not target.exists():
+            shutil.copytree(model, target)
+
+
 def build(root: Path, steps: tuple[str, ...] = BUILD_STEPS, budget_minutes: float | None = None) -> None:
     """Run steps of the chain, each with what it needs. Raises: UnknownNameError."""
     chain = Chain(root, budget_minutes)
