@@ -1,4 +1,4 @@
-"""Runs every command of docs/guide.md in a fresh folder and makes its pictures: python docs/run_guide.py [SECTION WORDS]"""
+"""Runs the commands and the Python of docs/guide.md in a fresh folder and makes its pictures: python docs/run_guide.py [PICTURE]"""
 
 from __future__ import annotations
 
@@ -75,6 +75,9 @@ def main(words: list[str]) -> None:
                 views = [(0, (0, 0, 0)), (12, (0.8, 0.2, -0.3)), (-12, (-0.8, 0.3, -0.3))]
                 seen = [np.asarray(turned(Path(scratch) / turns[1], yaw, shift)) for yaw, shift in views]
                 Image.fromarray(np.concatenate(seen, 1)).save(DOCS / picture[1], optimize=True)
+        if not words:
+            script = "".join(re.findall(r"```python\n(.*?)```", guide, re.S))
+            subprocess.run([sys.executable, "-c", script], cwd=scratch, check=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,8 +43,7 @@ def load(model: str | Path = "demo") -> JointNetPipeline:
 
 
 def vocabulary(model: str | Path) -> dict[str, list[str]] | None:
-    """What a small model was trained to draw: kind -> phrases; None if the model does not say."""
-    from jointnet.checkpoints.folder import VOCABULARY_FILE
+    """What a small model was trained to draw: kind -> phrases; None if the model does not say. Raises: ModelFolderError."""
+    from jointnet.checkpoints.folder import VOCABULARY_FILE, read_side_file
 
-    path = model_folder(model) / VOCABULARY_FILE
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_side_file(model_folder(model) / VOCABULARY_FILE)

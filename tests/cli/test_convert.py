@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import EulerDiscreteScheduler
 from safetensors.torch import load_file
 
 import jointnet
 from jointnet.cli.main import main
+from jointnet.cli.sampling import open_model
 from jointnet.demo.bundled import bundled_folder
 from jointnet.pipelines.joint_net import JointNetPipeline
 from tests.bases import tiny_base
@@ -41,7 +44,20 @@ def test_bad_releases_get_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
 
     release = tmp_path / "release"
     shutil.copytree(SAMPLES / "finetune" / "release", release)
+    config = release / "unet" / "config.json"
+    good = config.read_text()
+    config.write_text("[]")
+    assert "expected a JointNetModel" in convert(release)
+    config.write_text(json.dumps({**json.loads(good), "block_out_channels": [16]}))
+    assert "cannot build the network" in convert(release)
+    config.write_text(good)
     weights = release / "jointnet" / "diffusion_pytorch_model.safetensors"
+    pickled = weights.with_suffix(".bin")
+    weights.rename(tmp_path / "aside")
+    torch.save(3, pickled)
+    assert "without named tensors" in convert(release)
+    pickled.unlink()
+    (tmp_path / "aside").rename(weights)
     assert "got modality 'heat'" in convert(release, "--modality", "heat")
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
@@ -182,3 +198,33 @@ def test_the_second_stage_of_deepfloyd_reads_what_the_first_wrote(tmp_path: Path
     assert np.load(tmp_path / "large" / "depth.npy").shape == (64, 64)
     assert main(second) == 2
     assert main([*second, "--low-res", str(tmp_path / "nowhere")]) == 2
+
+
+def test_a_base_that_predicts_something_else_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(SAMPLES / "finetune" / "base", base)
+    config = base / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "prediction_type": "v_prediction"}))
+    release = str(SAMPLES / "finetune" / "release")
+    assert main(["convert", "release", release, "--base", str(base), "-o", str(tmp_path / "out")]) == 2
+    assert "takes predictions of v_prediction" in capsys.readouterr().err
+
+
+def test_the_release_preset_clips_no_latents(tmp_path: Path) -> None:
+    options = argparse.Namespace(model=tmp_path / "model", base=None, preset="release", output=tmp_path / "out", negative="")
+    pipeline = tiny_pipeline()
+    pipeline.scheduler = EulerDiscreteScheduler()
+    pipeline.save_pretrained(options.model)
+    opened = open_model(options, "")
+    assert (opened.scheduler.config.clip_sample, opened.scheduler.config.set_alpha_to_one) == (False, False)
+
+
+@pytest.mark.parametrize("name", ["provenance.json", "vocabulary.json"])
+def test_a_broken_side_file_gets_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_pipeline().save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / name).write_text('{"steps": ')
+    command = ["info", str(tmp_path / "model")] if name == "provenance.json" else ["generate", "x", "--model", str(tmp_path / "model")]
+    assert main([*command, *([] if command[0] == "info" else ["-o", str(tmp_path / "out")])]) == 2
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1
+    assert name in error

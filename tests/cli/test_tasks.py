@@ -37,7 +37,7 @@ def test_predict(model_folder: Path, maps: Path) -> None:
     assert np.load(maps / "out" / "depth.npy").shape == (40, 56)
     assert np.load(maps / "out" / "depth_uncertainty.npy").shape == (40, 56)
     result = json.loads((maps / "out" / "result.json").read_text())
-    assert result["inputs"]["ensemble"] == 2
+    assert result["options"]["ensemble"] == 2
     assert result["guidance"] == 1
 
 
@@ -143,3 +143,11 @@ def test_a_mesh_of_what_does_not_fit_is_refused(maps: Path, capsys: pytest.Captu
     assert main(given) == 2
     assert "result.json" in capsys.readouterr().err
     assert not (maps / "x.glb").exists()
+
+
+def test_what_a_panorama_was_is_carried_on_to_its_mesh(model_folder: Path, maps: Path) -> None:
+    (maps / "result.json").write_text(json.dumps({"projection": "cylindrical", "span_deg": 120.0, "prompt": "grass"}))
+    assert run("predict", model_folder, maps / "out", maps / "image.png", "--tiled") == 0
+    result = json.loads((maps / "out" / "result.json").read_text())
+    assert (result["projection"], result["span_deg"]) == ("cylindrical", 120.0)
+    assert result["options"]["tiled"] is True

@@ -30,6 +30,22 @@ def test_merging_beats_a_single_sample_and_uncertainty_says_where() -> None:
     assert 8 < ratio < 12
 
 
+def test_noise_flattens_nothing() -> None:
+    g = torch.Generator().manual_seed(0)
+    truth = torch.linspace(0, 1, 64).expand(1, 64, 64)
+    merged, _ = merge_affine(truth + 0.2 * torch.randn(8, 1, 64, 64, generator=g))
+    centred = truth - truth.mean()
+    gain = float((merged * centred).sum() / centred.square().sum())
+    assert abs(gain - 1) < 0.02
+
+
+def test_a_sample_upside_down_is_doubted_and_turns_nothing_over() -> None:
+    truth = torch.linspace(0, 1, 64).expand(1, 64, 64)
+    merged, uncertainty = merge_affine(torch.stack([truth, truth, 1 - truth]))
+    assert torch.allclose(merged, truth, atol=1e-5)
+    assert uncertainty.mean() > 0.1
+
+
 def test_uncertainty_is_half_the_mean_distance_of_two_samples() -> None:
     samples = torch.randn(5, 1, 3, 3, generator=torch.Generator().manual_seed(0))
     pairs = [(samples[i] - samples[j]).abs() for i in range(5) for j in range(i)]

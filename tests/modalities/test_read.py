@@ -184,3 +184,42 @@ def test_an_archive_is_not_an_array(tmp_path: Path) -> None:
     (tmp_path / "a.npz").rename(tmp_path / "a.npy")
     with pytest.raises(InputFileError, match="archive"):
         read_map(tmp_path / "a.npy", "depth")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_a_mask_with_an_alpha_channel_that_hides_nothing_is_read_by_its_colours(mode: str, tmp_path: Path) -> None:
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:5, 2:5] = 255
+    Image.fromarray(mask).convert(mode).save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png")[0, 0].numpy() * 255, mask)
+
+
+def test_byte_orders_and_precisions_of_other_machines_are_read(tmp_path: Path) -> None:
+    values = (np.arange(48).reshape(6, 8) * 1300).astype(">u2")
+    Image.frombytes("I;16B", (8, 6), values.tobytes()).save(tmp_path / "big.tif")
+    assert np.allclose(read_map(tmp_path / "big.tif", "depth")[0, 0].numpy(), values / 65535, atol=1e-6)
+    assert np.allclose(read_picture(tmp_path / "big.tif")[0, 0].numpy(), values / 65535, atol=1e-6)
+    assert np.array_equal(read_mask(tmp_path / "big.tif")[0, 0].numpy(), values >= 32768)
+    for kind in (">f4", "longdouble", ">u2"):
+        stored = values.astype(kind) if kind == ">u2" else (values / 65535).astype(kind)
+        np.save(tmp_path / "a.npy", stored)
+        assert np.allclose(read_map(tmp_path / "a.npy", "depth")[0, 0].numpy(), values / 65535, atol=1e-6)
+
+
+def test_broken_arrays_are_named(tmp_path: Path) -> None:
+    (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04 broken")
+    with (tmp_path / "huge.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (10**7, 10**7)})
+    for name in ("zip.npy", "huge.npy"):
+        with pytest.raises(InputFileError, match="cannot read"):
+            read_map(tmp_path / name, "depth")
+
+
+def test_values_of_wide_pictures_are_not_cut_in_silence(tmp_path: Path) -> None:
+    Image.fromarray(np.linspace(0, 255, 48, dtype=np.float32).reshape(6, 8)).save(tmp_path / "float.tif")
+    Image.fromarray(np.linspace(0, 200_000, 48).astype(np.int32).reshape(6, 8)).save(tmp_path / "int.tif")
+    with pytest.raises(RangeError, match="scale it"):
+        read_picture(tmp_path / "float.tif")
+    for read in (read_picture, lambda path: read_map(path, "depth")):
+        with pytest.raises(RangeError, match="0 to 65535"):
+            read(tmp_path / "int.tif")

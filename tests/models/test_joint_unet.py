@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.resnet import ResnetBlock2D
 
 from jointnet.errors import ShapeError, UnknownNameError, UnsupportedBaseError
 from jointnet.models.joint_unet import JointUNet
@@ -87,13 +89,23 @@ def test_save_and_load_is_exact(tmp_path: Path) -> None:
     assert torch.allclose(loaded(**inputs).sample, joint(**inputs).sample, atol=1e-5)
 
 
+def _note(runs: list[object], module: object, _: object) -> None:
+    runs.append(module)
+
+
 def test_gradient_checkpointing_changes_no_gradient() -> None:
     gradients = []
     for checkpointing in (False, True):
         joint = perturbed(JointUNet.from_unet(tiny_unet("sd1"))).train()
         if checkpointing:
             joint.enable_gradient_checkpointing()
+        resnets = [m for m in joint.modules() if isinstance(m, ResnetBlock2D)]
+        runs: list[object] = []
+        for resnet in resnets:
+            resnet.register_forward_pre_hook(partial(_note, runs))
         joint(**network_inputs("sd1", 2, 2)).sample.square().mean().backward()
+        again = len(runs) - len(resnets)
+        assert again > len(resnets) / 2 if checkpointing else again == 0  # the middle block's are not run again
         gradients.append([p.grad for p in joint.parameters()])
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
 

@@ -275,6 +275,9 @@ def test_an_upscaling_base_needs_smaller_maps_and_takes_its_first_stages_output(
     with pytest.raises(ShapeError, match="does not upscale"):
         first(PROMPT, num_inference_steps=1, low_res=picture(first))
     small = first(PROMPT, num_inference_steps=2, generator=seeded())
+    two = {name: maps.repeat(2, 1, 1, 1) for name, maps in picture(second, 0.25).items()}
+    with pytest.raises(ShapeError, match="2 smaller rgb maps for 1 pictures"):
+        second(PROMPT, low_res=two, num_inference_steps=1)
     large = second(PROMPT, low_res=small, num_inference_steps=2, generator=seeded(), output_type="pt")
     assert large.depth.shape == (1, 1, 64, 64)
     other = second(PROMPT, low_res=picture(second, 0.25), num_inference_steps=2, generator=seeded(), output_type="pt")

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPImageProcessor
 
-from jointnet.errors import ShapeError
+from jointnet.errors import ModelFolderError, ShapeError
 from jointnet.pipelines.joint_net import JointNetPipeline
 from tests.bases import assert_same_weights, tiny_base
 from tests.conftest import tiny_pipeline
@@ -181,6 +181,8 @@ def test_a_safety_checker_blanks_what_it_flags(pipeline: JointNetPipeline) -> No
     checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=8)).eval()
     pipeline.feature_extractor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     pipeline.safety_checker = checker
+    with pytest.raises(ModelFolderError, match="without a feature extractor"):
+        JointNetPipeline(**{**pipeline.components, "safety_checker": checker, "feature_extractor": None})
     assert make(pipeline, output_type="latent").nsfw_content_detected is None
     for threshold, flagged in ((2.0, False), (-2.0, True)):  # a cosine is always below the one and above the other
         checker.concept_embeds_weights.data.fill_(threshold)
@@ -200,8 +202,17 @@ def test_group_offload_by_blocks_and_leaves_changes_nothing(tmp_path: Path) -> N
         pipeline.joint_unet.enable_group_offload(
             onload_device=torch.device("cpu"), offload_type=kind, offload_to_disk_path=str(tmp_path / kind), **extra
         )
-        assert list((tmp_path / kind).glob("*.safetensors"))
+        groups = list((tmp_path / kind).glob("*.safetensors"))
+        assert len(groups) > (2 if kind == "block_level" else 50)  # each branch, and what lies between them
         assert torch.allclose(make(pipeline).depth, expected, atol=1e-4)
+
+
+def test_group_offload_of_the_whole_pipeline_changes_nothing(tmp_path: Path) -> None:
+    expected = make(tiny_pipeline()).depth
+    pipeline = tiny_pipeline()
+    pipeline.enable_group_offload(torch.device("cpu"), offload_type="leaf_level", offload_to_disk_path=str(tmp_path))
+    assert list(tmp_path.glob("*.safetensors"))
+    assert torch.allclose(make(pipeline).depth, expected, atol=1e-4)
 
 
 def test_sequential_offload_runs_from_weights_that_are_not_there() -> None:
@@ -243,7 +254,10 @@ def test_sliced_attention_and_a_sliced_or_tiled_autoencoder_change_little(pipeli
     pipeline.vae.enable_slicing()
     assert torch.allclose(make(pipeline, **two).depth, expected, atol=1e-4)
     pipeline.vae.enable_tiling()
-    assert make(pipeline, **two).depth.isfinite().all()
+    pipeline.vae.tile_latent_min_size = expected.shape[-1] // pipeline.codec.factor // 2
+    pipeline.vae.tile_sample_min_size = expected.shape[-1] // 2
+    tiled = make(pipeline, **two).depth
+    assert 1e-4 < (tiled - expected).abs().mean() < 0.1
 
 
 def test_layerwise_casting_stores_eight_bits(pipeline: JointNetPipeline) -> None:

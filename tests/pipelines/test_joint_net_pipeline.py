@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.callbacks import SDCFGCutoffCallback
 
 from jointnet.errors import PromptTruncatedWarning, RangeError, ShapeError
 from jointnet.pipelines.joint_net import JointNetPipeline
@@ -128,6 +129,25 @@ def test_a_callback_changes_latents_and_prompt_embeddings(pipeline: JointNetPipe
 
     swapped = make(pipeline, callback_on_step_end=swap, callback_on_step_end_tensor_inputs=["prompt_embeds", "negative_prompt_embeds"])
     assert not np.array_equal(swapped.depth, make(pipeline).depth)
+
+
+def test_diffusers_own_callback_ends_guidance(pipeline: JointNetPipeline) -> None:
+    guided = make(pipeline).depth
+    cut = make(pipeline, callback_on_step_end=SDCFGCutoffCallback(cutoff_step_index=0)).depth
+    assert not np.array_equal(cut, guided)
+    never = make(pipeline, callback_on_step_end=SDCFGCutoffCallback(cutoff_step_index=99)).depth
+    assert np.array_equal(never, guided)
+
+
+def test_a_callback_changes_the_guidance_scale(pipeline: JointNetPipeline) -> None:
+    scales = [7.5, 3.0]
+
+    def change(pipe, step, t, tensors):
+        pipe._guidance_scale = scales[1]
+        return {}
+
+    mixed = make(pipeline, callback_on_step_end=change).depth
+    assert not any(np.array_equal(mixed, make(pipeline, guidance_scale=scale).depth) for scale in scales)
 
 
 def test_a_callback_interrupts(pipeline: JointNetPipeline) -> None:

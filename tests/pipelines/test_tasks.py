@@ -10,6 +10,7 @@ from torch import Tensor
 from jointnet.errors import RangeError, ShapeError, UnknownNameError
 from jointnet.pipelines.conventions import RELEASE
 from jointnet.pipelines.joint_net import JointNetPipeline
+from jointnet.pipelines.perform import _tiling_of
 from jointnet.pipelines.task import edit, generate, refine
 from tests.conftest import tiny_pipeline
 
@@ -256,9 +257,43 @@ def test_made_maps_can_be_given_back() -> None:
     assert wide.depth.shape == (1, 1, 64, 128)
     assert wide.depth.max() > 1 or wide.depth.min() < 0
     slightly = depth().clamp(0.2, 1) * 1.05
-    assert torch.equal(pipeline.condition(dense={"depth": slightly}, **options()).depth, slightly.clamp(0, 1))
+    given = pipeline.condition(dense={"depth": slightly}, **options())
+    assert torch.equal(given.depth, slightly)
+    assert torch.equal(given.images, pipeline.condition(dense={"depth": slightly.clamp(0, 1)}, **options()).images)
     with pytest.raises(RangeError, match="scale it"):
         pipeline.condition(dense={"depth": depth() * 30}, **options())
+
+
+def test_options_no_task_has_are_refused_and_none_means_not_given() -> None:
+    pipeline = pipeline_of("blending")
+    with pytest.raises(TypeError, match="got tiling; tasks take processing_size, tiled"):
+        pipeline.predict(picture(), **options(tiling=pipeline.tiling()))
+    plain = pipeline.predict(picture(), "a box", **options())
+    same = pipeline.predict(picture(), "a box", **options(guidance_scale=None, cross_attention_kwargs=None))
+    assert torch.equal(plain.depth, same.depth)
+    with pytest.raises(ShapeError, match="0x64"):
+        pipeline.panorama("grass", height=0, width=64, **options())
+
+
+def test_tiles_wrap_and_large_pictures_have_no_whole_tile() -> None:
+    pipeline = pipeline_of("blending")
+    assert pipeline.predict(picture(32, 128), **options(wraps=True)).depth.shape == (1, 1, 32, 128)
+    assert _tiling_of(pipeline, generate((32, 128)), {"wraps": True}) == pipeline.tiling(wraps=True)
+    assert _tiling_of(pipeline, generate((512, 512)), {"tiled": True, "wraps": True}) == pipeline.tiling(wraps=True, whole_share=0.0)
+
+
+def test_small_pictures_are_refined_at_the_models_size() -> None:
+    pipeline, seen = pipeline_of("blending"), []
+    side = pipeline.default_size
+
+    def look(_pipe: Any, _step: int, _t: Any, held: dict[str, Tensor]) -> dict[str, Tensor]:
+        seen.append(tuple(held["latents"].shape[-2:]))
+        return held
+
+    small = side // 2
+    made = pipeline.refine(picture(small, small), {"depth": depth(small, small)}, **options(callback_on_step_end=look, strength=0.8))
+    assert made.depth.shape == (1, 1, small, small)
+    assert set(seen) == {(pipeline.unet.config.sample_size,) * 2}
 
 
 def test_a_partial_start_needs_every_map() -> None:

@@ -16,7 +16,7 @@ from jointnet.errors import ModelFolderError
 
 INDEX_FILE = "model_index.json"
 
-BROKEN = (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError)
+BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError, EOFError, SafetensorError)
 """What diffusers, transformers and torch raise for a folder whose files are missing, damaged or do not fit each other."""
 
 PROVENANCE_FILE = "provenance.json"
@@ -50,9 +50,21 @@ def first_line(error: BaseException) -> str:
 
 
 def provenance_of(folder: str | Path | None) -> dict[str, Any]:
-    """What a model folder says of how it was trained; empty if it says nothing."""
-    path = None if folder is None else Path(folder) / PROVENANCE_FILE
-    return json.loads(path.read_text()) if path is not None and path.is_file() else {}
+    """What a model folder says of how it was trained; empty if it says nothing. Raises: ModelFolderError."""
+    return {} if folder is None else read_side_file(Path(folder) / PROVENANCE_FILE) or {}
+
+
+def read_side_file(path: Path) -> dict[str, Any] | None:
+    """What a JSON file beside the weights says; None if it is not there. Raises: ModelFolderError."""
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelFolderError(f"got a broken {path}: {error}; remove it, or copy the model again") from error
+    if not isinstance(content, dict):
+        raise ModelFolderError(f"got {path} without named values; remove it, or copy the model again")
+    return content
 
 
 def stages_of(folder: str | Path | None) -> list[str]:

@@ -58,7 +58,12 @@ def _read_folder(folder: Path, modality: str) -> JointUNet:
     config = {k: v for k, v in configs[_RGB].items() if not k.startswith("_") and k not in _OWN_SETTINGS}
     masked = bool(configs[_RGB].get("has_masked_latent_input"))
     weights = {branch: _read_weights(folder / branch) for branch in (_RGB, _DENSE)}
-    joint = JointUNet(unet_config=config, modalities=("rgb", modality), has_masked_input=masked)
+    try:
+        joint = JointUNet(unet_config=config, modalities=("rgb", modality), has_masked_input=masked)
+    except BROKEN as error:
+        raise ModelFolderError(
+            f"cannot build the network that {str(folder / _RGB / 'config.json')!r} describes: {first_line(error)}"
+        ) from error
     names = {ours: _their_key(ours, modality) for ours in joint.state_dict()}
     expected = set(names.values())
     found = {(branch, key) for branch, tensors in weights.items() for key in tensors}
@@ -118,8 +123,9 @@ def _read_config(branch: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError) as error:
         raise ModelFolderError(f"cannot read {str(branch / 'config.json')!r}: {error}") from error
-    if config.get("_class_name") != _CLASS:
-        raise ModelFolderError(f"got a {config.get('_class_name')} in {str(branch)!r}; expected a {_CLASS} of the authors' release")
+    kind = config.get("_class_name") if isinstance(config, dict) else None
+    if kind != _CLASS:
+        raise ModelFolderError(f"got a {kind} in {str(branch)!r}; expected a {_CLASS} of the authors' release")
     return config
 
 
@@ -137,11 +143,14 @@ def _read_weights(branch: Path) -> Weights:
 
 def _read_pickle(path: Path) -> Weights:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelFolderError(f"refused {str(path)!r}: it holds more than tensors ({first_line(error)})") from error
     except Exception as error:  # a damaged pickle fails wherever its reader happens to be
         raise ModelFolderError(f"cannot read {str(path)!r}: {first_line(error)}") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ModelFolderError(f"got {str(path)!r} without named tensors; expected the weights of a release")
+    return weights
 
 
 def _listed(what: str, keys: set[tuple[str, str]]) -> str:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline
 
 
+_OF_LATENTS = {"clip_sample": False, "set_alpha_to_one": False}
+"""What DDIM needs to know of latents, where the scheduler it takes the place of does not say."""
+
+
 def add_sampling_arguments(parser: argparse.ArgumentParser, *, model: str = "demo") -> None:
     """Options every sampling command takes."""
     parser.add_argument("--model", default=model, metavar="DIR", help=f"model folder, or the name of a bundled model (default: {model})")
@@ -60,7 +64,8 @@ def open_model(options: argparse.Namespace, prompt: str) -> JointNetPipeline:
         pipeline = load(options.model)
         warn_of_unknown_words(f"{prompt} {options.negative}", vocabulary(options.model))
     if options.preset == "release":
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        unsaid = {} if pipeline.vae is None else _OF_LATENTS
+        pipeline.scheduler = DDIMScheduler.from_config({**unsaid, **pipeline.scheduler.config})
     pipeline.set_progress_bar_config(disable=not sys.stderr.isatty())
     return pipeline
 
@@ -94,7 +99,7 @@ def task_options(pipeline: JointNetPipeline, options: argparse.Namespace, prompt
         if options.processing_size is not None:
             chosen["processing_size"] = options.processing_size
         if options.tiled or options.wrap:
-            chosen["tiled"] = pipeline.tiling(wraps=options.wrap)
+            chosen |= {"tiled": True, "wraps": options.wrap}
     return chosen
 
 
@@ -105,12 +110,18 @@ def read_low_res(folder: Path, modalities: Sequence[str]) -> dict[str, Any]:
     return {name: read_picture(folder / "image.png") if name == "rgb" else read_map(folder / f"{name}.npy", name) for name in modalities}
 
 
+_SAID = ("run", "output", "command", "prompt", "negative", "seed", "model", "base", "steps", "guidance", "guidance_rescale", "preset")
+"""What of a command's options result.json says at its top, or what changes nothing in the result."""
+
+
 def describe_run(pipeline: JointNetPipeline, options: argparse.Namespace, prompt: str, seed: int, **more: Any) -> dict[str, Any]:
     """What result.json says besides the time and the files."""
     from importlib.metadata import version
 
     from jointnet.pipelines.output import meanings
 
+    given = {name: value for name, value in vars(options).items() if name not in _SAID and value is not None}
+    other = {name: value if isinstance(value, str | int | float) else str(value) for name, value in given.items()}
     return {
         "command": options.command,
         "prompt": prompt,
@@ -118,7 +129,6 @@ def describe_run(pipeline: JointNetPipeline, options: argparse.Namespace, prompt
         "seed": seed,
         "model": str(options.model),
         "base": options.base,
-        **({} if options.low_res is None else {"low_res": str(options.low_res)}),
         "scheduler": type(pipeline.scheduler).__name__,
         "steps": options.steps,
         "guidance": guidance_of(pipeline, options, prompt),
@@ -126,6 +136,7 @@ def describe_run(pipeline: JointNetPipeline, options: argparse.Namespace, prompt
         "preset": options.preset,
         "meaning": meanings(pipeline.modalities),
         "depth_near_m": pipeline.config.depth_near_m,
+        "options": other,
         **more,
         "versions": {name: version(name) for name in ("jointnet", "torch", "diffusers", "transformers")},
     }

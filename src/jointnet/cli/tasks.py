@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jointnet.cli.arguments import number, whole_number
+from jointnet.cli.mesh import read_result
 from jointnet.cli.sampling import add_sampling_arguments, add_size_arguments, describe_run, open_model, task_options
 from jointnet.demo.bundled import TASK_MODEL
 from jointnet.errors import InputFileError
@@ -62,7 +63,7 @@ def add_parser(commands: Any) -> None:
 def add_map_arguments(parser: argparse.ArgumentParser) -> None:
     """The maps of a picture."""
     parser.add_argument("--image", type=Path, required=True, metavar="IMAGE")
-    parser.add_argument("--depth", type=Path, required=True, metavar="DEPTH", help="16-bit PNG or .npy, of the image's size")
+    parser.add_argument("--depth", type=Path, metavar="DEPTH", help="16-bit PNG or .npy, of the image's size")
     parser.add_argument("--normal", type=Path, metavar="NORMAL", help="8-bit PNG or .npy, for models with normals")
 
 
@@ -104,15 +105,11 @@ def run_refine(options: argparse.Namespace) -> None:
     """Blurred or small -> sharp. Raises: JointNetError."""
     image, dense = read_maps(options)
     only = None if options.only == "both" else ["rgb" if options.only == "image" else options.only]
-
-    def perform(pipe: JointNetPipeline, more: dict[str, Any]) -> Any:
-        if "tiled" in more:
-            more["tiled"] = pipe.tiling(wraps=options.wrap, whole_share=0.0)
-        elif options.processing_size is not None:
-            more["tiled"] = False
-        return pipe.refine(image, dense, options.prompt, only=only, strength=options.strength, scale=options.scale, **more)
-
-    _run(options, options.prompt, perform)
+    _run(
+        options,
+        options.prompt,
+        lambda pipe, more: pipe.refine(image, dense, options.prompt, only=only, strength=options.strength, scale=options.scale, **more),
+    )
 
 
 def read_maps(options: argparse.Namespace) -> tuple[Tensor, dict[str, Tensor]]:
@@ -131,12 +128,16 @@ def _run(options: argparse.Namespace, prompt: str, perform: Perform) -> None:
     output = perform(pipeline, task_options(pipeline, options, prompt, options.seed))
     maps = {"rgb": output.images[0], **{name: value[0] for name, value in output.dense.items()}}
     doubts = {name: value[0] for name, value in output.uncertainty.items()}
-    inputs = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(options).items()
-        if name in ("image", "map", "depth", "normal", "mask", "image_mask", "depth_mask", "ensemble", "strength", "scale", "only")
-        and value is not None
-    }
-    result = describe_run(pipeline, options, prompt, options.seed, inputs=inputs)
+    lens = _lens_of(options.map if options.command == "condition" else options.image)
+    result = describe_run(pipeline, options, prompt, options.seed, **lens)
     for path in write_set(options.output, maps, {**result, "seconds": round(time.monotonic() - begun, 2)}, doubts):
         print(path)
+
+
+def _lens_of(path: Path) -> dict[str, Any]:
+    """How a picture of ours was projected, so that a mesh of its maps knows; nothing if the file beside it is not ours."""
+    try:
+        said = read_result(path.with_name("result.json"))
+    except InputFileError:
+        return {}
+    return {name: said[name] for name in ("projection", "fov_deg", "span_deg") if name in said}

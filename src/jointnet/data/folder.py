@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from jointnet.errors import EightBitWarning, JointNetError
+from jointnet.modalities.modality import within_limits
 from jointnet.modalities.read import read_map, read_picture
 from jointnet.types import size_ids
 
@@ -60,7 +61,7 @@ class FolderSource:
         """All maps of a modality, (c, size, size) each. Raises: DataFolderError, ShapeError."""
         for picture in self.names():
             map_ = read_picture(picture)[0] if modality == "rgb" else self._read_map(picture, modality)
-            yield _square(map_, self.size, antialias=modality == "rgb")
+            yield _square(within_limits(modality, map_), self.size, antialias=modality == "rgb")
 
     def size_ids(self) -> Tensor:
         """Each picture's own size, and where its middle square begins once it is resized (N, 6)."""

@@ -140,7 +140,7 @@ class LatentCodec(Codec):
 
         with self._in_enough_precision():
             raw = self._in_tiles(run, images.to(self.device or self.vae.device, self.vae.dtype), self.factor, 1)
-        return (raw - self._shift.to(raw)) * self._scale.to(raw)
+        return (raw - self._on(self._shift, raw)) * self._on(self._scale, raw)
 
     def decode(self, modality: str, latents: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w) -> maps (B, c, h * factor, w * factor), float32."""
@@ -150,7 +150,7 @@ class LatentCodec(Codec):
 
         with self._in_enough_precision():
             scaled = latents.to(self.device or self.vae.device, self.vae.dtype)
-            raw = scaled / self._scale.to(scaled) + self._shift.to(scaled)
+            raw = scaled / self._on(self._scale, scaled) + self._on(self._shift, scaled)
             images = self._in_tiles(decode, raw, 1, self.factor)
         return self._read(modality, images)
 
@@ -183,17 +183,22 @@ class LatentCodec(Codec):
         finally:
             Module.to(self.vae, stored)
 
+    @staticmethod
+    def _on(value: float | Tensor, latents: Tensor) -> float | Tensor:
+        """A number stays one: in 16 bits it would be rounded."""
+        return value.to(latents) if isinstance(value, Tensor) else value
+
     @property
-    def _scale(self) -> Tensor:
+    def _scale(self) -> float | Tensor:
         """A number, or one a channel (C, 1, 1) for autoencoders with ``latents_std``."""
         spread = self._per_channel("latents_std")
         factor = self.vae.config.scaling_factor
-        return torch.tensor(factor) if spread is None else factor / spread
+        return factor if spread is None else factor / spread
 
     @property
-    def _shift(self) -> Tensor:
+    def _shift(self) -> float | Tensor:
         mean = self._per_channel("latents_mean")
-        return torch.tensor(getattr(self.vae.config, "shift_factor", None) or 0.0) if mean is None else mean
+        return (getattr(self.vae.config, "shift_factor", None) or 0.0) if mean is None else mean
 
     def _per_channel(self, name: str) -> Tensor | None:
         values = getattr(self.vae.config, name, None)

@@ -7,24 +7,26 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 _ROUNDS = 20
+_LEAST_GAIN = 0.05
 
 
 def merge_affine(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Median of samples that agree up to scale and shift, after alignment.
 
-    Each sample is fitted by least squares to the median of all, in turns; the common scale and shift are those the samples have on
-    average. Shapes: maps (N, c, H, W) -> map (c, H, W), uncertainty (1, H, W): half the mean distance between two aligned samples'
-    values, in the map's unit; 0 for N = 1.
+    Each sample is taken as gain * median + shift + noise: its gain and shift are found by least squares and undone, in turns with the
+    median. The samples' mean gain counts as 1 and their mean as the common one, so that noise flattens nothing. A sample that runs
+    against the others keeps its gain: it counts as disagreement.
+    Shapes: maps (N, c, H, W) -> map (c, H, W), uncertainty (1, H, W): half the mean distance between two aligned samples' values, in
+    the map's unit; 0 for N = 1.
     """
     if len(maps) == 1:
         return maps[0], torch.zeros_like(maps[0, :1])
     flat = maps.flatten(1).double()  # (N, P)
-    mean, spread = flat.mean(), flat.std(1).mean()
+    centred = flat - flat.mean(1, keepdim=True)
     aligned = flat
     for _ in range(_ROUNDS):
-        target = middle(aligned)
-        target = (target - target.mean()) / target.std().clamp(min=1e-12) * spread + mean
-        aligned = _fitted(flat, target)
+        gains = _gains(centred, middle(aligned))
+        aligned = centred / (gains / gains.mean()) + flat.mean()
     aligned = aligned.view_as(maps).to(maps.dtype)
     return middle(aligned), _half_distance(aligned).mean(0, keepdim=True)
 
@@ -52,11 +54,11 @@ def middle(samples: Tensor) -> Tensor:
     return samples.quantile(0.5, dim=0)
 
 
-def _fitted(flat: Tensor, target: Tensor) -> Tensor:
-    """Each row scaled and shifted to the target (P,); a constant row becomes the target's mean."""
-    centred = flat - flat.mean(1, keepdim=True)
-    scale = (centred @ (target - target.mean())) / centred.square().sum(1).clamp(min=1e-12)
-    return scale[:, None] * centred + target.mean()
+def _gains(centred: Tensor, target: Tensor) -> Tensor:
+    """How much of the target (P,) each row (N, P) has in it, (N, 1); 1 for rows that have none or run against it."""
+    target = target - target.mean()
+    gains = (centred @ target) / target.square().sum().clamp(min=1e-12)
+    return torch.where(gains > _LEAST_GAIN, gains, 1)[:, None]
 
 
 def _half_distance(maps: Tensor) -> Tensor:

@@ -76,6 +76,11 @@ def get_modality(name: str) -> Modality:
     return _REGISTRY[name]
 
 
+def within_limits(name: str, maps: Tensor) -> Tensor:
+    """Maps of a modality, clipped to its range: decoders overshoot it."""
+    return maps.clamp(*get_modality(name).limits)
+
+
 def registered_modalities() -> tuple[str, ...]:
     """Names of all registered modalities."""
     return tuple(_REGISTRY)

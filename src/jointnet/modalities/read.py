@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from jointnet.errors import EightBitWarning, InputFileError, RangeError, ShapeEr
 from jointnet.modalities.modality import get_modality
 
 OVERSHOOT = 0.1
-"""Values this far beyond a modality's range are clipped: decoders make them."""
+"""Values this far beyond a modality's range are taken, and clipped for the network: decoders make them."""
 
 MapInput = Image.Image | np.ndarray | Tensor | Sequence[Any]
 """A picture; an array (H, W), (H, W, c) or a batch of them; a tensor (c, H, W) or (B, c, H, W); or a list of these, all of one size."""
@@ -25,8 +27,8 @@ MapInput = Image.Image | np.ndarray | Tensor | Sequence[Any]
 def as_maps(modality: str, value: MapInput) -> Tensor:
     """What a user passes as one or several maps of a modality -> (B, c, H, W).
 
-    8- and 16-bit integers mean shares of their type's largest value (normals: (n + 1) / 2); values up to OVERSHOOT beyond the range are
-    clipped. Raises: ShapeError, RangeError.
+    8- and 16-bit integers mean shares of their type's largest value (normals: (n + 1) / 2); values up to OVERSHOOT beyond the range stay
+    as they are. Raises: ShapeError, RangeError.
     """
     kind = get_modality(modality)
     channels = kind.channels
@@ -46,7 +48,7 @@ def as_masks(value: MapInput) -> Tensor:
     """Masks -> (B, 1, H, W) of exactly 0 and 1: asked where they are at least half of white.
 
     White is 1 (or True) in floats and in integers that hold nothing larger, else the integer type's largest value. Of pictures with
-    transparency the transparent pixels are asked. Raises: ShapeError.
+    a transparent pixel the transparent pixels are asked. Raises: ShapeError.
     """
     if isinstance(value, Image.Image):
         value = _mask_pixels(value)
@@ -65,13 +67,19 @@ def _mask_pixels(image: Image.Image) -> np.ndarray:
     """(H, W): 16 bit where the file has them."""
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
-        return 255 - np.asarray(image.convert("RGBA"))[..., 3]
-    return np.asarray(image) if image.mode.startswith("I;16") else np.asarray(image.convert("L"))
+        alpha = np.asarray(image.convert("RGBA"))[..., 3]
+        if alpha.min() < 255:
+            return 255 - alpha
+    return _native(np.asarray(image)) if image.mode.startswith("I;16") else np.asarray(image.convert("L"))
 
 
 def read_picture(path: Path) -> Tensor:
-    """A picture file of any kind -> (1, 3, H, W) in [0, 1]: turned as its EXIF says, alpha laid over white. Raises: InputFileError."""
-    return _picture(_open(path))[None]
+    """A picture file of any kind -> (1, 3, H, W) in [0, 1]: turned as its EXIF says, alpha laid over white.
+
+    Raises: InputFileError, RangeError.
+    """
+    with _naming(path):
+        return _picture(_open(path))[None]
 
 
 def read_map(path: Path, modality: str) -> Tensor:
@@ -85,17 +93,13 @@ def read_map(path: Path, modality: str) -> Tensor:
         return read_picture(path)
     channels = get_modality(modality).channels
     if path.suffix.lower() == ".npy":
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputFileError(f"cannot read {str(path)!r} as a numpy array: {error}") from error
-        if not isinstance(array, np.ndarray):
-            raise InputFileError(f"got an archive of arrays in {str(path)!r}; expected one array, as numpy.save writes it")
+        array = _load_array(path)
         array = array[..., None] if array.ndim == 2 and channels == 1 else array
         if array.ndim != 3 or array.shape[-1] != channels or array.dtype.kind not in "fiu":
             raise ShapeError(f"got an array {array.shape} of {array.dtype} in {str(path)!r}; expected numbers (H, W, {channels})")
     else:
-        array = _pixels(_open(path))
+        with _naming(path):
+            array = _pixels(_open(path))
         if array.ndim == 3 and channels == 1:
             raise ShapeError(f"got a colour picture {str(path)!r}; expected a greyscale map: pass the 16-bit PNG or .npy, not the preview")
     if modality == "depth" and array.dtype == np.uint8:
@@ -103,15 +107,39 @@ def read_map(path: Path, modality: str) -> Tensor:
             f"{path.name} has 8 bits: its depth has at most 256 steps; 16-bit PNG or .npy keep more", EightBitWarning, stacklevel=2
         )
     _check_content(array, path, modality)
-    try:
+    with _naming(path):
         return as_maps(modality, array)
-    except RangeError as error:
-        raise RangeError(f"{str(path)!r}: {error}") from error
 
 
 def read_mask(path: Path) -> Tensor:
     """A mask file, white where something is asked -> (1, 1, H, W) of 0 and 1. Raises: InputFileError."""
     return as_masks(_open(path))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Says which file a RangeError is about."""
+    try:
+        yield
+    except RangeError as error:
+        raise RangeError(f"{str(path)!r}: {error}") from error
+
+
+def _load_array(path: Path) -> np.ndarray:
+    """One array of a .npy file, in this machine's byte order. Raises: InputFileError."""
+    try:
+        with path.open("rb") as file:
+            array = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError, BadZipFile) as error:
+        raise InputFileError(f"cannot read {str(path)!r} as a numpy array: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise InputFileError(f"got an archive of arrays in {str(path)!r}; expected one array, as numpy.save writes it")
+    return _native(array)
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """Byte order and precision that torch takes."""
+    return array.astype(np.float32) if array.dtype.kind == "f" else array.astype(array.dtype.newbyteorder("="))
 
 
 def _open(path: Path) -> Image.Image:
@@ -132,10 +160,8 @@ def _open(path: Path) -> Image.Image:
 def _picture(image: Image.Image) -> Tensor:
     """Any PIL mode -> (3, H, W) in [0, 1]."""
     image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        return torch.from_numpy(np.array(image)).clamp(0, 1).expand(3, -1, -1).contiguous()
-    if image.mode.startswith("I"):
-        return torch.from_numpy(_pixels(image).astype(np.float32) / 65535).expand(3, -1, -1).contiguous()
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _stored(torch.from_numpy(_pixels(image)), "rgb").expand(3, -1, -1).contiguous()
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -146,9 +172,12 @@ def _pixels(image: Image.Image) -> np.ndarray:
     """Stored values, (H, W) or (H, W, 3): 16 bit where the file has them."""
     image = ImageOps.exif_transpose(image)
     if image.mode == "I":
-        return np.asarray(image).clip(0, 65535).astype(np.uint16)
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise RangeError(f"got a picture of 32 bits with values {values.min()} to {values.max()}; expected 0 to 65535: scale it")
+        return values.astype(np.uint16)
     if image.mode in ("I;16", "I;16B", "I;16L", "F", "L"):
-        return np.asarray(image)
+        return _native(np.array(image))
     return np.asarray(image.convert("L" if image.mode in ("1", "LA") else "RGB"))
 
 
@@ -161,14 +190,14 @@ def _from_array(array: np.ndarray, modality: str, channels: int) -> Tensor:
 
 
 def _stored(values: Tensor, modality: str) -> Tensor:
-    """Stored numbers -> float32 in the modality's range. Raises: RangeError for integers wider than 16 bits, and far beyond the range."""
+    """Stored numbers -> float32. Raises: RangeError for integers wider than 16 bits, and far beyond the modality's range."""
     low, high = get_modality(modality).limits
     if values.is_floating_point() or values.dtype == torch.bool:
         values = values.float()
         if values.numel() and not (values.min() >= low - OVERSHOOT and values.max() <= high + OVERSHOOT):
             got = f"{float(values.min()):g} to {float(values.max()):g}"
             raise RangeError(f"got {modality} from {got}; expected [{low:g}, {high:g}] ({get_modality(modality).meaning}): scale it")
-        return values.clamp(low, high)
+        return values
     if values.dtype not in (torch.uint8, torch.uint16):
         raise RangeError(f"got {modality} as {values.dtype}; expected floats in [{low:g}, {high:g}], uint8 or uint16")
     unit = values.float() / torch.iinfo(values.dtype).max

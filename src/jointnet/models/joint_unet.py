@@ -44,6 +44,11 @@ class JointUNet(ModelMixin, ConfigMixin):
     _skip_layerwise_casting_patterns = UNet2DConditionModel._skip_layerwise_casting_patterns
     _repeated_blocks = UNet2DConditionModel._repeated_blocks
 
+    @property
+    def _group_offload_block_modules(self) -> list[str]:
+        """What diffusers' block-level offloading enters: every branch is one group, and what lies between them another."""
+        return ["branches", *self.modalities]
+
     @register_to_config
     def __init__(
         self,

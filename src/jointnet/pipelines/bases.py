@@ -30,6 +30,8 @@ def open_base(base: Any, **kwargs: Any) -> DiffusionPipeline:
     Raises: UnsupportedBaseError, ModelFolderError.
     """
     if isinstance(base, DiffusionPipeline):
+        if set(kwargs) - {"unet"}:
+            raise TypeError(f"got {', '.join(kwargs)} with a base that is open already; expected them with a folder or a hub id only")
         check_class(type(base).__name__)
         return base
     try:
@@ -62,6 +64,16 @@ def check_fit(unet: UNet2DConditionModel, components: dict[str, Any]) -> None:
         raise UnsupportedBaseError(f"got a base with {found} for {needed}; pass the base it was trained on")
     if encoders and width != unet.config.cross_attention_dim:
         raise UnsupportedBaseError(f"got a base with a text {width} wide for {needed}; pass the base it was trained on")
+
+
+def check_predicts_noise(scheduler: Any) -> None:
+    """The authors' checkpoints were trained to. Raises: UnsupportedBaseError."""
+    predicted = scheduler.config.get("prediction_type", "epsilon")
+    if predicted != "epsilon":
+        raise UnsupportedBaseError(
+            f"got a base whose scheduler takes predictions of {predicted}; "
+            "the authors' checkpoints predict noise: pass Stable Diffusion 2.1-base"
+        )
 
 
 def architecture(unet: UNet2DConditionModel) -> str:

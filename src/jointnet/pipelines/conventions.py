@@ -17,7 +17,7 @@ class Conventions:
         reads_first_channel: a map of one channel (depth) is the decoded picture's first; otherwise the mean of its three.
         num_extra_whole_steps: steps in which the whole canvas is denoised beside its tiles, more than floor(share * steps).
         has_lanczos_pictures: pictures are enlarged by Lanczos; otherwise bicubically.
-        always_wraps: a panorama's left and right edges are neighbours at any span; otherwise at 360 degrees.
+        always_wraps: a panorama's left and right edges are neighbours at any span, except in refinement; otherwise at 360 degrees.
         decays_everywhere: in refinement, a tile's weight also falls along an axis with a single tile.
     """
 

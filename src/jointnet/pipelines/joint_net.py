@@ -17,11 +17,12 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from jointnet.checkpoints.card import keep_side_files, write_card
 from jointnet.checkpoints.release import read_release
-from jointnet.errors import RangeError, ShapeError
+from jointnet.errors import ModelFolderError, RangeError, ShapeError
 from jointnet.modalities.codec import Codec, CodecTiles, LatentCodec, MissingCodec, PixelCodec
+from jointnet.modalities.modality import get_modality
 from jointnet.models.joint_unet import JointUNet
 from jointnet.models.upscaling import DEFAULT_NOISE_LEVEL
-from jointnet.pipelines.bases import HUB_OPTIONS, check_fit, components_of, open_base
+from jointnet.pipelines.bases import HUB_OPTIONS, check_fit, check_predicts_noise, components_of, open_base
 from jointnet.pipelines.conventions import PAPER, Conventions
 from jointnet.pipelines.low_res import SmallMaps
 from jointnet.pipelines.output import OUTPUT_TYPES, JointNetPipelineOutput, package
@@ -101,6 +102,8 @@ class JointNetPipeline(
         requires_safety_checker: bool = False,
     ) -> None:
         super().__init__()
+        if safety_checker is not None and feature_extractor is None:
+            raise ModelFolderError("got a safety checker without a feature extractor, which it cannot see without; pass both, or neither")
         self.register_modules(
             vae=vae,
             text_encoder=text_encoder,
@@ -131,6 +134,8 @@ class JointNetPipeline(
             base: a Stable Diffusion 1/2, SDXL or DeepFloyd-IF pipeline, its folder or hub id; ``kwargs`` go to its from_pretrained.
         Raises: UnsupportedBaseError, ModelFolderError, UnknownNameError.
         """
+        for name in modalities:
+            get_modality(name)
         opened = open_base(base, **kwargs)
         return cls(joint_unet=JointUNet.from_unet(opened.unet, modalities), **components_of(opened))
 
@@ -139,12 +144,14 @@ class JointNetPipeline(
         """The authors' checkpoint (a folder with unet/ and jointnet/, or its zip) on a Stable Diffusion 2.1-base, by folder or hub id.
 
         Args:
-            modality: what the dense branch makes; ``kwargs`` go to the base's from_pretrained.
-        Raises: ModelFolderError, UnsupportedBaseError.
+            modality: what the dense branch makes (the files do not say it); ``kwargs`` go to the base's from_pretrained.
+        Raises: ModelFolderError, UnsupportedBaseError, UnknownNameError.
         """
+        get_modality(modality)
         joint = read_release(Path(folder), modality)
         components = components_of(open_base(base, **{"unet": None, **kwargs}))
         check_fit(joint.branch("rgb"), components)
+        check_predicts_noise(components["scheduler"])
         dtype = components["vae"].dtype
         return cls(joint_unet=joint if joint.dtype == dtype else joint.to(dtype), **components)
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from jointnet.errors import RangeError, ShapeError
-from jointnet.modalities import get_modality
 from jointnet.modalities.codec import Codec
+from jointnet.modalities.modality import get_modality, within_limits
 from jointnet.modalities.read import MapInput, as_maps
 from jointnet.models.upscaling import FACTOR, enlarge, noise_low_res
 from jointnet.pipelines.output import JointNetPipelineOutput
@@ -51,7 +51,9 @@ def read_low_res(
     device, dtype = pipeline._execution_device, pipeline.joint_unet.dtype
     rows = []
     for name in pipeline.modalities:
-        small = codec.encode(name, as_maps(name, maps[name]) if name in maps else _own(task, name))
+        small = codec.encode(name, within_limits(name, as_maps(name, maps[name])) if name in maps else _own(task, name))
+        if batch % len(small):
+            raise ShapeError(f"got {len(small)} smaller {name} maps for {batch} pictures; pass one, or one for each")
         rows.append(enlarge(small[:, None].to(device, dtype), task.size).repeat_interleave(batch // len(small), 0))
     enlarged = torch.cat(rows, 1)  # (B, M, 3, H, W)
     level = torch.full((batch,), noise_level, device=device)

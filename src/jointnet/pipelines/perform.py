@@ -36,6 +36,7 @@ class TaskOptions(TypedDict, total=False):
     Attributes:
         processing_size: the network works on the picture brought to this long side, in pixels; by default the model's own size.
         tiled: work at the picture's full size, in tiles of the model's size; a Tiling changes how.
+        wraps: left and right edge are neighbours, in tiles.
         guidance_scale: by default the model's own (``config.default_guidance``), and 1 (off) if the prompt is empty.
         conventions: PAPER, or RELEASE to do as the authors' code does.
         low_res, noise_level: for bases that upscale, as in JointNetPipeline's call.
@@ -46,11 +47,12 @@ class TaskOptions(TypedDict, total=False):
 
     processing_size: int
     tiled: bool | Tiling
+    wraps: bool
     negative_prompt: str | list[str] | None
     num_inference_steps: int
     timesteps: list[int]
     sigmas: list[float]
-    guidance_scale: float
+    guidance_scale: float | None
     guidance_rescale: float
     eta: float
     generator: Generators
@@ -60,7 +62,7 @@ class TaskOptions(TypedDict, total=False):
     pooled_prompt_embeds: Tensor
     negative_pooled_prompt_embeds: Tensor
     clip_skip: int
-    cross_attention_kwargs: dict[str, Any]
+    cross_attention_kwargs: dict[str, Any] | None
     conventions: Conventions
     low_res: SmallMaps
     noise_level: int
@@ -84,11 +86,13 @@ def perform(pipeline: JointNetPipeline, task: Task, prompt: str | list[str], opt
     prompts = [prompt] * (task.batch or 1) if isinstance(prompt, str) else list(prompt)
     told = {name: options[name] for name in _PROMPT_OPTIONS if name in options}  # pyright: ignore[reportTypedDictNotRequiredAccess]
     said = Prompt(**{"prompt": prompts if embeds is None else None, **told})
-    scale = options.get("guidance_scale", pipeline.config.default_guidance if said.says_something else 1.0)
+    scale = options.get("guidance_scale")
+    if scale is None:
+        scale = pipeline.config.default_guidance if said.says_something else 1.0
     rows = len(prompts) if embeds is None else len(embeds)
     if task.batch not in (None, 1, rows):
         raise ShapeError(f"got {task.batch} pictures and {rows} prompts; pass one prompt, or one for each picture")
-    lora_scale = options.get("cross_attention_kwargs", {}).get("scale")
+    lora_scale = (options.get("cross_attention_kwargs") or {}).get("scale")
     conditioning = pipeline.condition_on(said, num_images_per_prompt=repeats, guidance_scale=scale, lora_scale=lora_scale)
     tiling = _tiling_of(pipeline, task, options)
     chosen = {f.name: options[f.name] for f in fields(Sampling) if f.name in options}  # pyright: ignore[reportTypedDictNotRequiredAccess]
@@ -102,7 +106,10 @@ def perform(pipeline: JointNetPipeline, task: Task, prompt: str | list[str], opt
 
 
 def _check_task(pipeline: JointNetPipeline, task: Task, options: TaskOptions) -> None:
-    """Raises: UnknownNameError, ShapeError, RangeError."""
+    """Raises: TypeError for an option that no task has, as Python does; UnknownNameError, ShapeError, RangeError."""
+    strange = set(options) - set(TaskOptions.__annotations__)
+    if strange:
+        raise TypeError(f"got {', '.join(sorted(strange))}; tasks take {', '.join(TaskOptions.__annotations__)}")
     form = options.get("output_type", "pil")
     if form == "latent":
         raise RangeError("got output_type 'latent'; tasks return maps, with the known pixels in them: expected pil, np or pt")
@@ -119,11 +126,12 @@ def _check_task(pipeline: JointNetPipeline, task: Task, options: TaskOptions) ->
 
 
 def _tiling_of(pipeline: JointNetPipeline, task: Task, options: TaskOptions) -> Tiling | None:
-    tiled = options.get("tiled", False)
+    wraps = options.get("wraps", False)
+    tiled = options.get("tiled", wraps)
     if tiled is not True:
         return tiled or None
     windows = task.size[0] * task.size[1] / pipeline.default_size**2
-    return pipeline.tiling() if windows <= WHOLE_IMAGE_LIMIT else pipeline.tiling(whole_share=0.0)
+    return pipeline.tiling(wraps=wraps) if windows <= WHOLE_IMAGE_LIMIT else pipeline.tiling(wraps=wraps, whole_share=0.0)
 
 
 def finish(

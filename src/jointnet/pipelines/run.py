@@ -137,7 +137,7 @@ def wrap(
     """The network with guidance inside tiles, and known modalities shown clean to a network that was trained so."""
     denoiser: Denoiser = Network(pipeline.joint_unet, pipeline.codec.factor, sampling.cross_attention_kwargs)
     if conditioning.negative is not None:
-        denoiser = Guided(denoiser, sampling.guidance_scale, sampling.guidance_rescale)
+        denoiser = Guided(denoiser, lambda: pipeline.guidance_scale, sampling.guidance_rescale)
     if sampling.tiling is not None:
         denoiser = Tiled(denoiser, sampling.tiling, steps, sampling.generator, sampling.conventions.num_extra_whole_steps)
     if known is not None and pipeline.joint_unet.config.has_independent_timesteps:
@@ -187,11 +187,16 @@ def _spread(rows: Tensor, batch: int) -> Tensor:
 
 
 class StepReport:
-    """Moves the progress bar and runs the user's callback after each step."""
+    """Moves the progress bar and runs the user's callback after each step.
+
+    A callback may change the tensors it is given, and the pipeline's ``_guidance_scale``, as diffusers' own callbacks do; at 1 or less
+    guidance ends.
+    """
 
     def __init__(self, pipeline: JointNetPipeline, bar: Any, sampling: Sampling) -> None:
         self.pipeline, self.bar = pipeline, bar
-        self.callback, self.inputs = sampling.callback_on_step_end, sampling.callback_on_step_end_tensor_inputs
+        self.callback = sampling.callback_on_step_end
+        self.inputs: Sequence[str] = getattr(self.callback, "tensor_inputs", sampling.callback_on_step_end_tensor_inputs)
 
     def __call__(self, index: int, t: Tensor, x: Tensor, conditioning: Conditioning) -> tuple[Tensor, Conditioning]:
         self.bar.update()
@@ -201,6 +206,8 @@ class StepReport:
         tensors: dict[str, Any] = {"latents": x.flatten(1, 2), **_shown("", text), **_shown("negative_", negative)}
         given = {name: tensors[name] for name in self.inputs}
         tensors.update(self.callback(self.pipeline, index, t, given) or {})
+        if self.pipeline.guidance_scale <= 1:
+            negative = None
         changed = replace(
             conditioning, text=_changed("", text, tensors), negative=None if negative is None else _changed("negative_", negative, tensors)
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from jointnet.errors import RangeError, ShapeError, UnknownNameError
-from jointnet.modalities import get_modality
+from jointnet.modalities.modality import get_modality, within_limits
 from jointnet.modalities.resize import resize_mask
 
 
@@ -60,13 +60,14 @@ class Task:
         return modality in self.maps and bool((self.asked[modality] < 0.5).all())
 
     def resized(self, size: tuple[int, int]) -> Task:
-        """Maps as their modality resizes them; a pixel counts as asked if any pixel it covers is."""
+        """Maps within their range, as their modality resizes them; a pixel counts as asked if any pixel it covers is."""
+        maps = {name: within_limits(name, value) for name, value in self.maps.items()}
         if size == self.size:
-            return self
+            return replace(self, maps=maps)
         return replace(
             self,
             size=size,
-            maps={name: get_modality(name).resize(value, size) for name, value in self.maps.items()},
+            maps={name: get_modality(name).resize(value, size) for name, value in maps.items()},
             asked={name: resize_mask(value, size) for name, value in self.asked.items()},
         )
 

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from jointnet.errors import RangeError
 from jointnet.geometry.projection import get_projection
 from jointnet.geometry.warp import place_photo
-from jointnet.modalities import get_modality
+from jointnet.modalities.modality import get_modality, within_limits
 from jointnet.modalities.read import MapInput, as_maps, as_masks
 from jointnet.modalities.resize import resize_lanczos, resize_picture
 from jointnet.pipelines import task as tasks
@@ -110,7 +110,8 @@ class TaskMethods:
         scale: int = 1,
         **options: Unpack[TaskOptions],
     ) -> JointNetPipelineOutput | tuple[Any, ...]:
-        """Sharpen an image and its dense maps (SDEdit), in tiles unless ``tiled=False`` or a processing size is given.
+        """Sharpen an image and its dense maps (SDEdit): what is larger than the model's size in tiles, unless ``tiled=False`` or a
+        processing size is given.
 
         Args:
             only: the modalities to refine, such as ["depth"], the others being known; by default all of them.
@@ -126,8 +127,9 @@ class TaskMethods:
         conventions = options.get("conventions", PAPER)
         chosen = tuple(maps) if only is None else (only,) if isinstance(only, str) else only
         task = tasks.refine(enlarged(maps, scale, conventions), chosen, strength)
-        if options.get("tiled", "processing_size" not in options) is True:
-            options["tiled"] = pipeline.tiling(whole_share=0.0, decays_everywhere=conventions.decays_everywhere)
+        is_large = max(task.size) > pipeline.default_size and "processing_size" not in options
+        if options.get("tiled", is_large or options.get("wraps", False)) is True:
+            options["tiled"] = refining_tiles(pipeline, conventions, wraps=options.get("wraps", False))
         return finish(pipeline, task, perform_once(pipeline, task, prompt, options), options)
 
     @torch.no_grad()
@@ -156,7 +158,8 @@ class TaskMethods:
         Source: Sec. 4.2, 5.3.
         """
         pipeline = cast("JointNetPipeline", self)
-        size = (height or pipeline.default_size, width or 4 * pipeline.default_size)
+        side = pipeline.default_size
+        size = (side if height is None else height, 4 * side if width is None else width)
         pipeline.check_size(*size)
         lens = get_projection(projection, span_deg)
         lens.rays(*size)  # says whether it reaches past the poles
@@ -182,12 +185,16 @@ class TaskMethods:
         made = task.composited(perform_once(pipeline, task, prompt, wide))
         if scale > 1:
             task = around_photo(tasks.refine(enlarged(made, scale, conventions), tuple(made)))
-            tiles = pipeline.tiling(wraps=wraps, whole_share=0.0, decays_everywhere=conventions.decays_everywhere)
-            fine: TaskOptions = {**wide, "tiled": tiles}
+            fine: TaskOptions = {**wide, "tiled": refining_tiles(pipeline, conventions, wraps=lens.wraps and not conventions.always_wraps)}
             fine.pop("processing_size", None)
             fine.pop("low_res", None)  # what was made is the smaller map now
             made = perform_once(pipeline, task, prompt, fine)
         return finish(pipeline, task, made, options)
+
+
+def refining_tiles(pipeline: JointNetPipeline, conventions: Conventions, *, wraps: bool) -> Tiling:
+    """Tiles without the whole image (A.4)."""
+    return pipeline.tiling(wraps=wraps, whole_share=0.0, decays_everywhere=conventions.decays_everywhere)
 
 
 def _merged(samples: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -202,7 +209,7 @@ def _merged(samples: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
 def enlarged(maps: Mapping[str, Tensor], scale: int, conventions: Conventions = PAPER) -> dict[str, Tensor]:
     """Made maps, brought into their range: pictures bicubically, dense maps by repeating pixels (Sec. 5.2)."""
     height, width = (side * scale for side in next(iter(maps.values())).shape[-2:])
-    kept = {name: value.clamp(*get_modality(name).limits) for name, value in maps.items()}
+    kept = {name: within_limits(name, value) for name, value in maps.items()}
     made = {name: interpolate(value, size=(height, width)) for name, value in kept.items()}
     if "rgb" in kept:
         resize = resize_lanczos if conventions.has_lanczos_pictures else resize_picture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,20 +15,24 @@ from jointnet.types import Conditioning, Denoiser
 class Guided:
     """Pushes the prediction away from the negative prompt: e_neg + scale (e_pos - e_neg), in one doubled batch.
 
-    A learned variance is that of the prompt, unguided.
+    A learned variance is that of the prompt, unguided. Without a negative prompt in the conditioning it does nothing.
+    ``scale`` may be a function, for scales that change from step to step.
     ``rescale`` in [0, 1] mixes in the guided prediction brought back to the standard deviation of e_pos, per sample and modality.
     Source: Ho & Salimans (2022); rescale: Lin et al. (2023), Eq. 15-16.
     """
 
     denoiser: Denoiser
-    scale: float
+    scale: float | Callable[[], float]
     rescale: float = 0.0
 
     def __call__(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        if conditioning.negative is None:
+            return self.denoiser(x, t, conditioning)
         both = self.denoiser(torch.cat([x, x]), torch.cat([t, t]), conditioning.guidance_pair())
         channels = x.shape[2]
         negative, positive = both[:, :, :channels].chunk(2)
-        guided = negative + self.scale * (positive - negative)
+        scale = self.scale() if callable(self.scale) else self.scale
+        guided = negative + scale * (positive - negative)
         if self.rescale != 0:
             axes = tuple(range(2, x.ndim))
             ratio = positive.std(axes, keepdim=True) / guided.std(axes, keepdim=True)

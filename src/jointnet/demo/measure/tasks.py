@@ -36,7 +36,7 @@ class TaskConfig:
     steps: int = 25
     guidance: float = GUIDANCE
     ensemble: int = 8
-    strength: float = 0.4
+    strengths: tuple[float, ...] = (0.4, 0.6, 0.8)
     downsampling: int = 4
     num_edits: int = 50
 
@@ -136,15 +136,21 @@ def _depth_to_image(run: _Run, chain: Chain) -> Figures:
 def _refinement(run: _Run, chain: Chain) -> Figures:
     pipeline = chain.masked()
     truth, step = run.scenes.disparity01, run.config.downsampling
-    floor = round_trip(pipeline.codec, "depth", truth)
     coarse = truth[..., ::step, ::step].repeat_interleave(step, -1).repeat_interleave(step, -2)
 
-    def task(scenes: slice, options: dict[str, Any]) -> Any:
-        given = {"depth": coarse[scenes]}
-        return pipeline.refine(run.scenes.rgb[scenes], given, only=["depth"], strength=run.config.strength, **options)
+    figures = {"degraded": _sharpness(coarse, truth)}
+    for strength in run.config.strengths:
 
-    refined = run.maps(f"refine-{run.config.strength:g}", pipeline, task)["depth"]
-    return {name: _sharpness(maps, truth) for name, maps in {"degraded": coarse, "refined": refined, "round trip": floor}.items()}
+        def task(scenes: slice, options: dict[str, Any], strength: float = strength) -> Any:
+            return pipeline.refine(run.scenes.rgb[scenes], {"depth": coarse[scenes]}, only=["depth"], strength=strength, **options)
+
+        figures[refined_at(strength)] = _sharpness(run.maps(f"refine-{strength:g}", pipeline, task)["depth"], truth)
+    return {**figures, "round trip": _sharpness(round_trip(pipeline.codec, "depth", truth), truth)}
+
+
+def refined_at(strength: float) -> str:
+    """The row of a strength."""
+    return f"refined, strength {strength:g}"
 
 
 def _sharpness(made: Tensor, truth: Tensor) -> dict[str, float]:
