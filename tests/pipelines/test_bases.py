@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler, StableDiffusionImg2ImgPipeline
 from torch import Tensor, nn
@@ -264,6 +267,24 @@ def test_training_tells_sizes_and_crops_of_the_data(folders: dict[str, Path], tm
     assert text.added["time_ids"].tolist() == [[2 * side, side, side // 2, 0, side, side]] * 2
     assert text.embeds.abs().max() == 0  # force_zeros_for_empty_prompt: a dropped prompt is what guidance starts from
     assert text.added["text_embeds"].abs().max() == 0
+
+
+def test_the_tokenizer_of_a_published_deepfloyd_folder_is_read(folders: dict[str, Path], tmp_path: Path) -> None:
+    """It holds spiece.model, and no tokenizer.json."""
+    folder = tmp_path / "if"
+    shutil.copytree(folders["if-1"], folder)
+    shutil.rmtree(folder / "tokenizer")
+    (folder / "tokenizer").mkdir()
+    (tmp_path / "text.txt").write_text("a red ball on the grass\na blue box behind a ball\n" * 20)
+    options = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "hard_vocab_limit": False, "minloglevel": 2}
+    prefix = str(folder / "tokenizer" / "spiece")
+    sentencepiece.SentencePieceTrainer.train(input=str(tmp_path / "text.txt"), model_prefix=prefix, vocab_size=30, **options)
+    (folder / "tokenizer" / "spiece.vocab").unlink()
+    config = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = extended(folder).tokenizer
+    read = sentencepiece.SentencePieceProcessor(f"{prefix}.model")
+    assert tokenizer("a red ball").input_ids == [*read.encode("a red ball"), read.eos_id()]
 
 
 def test_an_upscaling_base_needs_smaller_maps_and_takes_its_first_stages_output(folders: dict[str, Path]) -> None:

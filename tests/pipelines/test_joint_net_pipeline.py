@@ -133,9 +133,9 @@ def test_a_callback_changes_latents_and_prompt_embeddings(pipeline: JointNetPipe
 
 def test_diffusers_own_callback_ends_guidance(pipeline: JointNetPipeline) -> None:
     guided = make(pipeline).depth
-    cut = make(pipeline, callback_on_step_end=SDCFGCutoffCallback(cutoff_step_index=0)).depth
+    cut = make(pipeline, callback_on_step_end=SDCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=0)).depth
     assert not np.array_equal(cut, guided)
-    never = make(pipeline, callback_on_step_end=SDCFGCutoffCallback(cutoff_step_index=99)).depth
+    never = make(pipeline, callback_on_step_end=SDCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=99)).depth
     assert np.array_equal(never, guided)
 
 

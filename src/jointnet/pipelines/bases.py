@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from diffusers import DiffusionPipeline, UNet2DConditionModel
@@ -34,6 +35,7 @@ def open_base(base: Any, **kwargs: Any) -> DiffusionPipeline:
             raise TypeError(f"got {', '.join(kwargs)} with a base that is open already; expected them with a folder or a hub id only")
         check_class(type(base).__name__)
         return base
+    name = ""
     try:
         config: Any = DiffusionPipeline.load_config(base, **{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs})
         name = str(config["_class_name"])
@@ -43,7 +45,17 @@ def open_base(base: Any, **kwargs: Any) -> DiffusionPipeline:
     except UnsupportedBaseError:
         raise
     except BROKEN as error:
-        raise ModelFolderError(f"cannot open the base {str(base)!r}: {first_line(error)}") from error
+        # without these transformers asks for other libraries, which do not help
+        lacks = [library for library in ("sentencepiece", "google.protobuf") if name.startswith("IF") and not _is_installed(library)]
+        reason = "its tokenizer needs: pip install 'jointnet[deepfloyd]'" if lacks else first_line(error)
+        raise ModelFolderError(f"cannot open the base {str(base)!r}: {reason}") from error
+
+
+def _is_installed(library: str) -> bool:
+    try:
+        return find_spec(library) is not None
+    except ModuleNotFoundError:  # of the package that it lies in
+        return False
 
 
 def check_class(name: str) -> None:

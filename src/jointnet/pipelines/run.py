@@ -189,8 +189,7 @@ def _spread(rows: Tensor, batch: int) -> Tensor:
 class StepReport:
     """Moves the progress bar and runs the user's callback after each step.
 
-    A callback may change the tensors it is given, and the pipeline's ``_guidance_scale``, as diffusers' own callbacks do; at 1 or less
-    guidance ends.
+    A callback may change the tensors it is given, and the pipeline's ``_guidance_scale``, as diffusers' own callbacks do.
     """
 
     def __init__(self, pipeline: JointNetPipeline, bar: Any, sampling: Sampling) -> None:
@@ -206,8 +205,6 @@ class StepReport:
         tensors: dict[str, Any] = {"latents": x.flatten(1, 2), **_shown("", text), **_shown("negative_", negative)}
         given = {name: tensors[name] for name in self.inputs}
         tensors.update(self.callback(self.pipeline, index, t, given) or {})
-        if self.pipeline.guidance_scale <= 1:
-            negative = None
         changed = replace(
             conditioning, text=_changed("", text, tensors), negative=None if negative is None else _changed("negative_", negative, tensors)
         )

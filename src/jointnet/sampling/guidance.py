@@ -15,8 +15,8 @@ from jointnet.types import Conditioning, Denoiser
 class Guided:
     """Pushes the prediction away from the negative prompt: e_neg + scale (e_pos - e_neg), in one doubled batch.
 
-    A learned variance is that of the prompt, unguided. Without a negative prompt in the conditioning it does nothing.
-    ``scale`` may be a function, for scales that change from step to step.
+    A learned variance is that of the prompt, unguided. ``scale`` may be a function, for scales that change from step to step; at 1 or
+    less there is no guidance.
     ``rescale`` in [0, 1] mixes in the guided prediction brought back to the standard deviation of e_pos, per sample and modality.
     Source: Ho & Salimans (2022); rescale: Lin et al. (2023), Eq. 15-16.
     """
@@ -26,12 +26,12 @@ class Guided:
     rescale: float = 0.0
 
     def __call__(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        if conditioning.negative is None:
+        scale = self.scale() if callable(self.scale) else self.scale
+        if scale <= 1:
             return self.denoiser(x, t, conditioning)
         both = self.denoiser(torch.cat([x, x]), torch.cat([t, t]), conditioning.guidance_pair())
         channels = x.shape[2]
         negative, positive = both[:, :, :channels].chunk(2)
-        scale = self.scale() if callable(self.scale) else self.scale
         guided = negative + scale * (positive - negative)
         if self.rescale != 0:
             axes = tuple(range(2, x.ndim))

@@ -25,6 +25,7 @@ from jointnet.training.provenance import code_commit, machine
 Figures = dict[str, Any]
 
 MASKED, INDEPENDENT = "masked input", "independent timesteps"
+"""The two trained ways to condition; the first is the one that ships, and the only one that is measured in ensembles."""
 LATENT_REGRESSOR = "regressor of one branch's size, on latents"
 
 
@@ -84,7 +85,7 @@ def _image_to_depth(run: _Run, chain: Chain) -> Figures:
         "regressor on pixels": depth_agreement(in_batches(chain.depth_judge(), rgb), truth),
     }
     for name, pipeline in ways.items():
-        for ensemble in (1, run.config.ensemble) if name != "blending alone" else (1,):
+        for ensemble in (1, run.config.ensemble) if name == MASKED else (1,):
 
             def task(scenes: slice, options: dict[str, Any], pipeline: JointNetPipeline = pipeline, n: int = ensemble) -> Any:
                 return pipeline.predict(rgb[scenes], ensemble=n, **options)
