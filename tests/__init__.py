@@ -1,4 +1,4 @@
-"""Tests. OpenMP's threads sleep instead of spinning while they wait: beside another program on the same cores that is 60 times faster."""
+"""Tests. OpenMP's threads sleep instead of spinning while they wait: beside another program on the same cores that is many times faster."""
 
 import os
 
