@@ -1,5 +1,1 @@
-"""Tests. OpenMP's threads sleep instead of spinning while they wait: beside another program on the same cores that is many times faster."""
-
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded, which is after this
+import jointnet.cli  # noqa: F401 - before torch: it keeps OpenMP's threads from spinning beside other programs
