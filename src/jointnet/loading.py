@@ -46,4 +46,4 @@ def vocabulary(model: str | Path) -> dict[str, list[str]] | None:
     """What a small model was trained to draw: kind -> phrases; None if the model does not say. Raises: ModelFolderError."""
     from jointnet.checkpoints.folder import VOCABULARY_FILE, read_side_file
 
-    return read_side_file(model_folder(model) / VOCABULARY_FILE)
+    return read_side_file(model_folder(model) / VOCABULARY_FILE) or None

@@ -10,7 +10,7 @@ from torch import Tensor
 from jointnet.errors import RangeError, ShapeError, UnknownNameError
 from jointnet.pipelines.conventions import RELEASE
 from jointnet.pipelines.joint_net import JointNetPipeline
-from jointnet.pipelines.perform import _tiling_of
+from jointnet.pipelines.perform import tiling_of
 from jointnet.pipelines.task import edit, generate, refine
 from tests.conftest import tiny_pipeline
 
@@ -278,8 +278,8 @@ def test_options_no_task_has_are_refused_and_none_means_not_given() -> None:
 def test_tiles_wrap_and_large_pictures_have_no_whole_tile() -> None:
     pipeline = pipeline_of("blending")
     assert pipeline.predict(picture(32, 128), **options(wraps=True)).depth.shape == (1, 1, 32, 128)
-    assert _tiling_of(pipeline, generate((32, 128)), {"wraps": True}) == pipeline.tiling(wraps=True)
-    assert _tiling_of(pipeline, generate((512, 512)), {"tiled": True, "wraps": True}) == pipeline.tiling(wraps=True, whole_share=0.0)
+    assert tiling_of(pipeline, generate((32, 128)), {"wraps": True}) == pipeline.tiling(wraps=True)
+    assert tiling_of(pipeline, generate((512, 512)), {"tiled": True, "wraps": True}) == pipeline.tiling(wraps=True, whole_share=0.0)
 
 
 def test_small_pictures_are_refined_at_the_models_size() -> None:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from jointnet.errors import ModelFolderError
+from jointnet.json_files import read_named_values
 
 INDEX_FILE = "model_index.json"
 
@@ -51,20 +52,15 @@ def first_line(error: BaseException) -> str:
 
 def provenance_of(folder: str | Path | None) -> dict[str, Any]:
     """What a model folder says of how it was trained; empty if it says nothing. Raises: ModelFolderError."""
-    return {} if folder is None else read_side_file(Path(folder) / PROVENANCE_FILE) or {}
+    return {} if folder is None else read_side_file(Path(folder) / PROVENANCE_FILE)
 
 
-def read_side_file(path: Path) -> dict[str, Any] | None:
-    """What a JSON file beside the weights says; None if it is not there. Raises: ModelFolderError."""
-    if not path.is_file():
-        return None
+def read_side_file(path: Path) -> dict[str, Any]:
+    """What a JSON file beside the weights says; empty if it is not there. Raises: ModelFolderError."""
     try:
-        content = json.loads(path.read_text())
+        return read_named_values(path)
     except (OSError, ValueError) as error:
         raise ModelFolderError(f"got a broken {path}: {error}; remove it, or copy the model again") from error
-    if not isinstance(content, dict):
-        raise ModelFolderError(f"got {path} without named values; remove it, or copy the model again")
-    return content
 
 
 def stages_of(folder: str | Path | None) -> list[str]:

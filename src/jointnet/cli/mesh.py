@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jointnet.cli.arguments import number
 from jointnet.errors import InputFileError, RangeError, ShapeError
+from jointnet.json_files import read_named_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,15 +67,10 @@ def run(options: argparse.Namespace) -> None:
 
 def read_result(path: Path) -> dict[str, Any]:
     """What a command wrote beside its maps; nothing if there is no such file. Raises: InputFileError."""
-    if not path.is_file():
-        return {}
     try:
-        said = json.loads(path.read_text())
+        return read_named_values(path)
     except (OSError, ValueError) as error:
         raise InputFileError(f"cannot read {str(path)!r}, which should say what the depth beside it means: {error}") from error
-    if not isinstance(said, dict):
-        raise InputFileError(f"got {str(path)!r} without named values; expected what a jointnet command writes, or no such file")
-    return said
 
 
 def depth_range(options: argparse.Namespace, said: dict[str, Any]) -> tuple[float, float, str]:

@@ -77,7 +77,7 @@ def get_modality(name: str) -> Modality:
 
 
 def within_limits(name: str, maps: Tensor) -> Tensor:
-    """Maps of a modality, clipped to its range: decoders overshoot it."""
+    """Maps of a modality, of any shape, clipped to its range: decoders overshoot it. Raises: UnknownNameError."""
     return maps.clamp(*get_modality(name).limits)
 
 

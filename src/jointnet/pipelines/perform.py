@@ -94,7 +94,7 @@ def perform(pipeline: JointNetPipeline, task: Task, prompt: str | list[str], opt
         raise ShapeError(f"got {task.batch} pictures and {rows} prompts; pass one prompt, or one for each picture")
     lora_scale = (options.get("cross_attention_kwargs") or {}).get("scale")
     conditioning = pipeline.condition_on(said, num_images_per_prompt=repeats, guidance_scale=scale, lora_scale=lora_scale)
-    tiling = _tiling_of(pipeline, task, options)
+    tiling = tiling_of(pipeline, task, options)
     chosen = {f.name: options[f.name] for f in fields(Sampling) if f.name in options}  # pyright: ignore[reportTypedDictNotRequiredAccess]
     sampling = Sampling(**{**chosen, "guidance_scale": scale, "tiling": tiling})
     if isinstance(sampling.generator, list):
@@ -125,7 +125,8 @@ def _check_task(pipeline: JointNetPipeline, task: Task, options: TaskOptions) ->
         raise ShapeError("got masks without a hole: nothing is asked; expected white (1) where something is to be made anew")
 
 
-def _tiling_of(pipeline: JointNetPipeline, task: Task, options: TaskOptions) -> Tiling | None:
+def tiling_of(pipeline: JointNetPipeline, task: Task, options: TaskOptions) -> Tiling | None:
+    """The tiles a task is worked on in, without the whole image where that is large; None: at once."""
     wraps = options.get("wraps", False)
     tiled = options.get("tiled", wraps)
     if tiled is not True:

@@ -1,0 +1,17 @@
+"""Small JSON files that stand beside others and need not be there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def read_named_values(path: Path) -> dict[str, Any]:
+    """The object a JSON file holds; empty if there is no such file. Raises: OSError; ValueError if it holds anything else."""
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict):
+        raise ValueError("it holds no named values")
+    return content
