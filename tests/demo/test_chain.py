@@ -24,6 +24,7 @@ def test_every_step_from_nothing(tmp_path: Path) -> None:
     chain.stage2()
     chain.masked()
     chain.independent()
+    chain.tasks()
     chain.regressor()
     chain.rgbdn()
     install(tmp_path / "work", tmp_path / "weights")
@@ -72,8 +73,8 @@ def test_unknown_steps_and_unfinished_models_are_named(tmp_path: Path) -> None:
 def test_the_packages_models_count_as_finished_steps(tmp_path: Path) -> None:
     finished = tmp_path / "base" / "model"
     finished.mkdir(parents=True)
-    unpack(tmp_path, besides=("masked",))
+    unpack(tmp_path, besides=("tasks",))
     assert not list(finished.iterdir())
-    assert not (tmp_path / "masked").exists()
+    assert not (tmp_path / "tasks").exists()
     assert Chain(tmp_path).autoencoder().config.latent_channels == 8
     assert Chain(tmp_path).stage2().modalities == ("rgb", "depth")

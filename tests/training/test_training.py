@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from jointnet.data.samples import LatentSamples
 from jointnet.models.joint_unet import JointUNet
-from jointnet.recipes import RECIPES, demo_stage1, demo_stage2, get_recipe, independent, masked, stage1, stage2
+from jointnet.recipes import RECIPES, demo_stage1, demo_stage2, get_recipe, independent, masked, stage1, stage2, tasks
 from jointnet.training.config import OptimConfig
-from jointnet.training.joint import train_joint
+from jointnet.training.joint import draw_shown, train_joint
 from jointnet.training.loop import batch_indices, fit
 from jointnet.training.loss import NoiseLevels, NoiseSchedule, draw_noise, joint_loss
 from jointnet.training.masks import draw_masks
@@ -222,6 +223,7 @@ def test_recipes_follow_the_paper() -> None:
     assert (second.optim.lr, second.text_drop, second.freeze_rgb) == (1e-5, 0.5, False)
     assert demo_stage2().optim.lr == pytest.approx(demo_stage1().optim.lr / 10)
     assert masked() == replace(second, has_masked_input=True)
+    assert tasks() == replace(second, has_masked_input=True, has_independent_timesteps=True)
     assert {name: get_recipe(name) for name in RECIPES}
 
 
@@ -267,6 +269,34 @@ def test_a_clean_modality_is_shown_as_it_is_and_not_in_the_loss() -> None:
     assert not torch.isclose(shown[0][:, 1], x0[:, 1]).all()
     assert losses["rgb"] == 0
     assert losses["loss"] == losses["depth"] > 0
+
+
+def test_with_both_ways_what_is_wholly_known_is_clean_and_the_rest_shares_a_level() -> None:
+    x0 = torch.randn(400, 3, 4, 8, 8)
+    levels, mask = draw_shown(x0, SCHEDULE, tasks(), torch.Generator().manual_seed(0))
+    assert mask is not None
+    assert torch.equal(levels.clean, mask.amax((2, 3, 4)) == 0)
+    assert 0.2 < float(levels.clean.any(1).float().mean()) < 0.6
+    for t, clean in zip(levels.t, levels.clean, strict=True):
+        assert (t[clean] == 0).all()
+        assert len(t[~clean].unique()) == 1
+
+
+def test_plain_attention_leaves_the_fused_kernel_and_gives_the_same_losses(tmp_path: Path) -> None:
+    losses: dict[bool, list[float]] = {True: [], False: []}
+    for plain in (True, False):
+        torch.manual_seed(0)
+        model = nn.Linear(8, 8)
+
+        def loss_fn(indices: Tensor, generator: torch.Generator, model: nn.Module = model, plain: bool = plain) -> dict[str, Tensor]:
+            assert torch.backends.cuda.flash_sdp_enabled() != plain  # the switch holds for every device
+            h = model(torch.randn(4, 2, 6, 8, generator=generator))
+            loss = scaled_dot_product_attention(h, h, h).square().mean()
+            losses[plain].append(float(loss.detach()))
+            return {"loss": loss}
+
+        fit(model, loss_fn, num_samples=16, config=replace(CONFIG, steps=3, has_plain_attention=plain), run_dir=tmp_path / str(plain))
+    assert losses[True] == pytest.approx(losses[False], rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["has_masked_input", "has_independent_timesteps"])

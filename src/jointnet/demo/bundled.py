@@ -22,6 +22,7 @@ BUILD_STEPS = (
     "judges",
     "masked",
     "independent",
+    "tasks",
     "regressor",
     "rgbdn-stage1",
     "rgbdn",

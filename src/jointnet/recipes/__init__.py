@@ -35,19 +35,25 @@ def independent() -> TrainConfig:
     return replace(stage2(), has_independent_timesteps=True)
 
 
+def tasks() -> TrainConfig:
+    """From stage 1's checkpoint with stage 2's settings, both ways to condition: what is wholly known is shown clean, holes are masked."""
+    return replace(masked(), has_independent_timesteps=True)
+
+
 def demo_stage1() -> TrainConfig:
     """Stage 1 for the demo base: a small network wants a larger rate, a CPU a smaller batch; weights averaged."""
     return replace(
         stage1(),
         optim=OptimConfig(
-            lr=4e-4,
-            batch_size=32,
+            lr=6e-4,
+            batch_size=64,
             steps=4000,
             warmup_steps=200,
             decay="cosine",
             final_lr_ratio=0.1,
             ema_decay=0.999,
             precision="bfloat16",
+            has_plain_attention=True,
         ),
     )
 
@@ -61,7 +67,7 @@ def demo_stage2() -> TrainConfig:
 def demo_masked() -> TrainConfig:
     """The masked-input stage for the demo base: zero convolutions to learn in a CPU's time want more than stage 2's rate."""
     second = demo_stage2()
-    return replace(second, optim=replace(second.optim, lr=2e-4, steps=6000), has_masked_input=True)
+    return replace(second, optim=replace(second.optim, lr=3e-4, steps=6000), has_masked_input=True)
 
 
 def demo_independent() -> TrainConfig:
@@ -69,15 +75,22 @@ def demo_independent() -> TrainConfig:
     return replace(demo_masked(), has_masked_input=False, has_independent_timesteps=True)
 
 
+def demo_tasks() -> TrainConfig:
+    """Both ways for the demo base, as long and as fast as each of them."""
+    return replace(demo_masked(), has_independent_timesteps=True)
+
+
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "stage1": stage1,
     "stage2": stage2,
     "masked": masked,
     "independent": independent,
+    "tasks": tasks,
     "demo-stage1": demo_stage1,
     "demo-stage2": demo_stage2,
     "demo-masked": demo_masked,
     "demo-independent": demo_independent,
+    "demo-tasks": demo_tasks,
 }
 
 

@@ -16,6 +16,8 @@ class OptimConfig:
         decay: "constant", or "cosine" down to ``final_lr_ratio`` of lr at the run's end.
         ema_decay: decay of the exponential moving average of the weights that is saved as the result; None saves the weights.
         precision: autocast type of forward and loss; weights, moments and average stay float32.
+        has_plain_attention: compute attention without the fused kernel, whose backward is slow on a CPU; it needs memory for every pair of
+            positions, so it suits small maps.
         seed: with the step's number it seeds every draw of that step, which makes a resumed run equal an uninterrupted one.
     """
 
@@ -29,6 +31,7 @@ class OptimConfig:
     max_grad_norm: float = 1.0
     ema_decay: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
+    has_plain_attention: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -54,7 +57,8 @@ class TrainConfig:
         text_drop: share of the samples whose prompt is emptied, for all branches together.
         noise_offset: size of the constant added to a sample's noise, drawn for each modality and channel.
         has_masked_input: train a network that reads which pixels are known, and their latents (Sec. 4.1).
-        has_independent_timesteps: let each modality stand at a noise level of its own, for conditioning without masks.
+        has_independent_timesteps: let each modality stand at a noise level of its own, for conditioning without masks. With masked input
+            too, what is wholly known is shown clean, and all that is asked shares a noise level.
     """
 
     optim: OptimConfig

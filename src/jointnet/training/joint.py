@@ -12,9 +12,22 @@ from jointnet.data.samples import LatentSamples
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.config import TrainConfig
 from jointnet.training.loop import fit
-from jointnet.training.loss import NoiseSchedule, joint_loss
+from jointnet.training.loss import NoiseLevels, NoiseSchedule, joint_loss
 from jointnet.training.masks import draw_masks
 from jointnet.training.state import Progress
+
+
+def draw_shown(x0: Tensor, schedule: NoiseSchedule, config: TrainConfig, generator: torch.Generator) -> tuple[NoiseLevels, Tensor | None]:
+    """What a step shows of samples (B, M, C, h, w): noise levels, and masks (B, M, 1, h, w; 1 asked) for a network that reads them."""
+    batch, modalities, _, height, width = x0.shape
+    if not config.has_masked_input:
+        draw = schedule.independent_levels if config.has_independent_timesteps else schedule.shared_levels
+        return draw(batch, modalities, generator), None
+    levels = schedule.shared_levels(batch, modalities, generator)
+    mask = draw_masks(batch, modalities, (height, width), generator)
+    if config.has_independent_timesteps:
+        levels = levels.with_clean((mask < 0.5).all((2, 3, 4)))
+    return levels, mask
 
 
 def train_joint(
@@ -38,18 +51,8 @@ def train_joint(
 
     def loss_fn(indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         x0, text = samples.batch(indices, config.text_drop, generator)
-        batch, modalities, _, *size = x0.shape
-        levels = schedule.independent_levels if config.has_independent_timesteps else schedule.shared_levels
-        return joint_loss(
-            joint_unet,
-            x0,
-            text,
-            schedule,
-            noise_offset=config.noise_offset,
-            generator=generator,
-            levels=levels(batch, modalities, generator),
-            mask=draw_masks(batch, modalities, (size[0], size[1]), generator) if config.has_masked_input else None,
-        )
+        levels, mask = draw_shown(x0, schedule, config, generator)
+        return joint_loss(joint_unet, x0, text, schedule, noise_offset=config.noise_offset, generator=generator, levels=levels, mask=mask)
 
     return fit(
         joint_unet,

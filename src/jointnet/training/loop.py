@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jointnet.training.config import OptimConfig
 from jointnet.training.state import Progress, load_state, save_state
@@ -92,7 +94,8 @@ def _train_step(
         group["lr"] = lr
     generator = torch.Generator().manual_seed(_mix(_FOR_STEPS, config.seed, step))
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.precision]
-    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+    attention = sdpa_kernel(SDPBackend.MATH) if config.has_plain_attention else nullcontext()
+    with attention, torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         losses = loss_fn(indices, generator)
     losses["loss"].backward()
     norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)

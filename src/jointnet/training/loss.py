@@ -20,6 +20,10 @@ class NoiseLevels:
     t: Tensor
     clean: Tensor
 
+    def with_clean(self, clean: Tensor) -> NoiseLevels:
+        """The same levels, but for the modalities that are clean (B, M)."""
+        return NoiseLevels(self.t.masked_fill(clean, 0), clean)
+
 
 @dataclass(frozen=True)
 class NoiseSchedule:
@@ -58,7 +62,7 @@ class NoiseSchedule:
         order = torch.rand(batch, modalities, generator=generator).argsort(1).argsort(1)
         count = torch.randint(1, max(modalities, 2), (batch, 1), generator=generator)
         clean = (kind >= 0.5) & (order < count) & (modalities > 1)
-        return NoiseLevels(t.masked_fill(clean, 0), clean)
+        return NoiseLevels(t, torch.zeros_like(clean)).with_clean(clean)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(x_t, what the network should predict there). Shapes: x0, noise (B, M, C, H, W), t (B, M)."""

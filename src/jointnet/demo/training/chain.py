@@ -101,13 +101,17 @@ class Chain:
         """Independent timesteps, from stage 1's checkpoint: the other way to condition."""
         return self._stage("independent", "demo-independent", self.stage1)
 
+    def tasks(self) -> JointNetPipeline:
+        """Both ways to condition, from stage 1's checkpoint."""
+        return self._stage("tasks", "demo-tasks", self.stage1)
+
     def rgbdn_stage1(self) -> JointNetPipeline:
         """Stage 1 of three branches."""
         return self._stage("rgbdn-stage1", "demo-stage1", lambda: JointNetPipeline.from_base(self.base(), ("rgb", "depth", "normal")))
 
     def rgbdn(self) -> JointNetPipeline:
-        """RGB, depth and normals, with masked input."""
-        return self._stage("rgbdn", "demo-masked", self.rgbdn_stage1)
+        """RGB, depth and normals, with both ways to condition."""
+        return self._stage("rgbdn", "demo-tasks", self.rgbdn_stage1)
 
     def regressor(self) -> LatentRegressor:
         """What one branch's network does when it is trained for image -> depth alone: the measure of ``predict``."""
@@ -167,7 +171,7 @@ class Chain:
         return JointNetPipeline.from_pretrained(folder)
 
 
-INSTALLED = {"base": "demo-base", "stage2": "demo", "masked": "demo-tasks", "rgbdn": "demo-rgbdn"}
+INSTALLED = {"base": "demo-base", "stage2": "demo", "tasks": "demo-tasks", "rgbdn": "demo-rgbdn"}
 """Step -> the name its model is bundled under."""
 
 
