@@ -14,18 +14,18 @@ from jointnet.pipelines.perform import tiling_of
 from jointnet.pipelines.task import edit, generate, refine
 from tests.conftest import tiny_pipeline
 
-KINDS = ["blending", "masked input", "independent timesteps"]
+KINDS = ["blending", "masked input", "independent timesteps", "both"]
 
 
 def pipeline_of(kind: str, modalities: tuple[str, ...] = ("rgb", "depth")) -> JointNetPipeline:
     pipeline = tiny_pipeline(modalities)
-    if kind == "masked input":
+    if kind in ("masked input", "both"):
         torch.manual_seed(3)
         pipeline.joint_unet.add_masked_input()
         with torch.no_grad():
             for parameter in pipeline.joint_unet.masked_inputs.parameters():
                 parameter.normal_(0, 0.1)
-    elif kind == "independent timesteps":
+    if kind in ("independent timesteps", "both"):
         pipeline.joint_unet.register_to_config(has_independent_timesteps=True)
     return pipeline
 

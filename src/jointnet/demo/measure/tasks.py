@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jointnet.checkpoints.folder import provenance_of
 from jointnet.demo.bundled import GUIDANCE
 from jointnet.demo.measure.figures import CAP_M, depth_agreement, in_batches
 from jointnet.demo.measure.pictures import HeldOut, fingerprint, floats, generated, held_out
@@ -24,8 +25,8 @@ from jointnet.training.provenance import code_commit, machine
 
 Figures = dict[str, Any]
 
-MASKED, INDEPENDENT = "masked input", "independent timesteps"
-"""The two trained ways to condition; the first is the one that ships, and the only one that is measured in ensembles."""
+BLENDING, MASKED, INDEPENDENT, BOTH = "blending alone", "masked input", "independent timesteps", "both"
+"""Ways to condition: the first needs no training for it; the last is the one that ships."""
 LATENT_REGRESSOR = "regressor of one branch's size, on latents"
 
 
@@ -69,30 +70,36 @@ class _Run:
 
 
 def _ways(chain: Chain) -> dict[str, JointNetPipeline]:
-    """The two trained ways to condition, and the model that was trained for neither."""
-    return {"blending alone": chain.stage2(), MASKED: chain.masked(), INDEPENDENT: chain.independent()}
+    """The models that were trained for a way to condition, and the one that was trained for none."""
+    return {BLENDING: chain.stage2(), MASKED: chain.masked(), INDEPENDENT: chain.independent(), BOTH: chain.tasks()}
 
 
 def _image_to_depth(run: _Run, chain: Chain) -> Figures:
     ways = _ways(chain)
-    rgb, truth, codec = run.scenes.rgb, run.scenes.disparity01, ways[MASKED].codec
+    rgb, truth, codec = run.scenes.rgb, run.scenes.disparity01, ways[BOTH].codec
     latent_regressor = chain.regressor()
     latents = torch.cat([codec.encode("rgb", part) for part in rgb.split(50)])
     regressed = torch.cat([codec.decode("depth", latent_regressor(part)) for part in latents.split(50)])
     figures = {
         "autoencoder's round trip of the exact depth": depth_agreement(round_trip(codec, "depth", truth), truth),
-        LATENT_REGRESSOR: depth_agreement(regressed, truth),
-        "regressor on pixels": depth_agreement(in_batches(chain.depth_judge(), rgb), truth),
+        LATENT_REGRESSOR: depth_agreement(regressed, truth) | _trained(chain.root / "regressor"),
+        "regressor on pixels": depth_agreement(in_batches(chain.depth_judge(), rgb), truth) | _trained(chain.root / "judges" / "depth"),
     }
     for name, pipeline in ways.items():
-        for ensemble in (1, run.config.ensemble) if name == MASKED else (1,):
+        for ensemble in (1, run.config.ensemble):
 
             def task(scenes: slice, options: dict[str, Any], pipeline: JointNetPipeline = pipeline, n: int = ensemble) -> Any:
                 return pipeline.predict(rgb[scenes], ensemble=n, **options)
 
             key = f"{name}, ensemble of {ensemble}"
-            figures[key] = depth_agreement(run.maps(f"predict-{ensemble}", pipeline, task)["depth"], truth)
+            made = run.maps(f"predict-{ensemble}", pipeline, task)["depth"]
+            figures[key] = depth_agreement(made, truth) | _trained(pipeline.name_or_path)
     return figures
+
+
+def _trained(folder: str | Path) -> dict[str, int]:
+    """How many samples a network saw in its last stage."""
+    return {"samples_seen": provenance_of(folder)["samples_seen"]}
 
 
 def _image_to_normals(run: _Run, chain: Chain) -> Figures:
@@ -121,7 +128,7 @@ def _depth_to_image(run: _Run, chain: Chain) -> Figures:
     read = chain.depth_judge()
     figures = {
         "judge on renders": depth_agreement(in_batches(read, run.scenes.rgb), truth),
-        "judge on autoencoded renders": depth_agreement(in_batches(read, round_trip(ways[MASKED].codec, "rgb", run.scenes.rgb)), truth),
+        "judge on autoencoded renders": depth_agreement(in_batches(read, round_trip(ways[BOTH].codec, "rgb", run.scenes.rgb)), truth),
     }
     for name, pipeline in ways.items():
 
@@ -130,12 +137,12 @@ def _depth_to_image(run: _Run, chain: Chain) -> Figures:
             return pipeline.condition(prompts[scenes], dense={"depth": truth[scenes]}, guidance_scale=guidance, **options)
 
         images = floats(run.maps(f"condition-{run.config.guidance:g}", pipeline, task)["rgb"])
-        figures[name] = depth_agreement(in_batches(read, images), truth)
+        figures[name] = depth_agreement(in_batches(read, images), truth) | _trained(pipeline.name_or_path)
     return figures
 
 
 def _refinement(run: _Run, chain: Chain) -> Figures:
-    pipeline = chain.masked()
+    pipeline = chain.tasks()
     truth, step = run.scenes.disparity01, run.config.downsampling
     coarse = truth[..., ::step, ::step].repeat_interleave(step, -1).repeat_interleave(step, -2)
 
@@ -164,7 +171,7 @@ def _sharpness(made: Tensor, truth: Tensor) -> dict[str, float]:
 
 def _known_pixels(run: _Run, chain: Chain) -> Figures:
     """Largest difference of any known pixel in edits with a hole in both maps."""
-    pipeline, worst = chain.masked(), 0.0
+    pipeline, worst = chain.tasks(), 0.0
     pipeline.set_progress_bar_config(disable=True)
     for index in range(run.config.num_edits):
         rgb, depth = run.scenes.rgb[index : index + 1], run.scenes.disparity01[index : index + 1]
