@@ -90,6 +90,11 @@ class Known:
         """The latents, 0 where they are asked."""
         return self.latents * (self.mask < 0.5)
 
+    @property
+    def is_whole(self) -> Tensor:
+        """Which modalities are wholly known, (B, M)."""
+        return (self.mask < 0.5).all((2, 3, 4))
+
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Known:
         """The same change of both tensors."""
         return Known(change(self.latents), change(self.mask))
@@ -110,8 +115,8 @@ class LowRes:
 class Conditioning:
     """What a denoiser is told besides the noisy state.
 
-    ``negative`` is the unconditional or negative prompt that guidance pushes away from; None where guidance is off. ``known`` is what a
-    network with masked input reads beside the noisy state; None: nothing is known. ``low_res`` is there for upscaling networks only.
+    ``negative`` is the unconditional or negative prompt that guidance pushes away from; None where guidance is off. ``known`` is for
+    networks that were trained to take something as known; None: nothing is, or the network would not know what to do with it. ``low_res`` is there for upscaling networks only.
     """
 
     text: Text

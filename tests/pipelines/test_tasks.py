@@ -170,6 +170,34 @@ def test_a_batch_of_pictures_equals_its_single_pictures(any_pipeline: JointNetPi
         assert torch.allclose(both.depth[i], alone.depth[0], atol=1e-4)
 
 
+def test_a_batch_with_different_masks_equals_its_single_pictures(any_pipeline: JointNetPipeline) -> None:
+    pictures, maps = picture(32, 32, batch=2), depth(32, 32).expand(2, -1, -1, -1)
+    masks = {"rgb": torch.stack([torch.zeros(1, 32, 32), hole(32, 32)[0]]), "depth": torch.ones(2, 1, 32, 32)}
+    generators = [torch.Generator().manual_seed(s) for s in (4, 5)]
+    together = any_pipeline.edit(pictures, {"depth": maps}, masks, **options(generator=generators))
+    for row, seed in enumerate((4, 5)):
+        one = {name: mask[row : row + 1] for name, mask in masks.items()}
+        alone = any_pipeline.edit(pictures[row : row + 1], {"depth": maps[:1]}, one, **options(seed))
+        torch.testing.assert_close(together.images[row], alone.images[0], rtol=0, atol=1e-4)
+        torch.testing.assert_close(together.depth[row], alone.depth[0], rtol=0, atol=1e-4)
+
+
+def test_a_tile_inside_what_is_known_is_shown_clean_as_in_training() -> None:
+    pipeline = pipeline_of("both")
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def look(_: Any, arguments: tuple[Any, ...], told: dict[str, Any]) -> None:
+        seen.extend(zip(arguments[1], told["known"].is_whole, strict=True))
+
+    pipeline.joint_unet.register_forward_pre_hook(look, with_kwargs=True)
+    mask = torch.zeros(1, 1, 32, 128)
+    mask[..., 100:] = 1
+    pipeline.edit(picture(32, 128), {"depth": depth(32, 128)}, {"rgb": mask, "depth": torch.ones_like(mask)}, **options(tiled=True))
+    assert {tuple(whole.tolist()) for _, whole in seen} == {(True, False), (False, False)}
+    for t, whole in seen:
+        assert torch.equal(t == 0, whole)
+
+
 def test_one_map_serves_several_prompts(any_pipeline: JointNetPipeline) -> None:
     output = any_pipeline.condition(["a red ball", "a blue box"], dense={"depth": depth()}, **options())
     assert output.images.shape == (2, 3, 40, 57)

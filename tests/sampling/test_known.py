@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
@@ -72,10 +74,15 @@ def test_a_clean_modality_is_shown_as_it_is_at_timestep_0() -> None:
         return x
 
     latents, x = draw(1), draw(2)
-    CleanKnown(look, latents, torch.tensor([True, False]))(x, torch.full((2, 2), 700), TEXT)
-    assert torch.equal(seen[0][0][:, 0], latents[:, 0])
-    assert torch.equal(seen[0][0][:, 1], x[:, 1])
-    assert seen[0][1].tolist() == [[0, 700], [0, 700]]
+    mask = torch.zeros_like(x[:, :, :1])
+    mask[0, 1], mask[1, 0, :, 2], mask[1, 1] = 1, 1, 1  # row 0 knows the first map, row 1 a part of it
+    CleanKnown(look)(x, torch.full((2, 2), 700), replace(TEXT, known=Known(latents, mask)))
+    CleanKnown(look)(x, torch.full((2, 2), 700), TEXT)
+    assert torch.equal(seen[0][0][0, 0], latents[0, 0])
+    assert torch.equal(seen[0][0][0, 1], x[0, 1])
+    assert torch.equal(seen[0][0][1], x[1])
+    assert seen[0][1].tolist() == [[0, 700], [700, 700]]
+    assert torch.equal(seen[1][0], x)
 
 
 def test_going_back_has_the_forward_processs_mean_and_variance() -> None:

@@ -118,6 +118,11 @@ class JointUNet(ModelMixin, ConfigMixin):
         return self.config.unet_config["in_channels"] - self.config.low_res_channels
 
     @property
+    def takes_known(self) -> bool:
+        """Whether it was trained to take something as known: by masks, or by modalities shown clean."""
+        return self.config.has_masked_input or self.config.has_independent_timesteps
+
+    @property
     def reads_sizes(self) -> bool:
         """Whether the base is told the picture's size and crop (SDXL's ``time_ids``)."""
         return self.config.unet_config.get("addition_embed_type") == "text_time"

@@ -112,8 +112,8 @@ def solve(pipeline: JointNetPipeline, task: Task, codec: Codec, conditioning: Co
     low_res = read_low_res(pipeline, task, codec, batch, sampling.low_res, sampling.noise_level, sampling.generator)
     conditioning = replace(conditioning, low_res=low_res)
     kept_noise = None if sampling.conventions.has_fresh_noise else noise
-    wrapped = wrap(pipeline, task, known, conditioning, steps, sampling)
-    if known is not None and pipeline.joint_unet.config.has_masked_input:
+    wrapped = wrap(pipeline, conditioning, steps, sampling)
+    if pipeline.joint_unet.takes_known:
         conditioning = replace(conditioning, known=known)
     with seeded(scheduler, sampling.generator, noise.shape[1]), pipeline.progress_bar(total=len(steps)) as bar:  # pyright: ignore[reportCallIssue] - diffusers decorates it without types
         return sample(
@@ -131,18 +131,15 @@ def solve(pipeline: JointNetPipeline, task: Task, codec: Codec, conditioning: Co
         )
 
 
-def wrap(
-    pipeline: JointNetPipeline, task: Task, known: Known | None, conditioning: Conditioning, steps: Tensor, sampling: Sampling
-) -> Denoiser:
-    """The network with guidance inside tiles, and known modalities shown clean to a network that was trained so."""
+def wrap(pipeline: JointNetPipeline, conditioning: Conditioning, steps: Tensor, sampling: Sampling) -> Denoiser:
+    """The network, known modalities shown clean if it was trained so, with guidance, in tiles."""
     denoiser: Denoiser = Network(pipeline.joint_unet, pipeline.codec.factor, sampling.cross_attention_kwargs)
+    if pipeline.joint_unet.config.has_independent_timesteps:
+        denoiser = CleanKnown(denoiser)
     if conditioning.negative is not None:
         denoiser = Guided(denoiser, lambda: pipeline.guidance_scale, sampling.guidance_rescale)
     if sampling.tiling is not None:
         denoiser = Tiled(denoiser, sampling.tiling, steps, sampling.generator, sampling.conventions.num_extra_whole_steps)
-    if known is not None and pipeline.joint_unet.config.has_independent_timesteps:
-        clean = torch.tensor([task.is_wholly_known(name) for name in pipeline.modalities], device=known.mask.device)
-        denoiser = CleanKnown(denoiser, known.latents, clean)
     return denoiser
 
 

@@ -43,16 +43,19 @@ class Blend:
 class CleanKnown:
     """Shows a network trained with independent timesteps the wholly known modalities as they are: clean, at timestep 0.
 
-    Clean latents are neither noised nor scaled. ``clean`` (M,) tells which modalities; what is predicted for them is not used.
+    It is the innermost wrapper, and looks at each row's mask: in a tile that lies inside what is known, as in training, a modality is clean.
+    Clean latents are neither noised nor scaled; what is predicted for them is not used.
     """
 
     denoiser: Denoiser
-    latents: Tensor
-    clean: Tensor
 
     def __call__(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        shown = torch.where(self.clean[:, None, None, None], self.latents.to(x), x)
-        return self.denoiser(shown, t.masked_fill(self.clean, 0), conditioning)
+        known = conditioning.known
+        if known is None:
+            return self.denoiser(x, t, conditioning)
+        clean = known.is_whole.to(x.device)  # (B, M)
+        shown = torch.where(clean[:, :, None, None, None], known.latents.to(x), x)
+        return self.denoiser(shown, t.masked_fill(clean, 0), conditioning)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from jointnet.training.loop import fit
 from jointnet.training.loss import NoiseLevels, NoiseSchedule, joint_loss
 from jointnet.training.masks import draw_masks
 from jointnet.training.state import Progress
+from jointnet.types import Known
 
 
 def draw_shown(x0: Tensor, schedule: NoiseSchedule, config: TrainConfig, generator: torch.Generator) -> tuple[NoiseLevels, Tensor | None]:
@@ -26,7 +27,7 @@ def draw_shown(x0: Tensor, schedule: NoiseSchedule, config: TrainConfig, generat
     levels = schedule.shared_levels(batch, modalities, generator)
     mask = draw_masks(batch, modalities, (height, width), generator)
     if config.has_independent_timesteps:
-        levels = levels.with_clean((mask < 0.5).all((2, 3, 4)))
+        levels = levels.with_clean(Known(x0, mask).is_whole)
     return levels, mask
 
 
