@@ -116,7 +116,8 @@ class Conditioning:
     """What a denoiser is told besides the noisy state.
 
     ``negative`` is the unconditional or negative prompt that guidance pushes away from; None where guidance is off. ``known`` is for
-    networks that were trained to take something as known; None: nothing is, or the network would not know what to do with it. ``low_res`` is there for upscaling networks only.
+    networks that were trained to take something as known; None: nothing is, or the network would not know what to do with it.
+    ``low_res`` is there for upscaling networks only.
     """
 
     text: Text

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 
 from jointnet.cli.main import main
+from jointnet.cli.sampling import scheduler_like
+from jointnet.loading import load
 from tests.conftest import read_png
 
 SHORT = ["--steps", "2", "--seed", "3"]
@@ -76,6 +79,17 @@ def test_panorama_writes_a_scene(model_folder: Path, maps: Path) -> None:
     assert run("panorama", model_folder, maps / "photo", "grass", "--size", "32x128", "--image", maps / "image.png") == 0
 
 
+def test_another_scheduler_takes_over_the_models_noise_levels(model_folder: Path, maps: Path) -> None:
+    for name, kind in {"euler": "EulerDiscreteScheduler", "ddpm": "DDPMScheduler"}.items():
+        assert run("predict", model_folder, maps / name, maps / "image.png", "--scheduler", name) == 0
+        assert json.loads((maps / name / "result.json").read_text())["scheduler"] == kind
+    model = load(model_folder)
+    ddpm = scheduler_like(model, "ddpm")
+    assert torch.equal(ddpm.alphas_cumprod, model.scheduler.alphas_cumprod)
+    assert ddpm.config.clip_sample is False
+    assert not np.array_equal(*(np.load(maps / name / "depth.npy") for name in ("euler", "ddpm")))
+
+
 def test_mesh_takes_what_a_run_wrote(model_folder: Path, maps: Path) -> None:
     assert run("panorama", model_folder, maps / "out", "grass", "--size", "32x128", "--span", "360") == 0
     given = [str(maps / "out" / name) for name in ("image.png", "depth.npy")]
@@ -101,6 +115,8 @@ def test_bad_input_is_one_line_and_exit_code_2(model_folder: Path, maps: Path, c
         "poles": ("panorama", ["grass", "--size", "128x128", "--span", "360", "--projection", "equirectangular"]),
         "near": ("panorama", ["grass", "--size", "32x128", "--near", "10", "--far", "5"]),
         "processing size": ("predict", [maps / "image.png", "--processing-size", "33"]),
+        "stride of 64": ("panorama", ["grass", "--size", "32x128", "--stride", "64"]),
+        "neither a prompt nor --image": ("panorama", []),
     }
     for message, (command, arguments) in cases.items():
         assert run(command, model_folder, maps / "bad", *arguments) == 2, message
@@ -139,9 +155,10 @@ def test_a_mesh_of_what_does_not_fit_is_refused(maps: Path, capsys: pytest.Captu
     given = ["mesh", str(maps / "image.png"), str(maps / "depth.png"), "-o", str(maps / "x.glb")]
     assert main([*given, "--span", "90"]) == 2
     assert "expected --fov" in capsys.readouterr().err
-    (maps / "result.json").write_text("{")
-    assert main(given) == 2
-    assert "result.json" in capsys.readouterr().err
+    for said in ("{", '{"fov_deg": "50"}', '{"fov_deg": null}', '{"depth_near_m": "1.5"}', '{"projection": ["a"]}'):
+        (maps / "result.json").write_text(said)
+        assert main(given) == 2
+        assert "result.json" in capsys.readouterr().err
     assert not (maps / "x.glb").exists()
 
 

@@ -52,7 +52,7 @@ def test_every_step_from_nothing(tmp_path: Path) -> None:
     assert before == after
     assert torch.equal(chain.stage1().unet.conv_in.weight, chain.base().unet.conv_in.weight)
 
-    config = TaskConfig(num_scenes=20, steps=2, ensemble=2, num_edits=2)
+    config = TaskConfig(num_scenes=20, steps=2, ensemble=2)
     figures = {name: measure_task(name, tmp_path / "pictures", chain, config) for name in TASKS}
     assert figures["known-pixels"]["rows"]["largest difference"] == 0
     assert 0 < figures["refinement"]["rows"]["degraded"]["abs_rel"] < 0.1  # exact depth but for its edges, whatever the models learnt

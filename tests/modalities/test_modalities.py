@@ -10,7 +10,7 @@ from torch import Tensor
 from jointnet import get_modality, register_modality, registered_modalities
 from jointnet.errors import RangeError, ShapeError, UnknownNameError
 from jointnet.modalities import DEPTH, NORMAL, RGB
-from jointnet.modalities.codec import LatentCodec
+from jointnet.modalities.codec import CodecTiles, LatentCodec
 from jointnet.modalities.files import FloatArray, Png8, Png16
 from tests.conftest import read_png, tiny_pipeline
 
@@ -122,6 +122,32 @@ def test_the_codec_is_deterministic_and_scales_by_the_config() -> None:
     assert torch.equal(codec.decode("rgb", latents), ((vae.decode(latents / 0.5).sample + 1) / 2).clamp(0, 1))
     drawn = codec.encode("rgb", images, torch.Generator().manual_seed(0))
     assert not torch.equal(drawn, latents)
+
+
+@pytest.mark.parametrize("wraps", [True, False])
+def test_tiles_of_the_autoencoder_have_no_seam_where_they_wrap(wraps: bool) -> None:
+    codec = LatentCodec(tiny_pipeline().vae, CodecTiles(window=16, wraps=wraps))
+    g = torch.Generator().manual_seed(0)
+    latents, maps = torch.randn(1, 4, 16, 48, generator=g), torch.rand(1, 1, 32, 96, generator=g)
+    with torch.no_grad():
+        decoded, turned = codec.decode("depth", latents), codec.decode("depth", latents.roll(12, -1))  # a window's stride
+        encoded, shifted = codec.encode("depth", maps), codec.encode("depth", maps.roll(24, -1))
+    assert torch.allclose(decoded.roll(24, -1), turned, atol=1e-5) == wraps
+    assert torch.allclose(encoded.roll(12, -1), shifted, atol=1e-5) == wraps
+
+
+def test_the_codec_uses_shifts_and_statistics_of_each_channel() -> None:
+    vae, images = tiny_pipeline().vae, torch.rand(1, 3, 16, 16)
+    mean = vae.encode(images * 2 - 1).latent_dist.mean
+    vae.register_to_config(scaling_factor=0.5, shift_factor=0.25)
+    assert torch.allclose(LatentCodec(vae).encode("rgb", images), (mean - 0.25) * 0.5, atol=1e-5)
+    decoded = LatentCodec(vae).decode("rgb", (mean - 0.25) * 0.5)
+    assert torch.allclose(decoded, ((vae.decode(mean).sample + 1) / 2).clamp(0, 1), atol=1e-5)
+    vae.register_to_config(
+        latents_mean=[0.1, 0.2, 0.3, 0.4], latents_std=[1.0, 2.0, 3.0, 4.0]
+    )  # these go before the shift, as in diffusers
+    shift, spread = (torch.tensor(vae.config[name])[:, None, None] for name in ("latents_mean", "latents_std"))
+    assert torch.allclose(LatentCodec(vae).encode("rgb", images), (mean - shift) * 0.5 / spread, atol=1e-5)
 
 
 def test_the_codec_refuses_sizes_it_would_crop() -> None:

@@ -166,6 +166,25 @@ def test_forms_of_a_map_agree() -> None:
         as_maps("rgb", arrays)
 
 
+def test_a_grey_map_in_colour_is_read_and_a_coloured_one_refused(tmp_path: Path) -> None:
+    grey = np.repeat(COLOURS[..., :1], 3, 2)
+    for name, pixels in {"grey": grey, "coloured": COLOURS}.items():
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    with pytest.warns(EightBitWarning):
+        assert torch.equal(read_map(tmp_path / "grey.png", "depth"), as_maps("depth", COLOURS[..., 0]))
+    assert torch.equal(as_maps("depth", Image.fromarray(grey)), as_maps("depth", COLOURS[..., 0]))
+    with pytest.raises(ShapeError, match="colour picture"):
+        as_maps("depth", Image.fromarray(COLOURS))
+    with pytest.raises(ShapeError, match=r"coloured.png': got a colour picture"):
+        read_map(tmp_path / "coloured.png", "depth")
+
+
+def test_colours_of_other_spaces_are_read(tmp_path: Path) -> None:
+    Image.new("LAB", (4, 4), (255, 128, 128)).save(tmp_path / "white.tiff")
+    for read in (read_mask, read_picture):
+        assert (read(tmp_path / "white.tiff") > 0.98).all()
+
+
 def test_wide_integers_are_refused_and_integer_tensors_are_shares() -> None:
     with pytest.raises(RangeError, match="int32"):
         as_maps("depth", RNG.integers(0, 65536, (4, 5)).astype(np.int32))

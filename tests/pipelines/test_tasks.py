@@ -247,6 +247,20 @@ def test_bad_tasks_are_refused() -> None:
         pipeline.edit(picture(32, 32), {"depth": depth(32, 32)}, torch.ones(1, 1, 16, 32))
     with pytest.raises(ShapeError, match="without a hole"):
         pipeline.edit(picture(32, 32), {"depth": depth(32, 32)}, torch.zeros(1, 1, 32, 32))
+    with pytest.raises(ShapeError, match="without a hole"):
+        pipeline.edit(picture(32, 32), {}, torch.zeros(1, 1, 32, 32))
+    with pytest.raises(RangeError, match="which are for tiles"):
+        pipeline.predict(picture(32, 32), tiled=False, wraps=True)
+    with pytest.raises(RangeError, match="stride of 64 px"):
+        pipeline.predict(picture(32, 32), stride=64)
+    with pytest.raises(RangeError, match="stride of 15 px"):
+        pipeline.panorama("grass", stride=15)
+    with pytest.raises(RangeError, match="batches of 0"):
+        pipeline.tiling(batch_size=0)
+    with pytest.raises(RangeError, match="covers no pixel"):
+        pipeline.panorama("grass", height=32, width=128, span_deg=360, image=picture(), image_fov_deg=1)
+    with pytest.raises(ShapeError, match="1x9"):
+        pipeline.panorama("grass", image=picture(1, 9))
     with pytest.raises(RangeError, match="strength"):
         pipeline.refine(picture(32, 32), {"depth": depth(32, 32)}, strength=1.5)
     with pytest.raises(UnknownNameError, match="normal"):
@@ -277,6 +291,23 @@ def overshooting(pipeline: JointNetPipeline) -> JointNetPipeline:
     with torch.no_grad():
         pipeline.vae.decoder.conv_out.weight *= 40
     return pipeline
+
+
+@pytest.mark.parametrize(("strength", "scale"), [(0.5, 1), (0.0, 1), (0.5, 2)])
+def test_refining_one_map_leaves_the_others_as_they_were_also_beyond_their_range(strength: float, scale: int) -> None:
+    pipeline = overshooting(pipeline_of("both"))
+    given = depth(32, 32) * 1.1 - 0.05
+    output = pipeline.refine(picture(32, 32), {"depth": given}, only="rgb", **options(strength=strength, scale=scale))
+    assert torch.equal(output.depth, given.repeat_interleave(scale, -1).repeat_interleave(scale, -2))
+
+
+def test_tiles_of_ones_own_wrap_where_it_is_asked_for_and_a_stride_means_tiles() -> None:
+    pipeline = pipeline_of("blending")
+    wide = generate((32, 128))
+    assert tiling_of(pipeline, wide, {"tiled": pipeline.tiling(), "wraps": True}) == pipeline.tiling(wraps=True)
+    assert tiling_of(pipeline, wide, {"stride": 8}) == pipeline.tiling(stride=4)
+    made = [pipeline.panorama("grass", height=32, width=128, **options(stride=s)).images for s in (16, 8)]
+    assert not torch.equal(*made)
 
 
 def test_made_maps_can_be_given_back() -> None:

@@ -39,6 +39,8 @@ def add_parser(commands: Any) -> None:
 
     tasks = actions.add_parser("evaluate-tasks", help="measure the tasks and write docs/tasks.md")
     _add_measuring(tasks, "docs/tasks.md")
+    tasks.add_argument("--budget", type=number(0.01, 100_000), metavar="MINUTES", help="training time of each model that is not there yet")
+    tasks.add_argument("--bundled", action="store_true", help="measure the models in the package; those it has not are trained")
     tasks.add_argument("tasks", nargs="*", metavar="TASK", help="measure these and keep the page's other figures (default: all)")
     tasks.add_argument("--scenes", type=whole_number(20, 100_000), default=500, help="held-out scenes (default: 500)")
     tasks.add_argument("--ensemble", type=whole_number(2, 1000), default=8, help="samples merged (default: 8)")
@@ -117,7 +119,7 @@ def run_evaluate_tasks(options: argparse.Namespace) -> None:
     from jointnet.demo.measure.page import load_figures, save_figures
     from jointnet.demo.measure.tasks import TASKS, TaskConfig, measure_task
     from jointnet.demo.measure.tasks_report import write_tasks_report
-    from jointnet.demo.training.chain import Chain
+    from jointnet.demo.training.chain import Chain, unpack
 
     for name in options.tasks:
         if name not in TASKS:
@@ -125,10 +127,12 @@ def run_evaluate_tasks(options: argparse.Namespace) -> None:
     prepare_folder(options.output.parent)
     notes = options.notes.read_text() if options.notes else ""
     config = TaskConfig(num_scenes=options.scenes, steps=options.steps, guidance=options.guidance, ensemble=options.ensemble)
+    if options.bundled:
+        unpack(options.work)
     path = options.output.with_suffix(".json")
     figures = load_figures(path)
     for name in options.tasks or TASKS:
-        figures[name] = measure_task(name, options.work / "pictures", Chain(options.work), config)
+        figures[name] = measure_task(name, options.work / "pictures", Chain(options.work, options.budget), config)
         save_figures(figures, path)
         write_tasks_report(figures, options.output, notes)
     print(options.output)

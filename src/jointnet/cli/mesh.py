@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_SAID_OF_A_LENS = {"projection": (str,), "fov_deg": (float, int), "span_deg": (float, int), "depth_near_m": (float, int, type(None))}
+"""What a mesh is made by, and its types in result.json."""
+
+
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("mesh", help="turn an image and its depth into a mesh (.glb) or a point cloud (.ply)")
@@ -68,9 +72,13 @@ def run(options: argparse.Namespace) -> None:
 def read_result(path: Path) -> dict[str, Any]:
     """What a command wrote beside its maps; nothing if there is no such file. Raises: InputFileError."""
     try:
-        return read_named_values(path)
+        said = read_named_values(path)
+        for name, kinds in _SAID_OF_A_LENS.items():
+            if not isinstance(said.get(name, kinds[0]()), kinds):
+                raise ValueError(f"{name} is {said[name]!r}")
     except (OSError, ValueError) as error:
         raise InputFileError(f"cannot read {str(path)!r}, which should say what the depth beside it means: {error}") from error
+    return said
 
 
 def depth_range(options: argparse.Namespace, said: dict[str, Any]) -> tuple[float, float, str]:

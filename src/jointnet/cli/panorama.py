@@ -9,20 +9,22 @@ from typing import Any
 
 from jointnet.cli.arguments import number, size, whole_number
 from jointnet.cli.mesh import add_depth_arguments, depth_range, write_scene
-from jointnet.cli.sampling import add_sampling_arguments, describe_run, open_model, task_options
+from jointnet.cli.sampling import add_sampling_arguments, add_stride_argument, describe_run, open_model, task_options
 from jointnet.demo.bundled import TASK_MODEL
+from jointnet.errors import InputFileError
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("panorama", help="make a wide image, its depth and a 3-D scene")
-    parser.add_argument("prompt", metavar="PROMPT")
+    parser.add_argument("prompt", nargs="?", default="", metavar="PROMPT", help="optional with --image")
     add_sampling_arguments(parser, model=TASK_MODEL)
     parser.add_argument("--size", type=size, metavar="HxW", help="pixels (default: the model's size, 4 times as wide)")
     parser.add_argument("--span", type=number(0, 360), default=180.0, metavar="DEG", help="angle across the width; 360 wraps (180)")
     parser.add_argument("--projection", choices=("cylindrical", "equirectangular"), default="cylindrical")
     parser.add_argument("--image", type=Path, metavar="PHOTO", help="a photo to paint the rest around")
     parser.add_argument("--image-fov", type=number(1, 179), default=60.0, metavar="DEG", help="angle across the photo's width (60)")
+    add_stride_argument(parser)
     parser.add_argument("--refine", type=whole_number(1, 8), default=1, metavar="S", help="refine at S times the size (default: 1)")
     add_depth_arguments(parser)
     parser.set_defaults(run=run)
@@ -33,6 +35,8 @@ def run(options: argparse.Namespace) -> None:
     from jointnet.cli.output import write_set
     from jointnet.modalities.read import read_picture
 
+    if not options.prompt and options.image is None:
+        raise InputFileError("got neither a prompt nor --image; pass what the panorama should show, or a photo to paint around")
     photo = None if options.image is None else read_picture(options.image)
     pipeline = open_model(options, options.prompt)
     depth_range(options, {"depth_near_m": pipeline.config.depth_near_m})

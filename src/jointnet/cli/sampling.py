@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import re
 import sys
 import warnings
@@ -18,7 +19,21 @@ if TYPE_CHECKING:
 
 
 _OF_LATENTS = {"clip_sample": False, "set_alpha_to_one": False}
-"""What DDIM needs to know of latents, where the scheduler it takes the place of does not say."""
+"""What a scheduler needs to know of latents, where the one it takes the place of does not say."""
+
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "ddpm": "DDPMScheduler",
+    "deis": "DEISMultistepScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler-ancestral": "EulerAncestralDiscreteScheduler",
+    "heun": "HeunDiscreteScheduler",
+    "lms": "LMSDiscreteScheduler",
+    "pndm": "PNDMScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+"""Name on the command line -> diffusers' class; in Python any other serves as well."""
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser, *, model: str = "demo") -> None:
@@ -30,6 +45,8 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, *, model: str = "dem
     parser.add_argument("--steps", type=whole_number(1, 1000), default=50, help="denoising steps (default: 50)")
     parser.add_argument("--guidance", type=number(0, 100), help="1 is off (default: the model's own, and 1 without a prompt)")
     parser.add_argument("--guidance-rescale", type=number(0, 1), default=0.0, help="Lin et al.'s rescale (default: 0)")
+    scheduler = "one of diffusers' (default: the model's own; with --preset release ddim)"
+    parser.add_argument("--scheduler", choices=tuple(SCHEDULERS), help=scheduler)
     preset = "conventions where the paper and the authors' code differ: docs/conventions.md (default: paper)"
     parser.add_argument("--preset", choices=("paper", "release"), default="paper", help=preset)
     low_res = "what the first stage wrote (its output folder), for bases that upscale"
@@ -45,14 +62,19 @@ def add_size_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tiled", action="store_true", help="work at full size, in tiles of the model's size")
     parser.add_argument("--wrap", action="store_true", help="left and right edge are neighbours (with --tiled)")
+    add_stride_argument(parser)
     resample = "repeat each step N times (RePaint), for models without masked input"
     parser.add_argument("--resample", type=whole_number(1, 100), default=1, metavar="N", help=resample)
 
 
+def add_stride_argument(parser: argparse.ArgumentParser) -> None:
+    """How far apart tiles lie."""
+    stride = "distance of neighbouring tiles in pixels (default: half a tile)"
+    parser.add_argument("--stride", type=whole_number(1, 65536), metavar="PX", help=stride)
+
+
 def open_model(options: argparse.Namespace, prompt: str) -> JointNetPipeline:
     """The model of a command, quiet unless a person looks on; warns of words that a small model never saw. Raises: JointNetError."""
-    from diffusers import DDIMScheduler
-
     from jointnet.cli.output import prepare_folder
     from jointnet.loading import load, vocabulary
     from jointnet.pipelines.joint_net import JointNetPipeline
@@ -63,11 +85,21 @@ def open_model(options: argparse.Namespace, prompt: str) -> JointNetPipeline:
     else:
         pipeline = load(options.model)
         warn_of_unknown_words(f"{prompt} {options.negative}", vocabulary(options.model))
-    if options.preset == "release":
-        unsaid = {} if pipeline.vae is None else _OF_LATENTS
-        pipeline.scheduler = DDIMScheduler.from_config({**unsaid, **pipeline.scheduler.config})
+    name = options.scheduler or ("ddim" if options.preset == "release" else None)
+    if name is not None:
+        pipeline.scheduler = scheduler_like(pipeline, name)
     pipeline.set_progress_bar_config(disable=not sys.stderr.isatty())
     return pipeline
+
+
+def scheduler_like(pipeline: JointNetPipeline, name: str) -> Any:
+    """A scheduler by its name on the command line, with the noise levels and the prediction type of the model's own."""
+    import diffusers
+
+    kind = getattr(diffusers, SCHEDULERS[name])
+    takes = inspect.signature(kind.__init__).parameters
+    unsaid = {} if pipeline.vae is None else {key: value for key, value in _OF_LATENTS.items() if key in takes}
+    return kind.from_config({**unsaid, **pipeline.scheduler.config})
 
 
 def guidance_of(pipeline: JointNetPipeline, options: argparse.Namespace, prompt: str) -> float:
@@ -94,6 +126,8 @@ def task_options(pipeline: JointNetPipeline, options: argparse.Namespace, prompt
     }
     if options.low_res is not None:
         chosen["low_res"] = read_low_res(options.low_res, pipeline.modalities)
+    if getattr(options, "stride", None) is not None:
+        chosen["stride"] = options.stride
     if hasattr(options, "tiled"):
         chosen["num_resamples"] = options.resample
         if options.processing_size is not None:
@@ -110,7 +144,21 @@ def read_low_res(folder: Path, modalities: Sequence[str]) -> dict[str, Any]:
     return {name: read_picture(folder / "image.png") if name == "rgb" else read_map(folder / f"{name}.npy", name) for name in modalities}
 
 
-_SAID = ("run", "output", "command", "prompt", "negative", "seed", "model", "base", "steps", "guidance", "guidance_rescale", "preset")
+_SAID = (
+    "run",
+    "output",
+    "command",
+    "prompt",
+    "negative",
+    "seed",
+    "model",
+    "base",
+    "steps",
+    "guidance",
+    "guidance_rescale",
+    "preset",
+    "scheduler",
+)
 """What of a command's options result.json says at its top, or what changes nothing in the result."""
 
 

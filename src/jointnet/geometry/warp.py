@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
+from jointnet.errors import RangeError, ShapeError
 from jointnet.geometry.projection import Pinhole, Projection
 
 
@@ -19,9 +20,11 @@ def place_photo(photo: Tensor, fov_deg: float, projection: Projection, span_deg:
         photo: (B, 3, h, w) in [0, 1]; fov_deg: its angle across its width; span_deg: the canvas's angle across its width.
         size: height and width of the canvas.
     Returns: canvas (B, 3, H, W), the photo's border colours where it does not reach, and known (B, 1, H, W), 1 where it does.
-    Raises: RangeError.
+    Raises: RangeError, also if the photo covers no pixel of the canvas; ShapeError if it has no two rows and columns.
     """
     height, width = size
+    if min(photo.shape[-2:]) < 2:
+        raise ShapeError(f"got a photo of {photo.shape[-2]}x{photo.shape[-1]} px; expected at least 2x2")
     lens = Pinhole(fov_deg)
     focal = photo.shape[-1] / 2 / np.tan(radians(fov_deg) / 2)
     shrink = min(1.0, width / radians(span_deg) / focal)
@@ -33,6 +36,10 @@ def place_photo(photo: Tensor, fov_deg: float, projection: Projection, span_deg:
     row, column = pixels[..., 0], pixels[..., 1]
     with np.errstate(invalid="ignore"):
         inside = (depth > 0) & (row >= 0) & (row <= rows - 1) & (column >= 0) & (column <= columns - 1)
+    if not inside.any():
+        raise RangeError(
+            f"got a photo of {fov_deg:g} degrees, which covers no pixel of {height}x{width}; expected a larger angle or canvas"
+        )
     unit = np.stack([column / (columns - 1), row / (rows - 1)], -1) * 2 - 1
     grid = torch.from_numpy(np.nan_to_num(unit.clip(-1, 1)).astype(np.float32)).to(photo.device)
     known = torch.from_numpy(inside).to(photo)[None, None].expand(len(photo), -1, -1, -1)

@@ -33,7 +33,9 @@ def as_maps(modality: str, value: MapInput) -> Tensor:
     kind = get_modality(modality)
     channels = kind.channels
     if isinstance(value, Image.Image):
-        return _batch(modality, _picture(value) if modality == "rgb" else _from_array(_pixels(value), modality, channels), channels)
+        return _batch(
+            modality, _picture(value) if modality == "rgb" else _from_array(_map_pixels(value, channels), modality, channels), channels
+        )
     if isinstance(value, np.ndarray):
         return _batch(modality, _from_array(value, modality, channels), channels)
     if isinstance(value, Tensor):
@@ -70,7 +72,7 @@ def _mask_pixels(image: Image.Image) -> np.ndarray:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
         if alpha.min() < 255:
             return 255 - alpha
-    return _native(np.asarray(image)) if image.mode.startswith("I;16") else np.asarray(image.convert("L"))
+    return _native(np.asarray(image)) if image.mode.startswith("I;16") else np.asarray(_converted(image, "L"))
 
 
 def read_picture(path: Path) -> Tensor:
@@ -99,9 +101,7 @@ def read_map(path: Path, modality: str) -> Tensor:
             raise ShapeError(f"got an array {array.shape} of {array.dtype} in {str(path)!r}; expected numbers (H, W, {channels})")
     else:
         with _naming(path):
-            array = _pixels(_open(path))
-        if array.ndim == 3 and channels == 1:
-            raise ShapeError(f"got a colour picture {str(path)!r}; expected a greyscale map: pass the 16-bit PNG or .npy, not the preview")
+            array = _map_pixels(_open(path), channels)
     if modality == "depth" and array.dtype == np.uint8:
         warnings.warn(
             f"{path.name} has 8 bits: its depth has at most 256 steps; 16-bit PNG or .npy keep more", EightBitWarning, stacklevel=2
@@ -118,11 +118,11 @@ def read_mask(path: Path) -> Tensor:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Says which file a RangeError is about."""
+    """Says which file an error is about."""
     try:
         yield
-    except RangeError as error:
-        raise RangeError(f"{str(path)!r}: {error}") from error
+    except (RangeError, ShapeError) as error:
+        raise type(error)(f"{str(path)!r}: {error}") from error
 
 
 def _load_array(path: Path) -> np.ndarray:
@@ -165,7 +165,7 @@ def _picture(image: Image.Image) -> Tensor:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(_converted(image, "RGB"))).permute(2, 0, 1).float() / 255
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -178,7 +178,22 @@ def _pixels(image: Image.Image) -> np.ndarray:
         return values.astype(np.uint16)
     if image.mode in ("I;16", "I;16B", "I;16L", "F", "L"):
         return _native(np.array(image))
-    return np.asarray(image.convert("L" if image.mode in ("1", "LA") else "RGB"))
+    return np.asarray(_converted(image, "L" if image.mode in ("1", "LA") else "RGB"))
+
+
+def _map_pixels(image: Image.Image, channels: int) -> np.ndarray:
+    """Stored values of a map of so many channels; a single one may be repeated as three equal ones. Raises: ShapeError."""
+    array = _pixels(image)
+    if array.ndim == 2 or channels > 1:
+        return array
+    if not (array == array[..., :1]).all():
+        raise ShapeError("got a colour picture; expected a greyscale map: pass the 16-bit PNG or .npy, not the preview")
+    return array[..., 0]
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """PIL's conversion; some colour spaces become grey only by way of RGB."""
+    return (image.convert("RGB") if image.mode in ("LAB", "HSV") else image).convert(mode)
 
 
 def _from_array(array: np.ndarray, modality: str, channels: int) -> Tensor:

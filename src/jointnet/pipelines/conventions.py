@@ -19,6 +19,7 @@ class Conventions:
         has_lanczos_pictures: pictures are enlarged by Lanczos; otherwise bicubically.
         always_wraps: a panorama's left and right edges are neighbours at any span, except in refinement; otherwise at 360 degrees.
         decays_everywhere: in refinement, a tile's weight also falls along an axis with a single tile.
+        refines_at_random_offsets: refinement moves its tiles by a random offset in each step, as a panorama does; otherwise they stay.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Conventions:
     has_lanczos_pictures: bool = False
     always_wraps: bool = False
     decays_everywhere: bool = False
+    refines_at_random_offsets: bool = True
 
 
 PAPER = Conventions(name="paper")
@@ -41,6 +43,7 @@ RELEASE = Conventions(
     has_lanczos_pictures=True,
     always_wraps=True,
     decays_everywhere=True,
+    refines_at_random_offsets=False,
 )
 PRESETS = {preset.name: preset for preset in (PAPER, RELEASE)}
 """By the names they have on the command line."""

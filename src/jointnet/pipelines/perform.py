@@ -37,6 +37,7 @@ class TaskOptions(TypedDict, total=False):
         processing_size: the network works on the picture brought to this long side, in pixels; by default the model's own size.
         tiled: work at the picture's full size, in tiles of the model's size; a Tiling changes how.
         wraps: left and right edge are neighbours, in tiles.
+        stride: distance of neighbouring tiles in pixels, by default half a tile.
         guidance_scale: by default the model's own (``config.default_guidance``), and 1 (off) if the prompt is empty.
         conventions: PAPER, or RELEASE to do as the authors' code does.
         low_res, noise_level: for bases that upscale, as in JointNetPipeline's call.
@@ -48,6 +49,7 @@ class TaskOptions(TypedDict, total=False):
     processing_size: int
     tiled: bool | Tiling
     wraps: bool
+    stride: int
     negative_prompt: str | list[str] | None
     num_inference_steps: int
     timesteps: list[int]
@@ -128,11 +130,29 @@ def _check_task(pipeline: JointNetPipeline, task: Task, options: TaskOptions) ->
 def tiling_of(pipeline: JointNetPipeline, task: Task, options: TaskOptions) -> Tiling | None:
     """The tiles a task is worked on in, without the whole image where that is large; None: at once."""
     wraps = options.get("wraps", False)
-    tiled = options.get("tiled", wraps)
-    if tiled is not True:
-        return tiled or None
+    tiled = options.get("tiled", wraps or "stride" in options)
+    if isinstance(tiled, Tiling):
+        return replace(tiled, wraps=tiled.wraps or wraps)
+    if not tiled:
+        if wraps or "stride" in options:
+            raise RangeError("got tiled=False with wraps or a stride, which are for tiles; leave out one or the other")
+        return None
     windows = task.size[0] * task.size[1] / pipeline.default_size**2
-    return pipeline.tiling(wraps=wraps) if windows <= WHOLE_IMAGE_LIMIT else pipeline.tiling(wraps=wraps, whole_share=0.0)
+    return (
+        tiles_of(pipeline, options, wraps=wraps)
+        if windows <= WHOLE_IMAGE_LIMIT
+        else tiles_of(pipeline, options, wraps=wraps, whole_share=0.0)
+    )
+
+
+def tiles_of(pipeline: JointNetPipeline, options: TaskOptions, **changes: Any) -> Tiling:
+    """Tiles of the model's size at the stride that is asked for. Raises: RangeError."""
+    stride, factor, window = options.get("stride"), pipeline.codec.factor, pipeline.default_size
+    if stride is not None:
+        if stride % factor or not 0 < stride <= window:
+            raise RangeError(f"got a stride of {stride} px; expected a multiple of {factor} up to a tile's {window} px")
+        changes["stride"] = stride // factor
+    return pipeline.tiling(**changes)
 
 
 def finish(

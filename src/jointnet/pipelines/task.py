@@ -93,7 +93,10 @@ def given(maps: Mapping[str, Tensor]) -> Task:
 
 
 def edit(maps: Mapping[str, Tensor], masks: Mapping[str, Tensor], strength: float = 1.0) -> Task:
-    """Holes in some modalities, the same or different ones (Sec. 4.1). Raises: UnknownNameError for a mask without its map; ShapeError."""
+    """Holes in some modalities, the same or different ones (Sec. 4.1).
+
+    Raises: UnknownNameError for a mask without its map; ShapeError, also if no mask has a hole.
+    """
     unknown = set(masks) - set(maps)
     if unknown:
         raise UnknownNameError(f"got a mask for {', '.join(sorted(unknown))} and maps of {', '.join(maps)}; expected the map to each mask")
@@ -103,6 +106,8 @@ def edit(maps: Mapping[str, Tensor], masks: Mapping[str, Tensor], strength: floa
         if len(mask) not in (1, len(value)):
             raise ShapeError(f"got {len(mask)} {name} masks for {len(value)} pictures; pass one, or one for each")
         asked[name] = mask.expand(len(value), -1, -1, -1)
+    if not any(bool((mask >= 0.5).any()) for mask in asked.values()):
+        raise ShapeError("got masks without a hole: nothing is asked; expected white (1) where something is to be made anew")
     return Task(size=_size(maps), maps=maps, asked=asked, strength=strength)
 
 

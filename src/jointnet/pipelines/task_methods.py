@@ -19,7 +19,7 @@ from jointnet.modalities.resize import resize_lanczos, resize_picture
 from jointnet.pipelines import task as tasks
 from jointnet.pipelines.conventions import PAPER, Conventions
 from jointnet.pipelines.output import JointNetPipelineOutput
-from jointnet.pipelines.perform import TaskOptions, finish, perform, perform_once
+from jointnet.pipelines.perform import TaskOptions, finish, perform, perform_once, tiles_of
 from jointnet.pipelines.task import Task
 from jointnet.sampling.tiling import Tiling
 
@@ -53,9 +53,9 @@ class TaskMethods:
         at_once = max(1, ENSEMBLE_BATCH // (task.batch or 1))
         parts = [perform(pipeline, task, prompt, options, min(at_once, ensemble - done)) for done in range(0, ensemble, at_once)]
         samples = {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}  # (B, ensemble, c, h, w)
+        known = samples.pop("rgb")[:, 0]
         merged, uncertainty = _merged(samples)
-        doubts = {name: value for name, value in uncertainty.items() if name != "rgb"} if ensemble > 1 else None
-        return finish(pipeline, task, merged, options, doubts)
+        return finish(pipeline, task, {"rgb": known, **merged}, options, uncertainty if ensemble > 1 else None)
 
     @torch.no_grad()
     def condition(
@@ -128,8 +128,8 @@ class TaskMethods:
         chosen = tuple(maps) if only is None else (only,) if isinstance(only, str) else only
         task = tasks.refine(enlarged(maps, scale, conventions), chosen, strength)
         is_large = max(task.size) > pipeline.default_size and "processing_size" not in options
-        if options.get("tiled", is_large or options.get("wraps", False)) is True:
-            options["tiled"] = refining_tiles(pipeline, conventions, wraps=options.get("wraps", False))
+        if options.get("tiled", is_large or options.get("wraps", False) or "stride" in options) is True:
+            options["tiled"] = refining_tiles(pipeline, options, wraps=options.get("wraps", False))
         return finish(pipeline, task, perform_once(pipeline, task, prompt, options), options)
 
     @torch.no_grad()
@@ -168,7 +168,7 @@ class TaskMethods:
         wraps = lens.wraps or conventions.always_wraps
         wide: TaskOptions = {
             **options,
-            "tiled": replace(tiled, wraps=wraps) if isinstance(tiled, Tiling) else pipeline.tiling(wraps=wraps),
+            "tiled": replace(tiled, wraps=wraps) if isinstance(tiled, Tiling) else tiles_of(pipeline, options, wraps=wraps),
         }
 
         def around_photo(task: Task) -> Task:
@@ -185,20 +185,28 @@ class TaskMethods:
         made = task.composited(perform_once(pipeline, task, prompt, wide))
         if scale > 1:
             task = around_photo(tasks.refine(enlarged(made, scale, conventions), tuple(made)))
-            fine: TaskOptions = {**wide, "tiled": refining_tiles(pipeline, conventions, wraps=lens.wraps and not conventions.always_wraps)}
+            fine: TaskOptions = {**wide, "tiled": refining_tiles(pipeline, options, wraps=lens.wraps and not conventions.always_wraps)}
             fine.pop("processing_size", None)
             fine.pop("low_res", None)  # what was made is the smaller map now
             made = perform_once(pipeline, task, prompt, fine)
         return finish(pipeline, task, made, options)
 
 
-def refining_tiles(pipeline: JointNetPipeline, conventions: Conventions, *, wraps: bool) -> Tiling:
+def refining_tiles(pipeline: JointNetPipeline, options: TaskOptions, *, wraps: bool) -> Tiling:
     """Tiles without the whole image (A.4)."""
-    return pipeline.tiling(wraps=wraps, whole_share=0.0, decays_everywhere=conventions.decays_everywhere)
+    conventions = options.get("conventions", PAPER)
+    return tiles_of(
+        pipeline,
+        options,
+        wraps=wraps,
+        whole_share=0.0,
+        decays_everywhere=conventions.decays_everywhere,
+        has_random_offset=conventions.refines_at_random_offsets,
+    )
 
 
 def _merged(samples: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Maps (B, N, c, H, W) -> merged (B, c, H, W), uncertainty (B, 1, H, W)."""
+    """Dense maps (B, N, c, H, W) -> merged (B, c, H, W), uncertainty (B, 1, H, W)."""
     merged, uncertainty = {}, {}
     for name, maps in samples.items():
         pairs = [get_modality(name).merge(each) for each in maps]
@@ -207,11 +215,12 @@ def _merged(samples: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
 
 
 def enlarged(maps: Mapping[str, Tensor], scale: int, conventions: Conventions = PAPER) -> dict[str, Tensor]:
-    """Made maps, brought into their range: pictures bicubically, dense maps by repeating pixels (Sec. 5.2)."""
+    """Maps at so many times their size: pictures bicubically, dense maps by repeating pixels (Sec. 5.2); as they are at once."""
+    if scale == 1:
+        return dict(maps)
     height, width = (side * scale for side in next(iter(maps.values())).shape[-2:])
-    kept = {name: within_limits(name, value) for name, value in maps.items()}
-    made = {name: interpolate(value, size=(height, width)) for name, value in kept.items()}
-    if "rgb" in kept:
+    made = {name: interpolate(value, size=(height, width)) for name, value in maps.items()}
+    if "rgb" in maps:
         resize = resize_lanczos if conventions.has_lanczos_pictures else resize_picture
-        made["rgb"] = resize(kept["rgb"], (height, width))
+        made["rgb"] = resize(within_limits("rgb", maps["rgb"]), (height, width))
     return made

@@ -43,8 +43,8 @@ class Blend:
 class CleanKnown:
     """Shows a network trained with independent timesteps the wholly known modalities as they are: clean, at timestep 0.
 
-    It is the innermost wrapper, and looks at each row's mask: in a tile that lies inside what is known, as in training, a modality is clean.
-    Clean latents are neither noised nor scaled; what is predicted for them is not used.
+    It is the innermost wrapper, and looks at each row's mask: a tile that lies inside what is known is shown clean, as in training. Clean
+    latents are neither noised nor scaled; what is predicted for them is not used.
     """
 
     denoiser: Denoiser

@@ -44,6 +44,8 @@ class Tiling:
     def __post_init__(self) -> None:
         if not 0 <= self.whole_share <= 1:
             raise RangeError(f"got whole_share = {self.whole_share}; expected a share of the steps in [0, 1]")
+        if self.batch_size < 1:
+            raise RangeError(f"got batches of {self.batch_size} tiles; expected at least 1")
         self.on((self.window, self.window))
 
     def on(self, canvas: tuple[int, int]) -> Windows:

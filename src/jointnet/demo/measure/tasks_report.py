@@ -41,8 +41,9 @@ def _image_to_depth(rows: dict[str, Any], config: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             "## Image to depth",
-            "Predicted against exact disparity, aligned by scale and shift for each image; pixels nearer than 20 m. Both: what is wholly known "
-            "is shown clean, as with independent timesteps, and the network also reads masks; that is the model in the package.",
+            "Predicted against exact disparity, aligned by scale and shift for each image; pixels nearer than 20 m. "
+            "Both: what is wholly known is shown clean, as with independent timesteps, and the network also reads masks; the package holds "
+            "this model.",
             _depth_table(rows),
             f"Aim: AbsRel at most 1.2 x the latent regressor's = {limit:.4f}. {BOTH}, ensemble of {many}: {value:.4f}, "
             f"{verdict(value <= limit)}.",
@@ -100,13 +101,13 @@ def _refinement(rows: dict[str, Any], config: dict[str, Any]) -> str:
     )
 
 
-def _known(rows: dict[str, Any], _: dict[str, Any]) -> str:
+def _known(rows: dict[str, Any], config: dict[str, Any]) -> str:
     worst = rows["largest difference"]
     return "\n\n".join(
         [
             "## Known pixels",
-            f"{rows['edits']} edits with a hole in image and depth: the largest difference of a known pixel is {worst:g} "
-            f"(aim: 0), {verdict(worst == 0)}.",
+            f"Edits of scenes of {config['edit_size']} px with a hole in image and depth: the largest difference of a known pixel is "
+            f"{worst:g} (aim: 0), {verdict(worst == 0)}.",
         ]
     )
 
