@@ -2,7 +2,7 @@
 
 A DIR holds release/ (a checkpoint in the authors' form), base/ (its Stable Diffusion pipeline) and io.safetensors (inputs and outputs).
 Every case whose ``.out`` key is there is run; one line each. Exits 1 if a relative error ||ours - theirs|| / ||theirs|| is above 1e-4, if
-an ``.out`` key is unknown, or if none ran.
+an ``.out`` key is unknown, if a case cannot be run, or if a DIR has none.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DDIMScheduler
 from safetensors.torch import load_file
 from torch import Tensor
 
+from jointnet.errors import JointNetError
 from jointnet.pipelines.conventions import RELEASE
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.pipelines.run import Sampling, solve
@@ -27,7 +29,7 @@ from jointnet.types import Conditioning, Text
 LIMIT = 1e-4
 STEPS, GUIDANCE = 10, 5.0
 DENSE = "normal"
-"""The samples' dense images have three different channels in [-1, 1], as normals do."""
+"""The samples' dense images are three channels in [-1, 1], which is what this modality takes as they are."""
 
 Io = dict[str, Tensor]
 
@@ -48,6 +50,11 @@ def size_of(pipeline: JointNetPipeline, latents: Tensor) -> tuple[int, int]:
     return latents.shape[-2] * pipeline.codec.factor, latents.shape[-1] * pipeline.codec.factor
 
 
+def maps_of(io: Io, case: str) -> dict[str, Tensor]:
+    """The known maps of a case; depth may have one channel or three equal ones."""
+    return {"rgb": (io[f"{case}.image"] + 1) / 2, DENSE: io[f"{case}.depth"].expand(-1, 3, -1, -1)}
+
+
 def run_generate(pipeline: JointNetPipeline, io: Io) -> Tensor:
     latents = io["generate.latents"]
     return run_task(pipeline, io, generate(size_of(pipeline, latents)), latents)
@@ -59,7 +66,7 @@ def with_masks(rgb: float | None, dense: float | None) -> Callable[[JointNetPipe
     def run(pipeline: JointNetPipeline, io: Io) -> Tensor:
         hole = io["edit.mask"]
         asked = {name: hole if v is None else torch.full_like(hole, v) for name, v in {"rgb": rgb, DENSE: dense}.items()}
-        maps = {"rgb": (io["edit.image"] + 1) / 2, DENSE: io["edit.depth"]}
+        maps = maps_of(io, "edit")
         task = Task(size=size_of(pipeline, io["edit.latents"]), maps=maps, asked=asked)
         return run_task(pipeline, io, task, io["edit.latents"])
 
@@ -82,7 +89,7 @@ def run_panorama(pipeline: JointNetPipeline, io: Io, *, whole: bool = True) -> T
 
 def run_refine(pipeline: JointNetPipeline, io: Io) -> Tensor:
     noise = io["refine.noise"]
-    maps = {"rgb": (io["refine.image"] + 1) / 2, DENSE: io["refine.depth"]}
+    maps = maps_of(io, "refine")
     asked = {name: torch.ones_like(value[:, :1]) for name, value in maps.items()}
     task = Task(size=size_of(pipeline, noise), maps=maps, asked=asked, strength=0.4)
     tiling = Tiling(window=8, stride=4, decay=2, decays_everywhere=True, whole_share=0.0, has_random_offset=False)
@@ -106,25 +113,37 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 
 
 @torch.no_grad()
-def errors_of(folder: Path, io: Io | None = None) -> Iterator[tuple[str, float | None]]:
-    """Every case of a folder with its error; None for a case we do not know."""
+def errors_of(folder: Path, io: Io | None = None) -> Iterator[tuple[str, float | str]]:
+    """Every case of a folder with its error, or with why there is none."""
     pipeline = JointNetPipeline.from_release(folder / "release", folder / "base", DENSE)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)  # the authors' scripts take this one whatever the base has
     pipeline.set_progress_bar_config(disable=True)
     io = load_file(folder / "io.safetensors") if io is None else io
     for name in sorted(key.removesuffix(".out") for key in io if key.endswith(".out")):
-        yield name, relative_error(CASES[name](pipeline, io), io[f"{name}.out"]) if name in CASES else None
+        if name not in CASES:
+            yield name, "unknown case"
+            continue
+        try:
+            yield name, relative_error(CASES[name](pipeline, io), io[f"{name}.out"])
+        except (KeyError, RuntimeError, ValueError) as error:  # a case with missing or unfitting inputs; the others go on
+            yield name, f"cannot be run: {error!r}"
 
 
 def main(folders: list[str]) -> int:
-    failed, ran = False, 0
+    failed = not folders
     for folder in folders:
-        for name, error in errors_of(Path(folder)):
-            print(f"{folder} {name}: " + ("unknown case" if error is None else f"relative error {error:.2e}"))
-            failed |= error is None or not error <= LIMIT
-            ran += error is not None
-    if not ran:
-        print("no case ran", file=sys.stderr)
-    return int(failed or not ran)
+        ran = 0
+        try:
+            for name, error in errors_of(Path(folder)):
+                print(f"{folder} {name}: " + (error if isinstance(error, str) else f"relative error {error:.2e}"))
+                failed |= isinstance(error, str) or not error <= LIMIT
+                ran += isinstance(error, float)
+        except (JointNetError, OSError) as error:
+            print(f"{folder}: cannot be opened: {error}", file=sys.stderr)
+        if not ran:
+            print(f"{folder}: no case ran", file=sys.stderr)
+        failed |= not ran
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from jointnet.checkpoints.release import read_release, write_release
-from jointnet.errors import ModelFolderError
+from jointnet.errors import ModelFolderError, UnsupportedBaseError
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.types import Known
+from tests.bases import tiny_base
 from tests.release_samples import DENSE, LIMIT, errors_of, main
 
 SAMPLES = Path(__file__).parents[1] / "release-samples"
@@ -107,16 +108,76 @@ def test_the_script_fails_on_a_wrong_number_an_unknown_case_and_no_case(tmp_path
         save_file(values, tmp_path / "one" / "io.safetensors")
         assert main([str(tmp_path / "one")]) == 1, name
     assert "dance: unknown case" in capsys.readouterr().out
+    assert main([str(SAMPLES / "inpaint"), str(tmp_path / "nowhere")]) == 1
+
+
+def test_a_case_that_cannot_be_run_leaves_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(SAMPLES / "finetune", tmp_path / "one")
+    io = load_file(tmp_path / "one" / "io.safetensors")
+    save_file({k: v for k, v in io.items() if k != "generate.latents"}, tmp_path / "one" / "io.safetensors")
+    assert main([str(tmp_path / "one")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == sum(key.endswith(".out") for key in io)
+    assert [("relative error" in line) for line in lines].count(False) == 1
+
+
+def test_the_samples_are_run_with_ddim_and_take_depth_of_one_channel(tmp_path: Path) -> None:
+    shutil.copytree(SAMPLES / "inpaint", tmp_path / "one")
+    path = tmp_path / "one" / "base" / "scheduler" / "scheduler_config.json"
+    path.write_text(path.read_text().replace("DDIMScheduler", "PNDMScheduler"))
+    index = tmp_path / "one" / "base" / "model_index.json"
+    index.write_text(index.read_text().replace("DDIMScheduler", "PNDMScheduler"))
+    io = load_file(tmp_path / "one" / "io.safetensors")
+    save_file({**io, "edit.depth": io["edit.depth"][:, :1].contiguous()}, tmp_path / "one" / "io.safetensors")
+    assert main([str(tmp_path / "one")]) == 0
 
 
 def test_a_release_goes_both_ways(release: Path, tmp_path: Path) -> None:
-    joint = read_release(release)
+    joint = read_release(release).joint_unet
     write_release(joint, tmp_path / "again")
     for branch in ("unet", "jointnet"):
         name = f"{branch}/diffusion_pytorch_model.safetensors"
         theirs, ours = load_file(release / name), load_file(tmp_path / "again" / name)
         assert theirs.keys() == ours.keys()
         assert all(torch.equal(theirs[k], ours[k]) for k in theirs)
+
+
+def test_what_we_write_says_what_it_predicts_and_makes(release: Path, tmp_path: Path) -> None:
+    assert read_release(release).prediction_type == "epsilon"
+    write_release(read_release(release, "normal").joint_unet, tmp_path / "again", "v_prediction")
+    again = read_release(tmp_path / "again")
+    assert again.joint_unet.modalities == ("rgb", "normal")
+    assert again.prediction_type == "v_prediction"
+    with pytest.raises(ModelFolderError, match=r"checkpoint of normal.* expected depth"):
+        read_release(tmp_path / "again", "depth")
+    with pytest.raises(UnsupportedBaseError, match="takes predictions of epsilon for a checkpoint that predicts v_prediction"):
+        JointNetPipeline.from_release(tmp_path / "again", SAMPLES / "finetune" / "base")
+
+
+def test_a_v_prediction_model_goes_to_the_releases_form_and_back(tmp_path: Path) -> None:
+    base = tiny_base("sd2-v")
+    pipeline = JointNetPipeline.from_base(base)
+    write_release(pipeline.joint_unet, tmp_path, "v_prediction")
+    again = JointNetPipeline.from_release(tmp_path, base)
+    ours = pipeline.joint_unet.state_dict()
+    assert all(torch.equal(value, ours[name]) for name, value in again.joint_unet.state_dict().items())
+
+
+def test_a_network_on_pixels_has_no_release_form(tmp_path: Path) -> None:
+    with pytest.raises(ModelFolderError, match="on pixels"):
+        write_release(JointNetPipeline.from_base(tiny_base("if-1")).joint_unet, tmp_path)
+
+
+def test_branches_are_found_below_and_several_checkpoints_are_listed(release: Path, tmp_path: Path) -> None:
+    shutil.copytree(release, tmp_path / "deep" / "checkpoints" / "rgbd" / "finetune")
+    packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "deep"))
+    for path in (tmp_path / "deep", packed):
+        assert read_release(path).joint_unet.modalities == ("rgb", "depth")
+    shutil.copytree(release, tmp_path / "deep" / "checkpoints" / "rgbd" / "inpaint")
+    both = Path(shutil.make_archive(str(tmp_path / "both"), "zip", tmp_path / "deep"))
+    for path in (tmp_path / "deep", both):
+        with pytest.raises(ModelFolderError, match=f"got 2 checkpoints in .*{path.name}.*/finetune, .*/inpaint; pass"):
+            read_release(path)
 
 
 def test_a_pickle_that_holds_code_is_refused_and_not_run(release: Path) -> None:

@@ -20,7 +20,7 @@ from jointnet.checkpoints.folder import save_half
 from jointnet.data.samples import encode_source
 from jointnet.errors import ModelFolderError, RangeError, ShapeError, UnsupportedBaseError
 from jointnet.pipelines.joint_net import JointNetPipeline
-from jointnet.recipes import independent, masked, stage1, stage2
+from jointnet.recipes import independent, masked, stage1, stage2, tasks
 from jointnet.training.config import TrainConfig
 from jointnet.training.joint import train_joint
 from jointnet.training.loss import NoiseSchedule
@@ -103,6 +103,14 @@ def base_image(base: DiffusionPipeline, name: str, latents: Tensor) -> np.ndarra
         options["noise_level"] = 100
     made = base(PROMPT, **{**options, "output_type": "pt" if name.startswith("if") else "np"}).images
     return (made / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy() if name.startswith("if") else made
+
+
+@pytest.mark.parametrize(("name", "scale"), [("sd1", 7.5), ("sdxl", 5.0), ("if-1", 7.0), ("if-2", 4.0)])
+def test_guidance_is_that_of_the_bases_own_pipeline_by_default(name: str, scale: float) -> None:
+    pipeline = JointNetPipeline.from_base(tiny_base(name))
+    pipeline.set_progress_bar_config(disable=True)
+    perform(pipeline, "generate")
+    assert pipeline.config.default_guidance == pipeline.guidance_scale == scale
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -218,7 +226,7 @@ class OnePicture:
         return size_ids((self.side, self.side), (2 * self.side, self.side), (self.side // 2, 0)).expand(4, -1)
 
 
-STAGES = {"stage1": stage1, "stage2": stage2, "masked": masked, "independent": independent}
+STAGES = {"stage1": stage1, "stage2": stage2, "masked": masked, "independent": independent, "tasks": tasks}
 
 
 def all_stages() -> Iterator[Any]:

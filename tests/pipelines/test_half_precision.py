@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from diffusers import AutoencoderKL
@@ -19,9 +21,11 @@ from tests.pipelines.test_bases import perform
 def test_every_base_makes_finite_maps(name: str, dtype: torch.dtype) -> None:
     pipeline = JointNetPipeline.from_base(tiny_base(name)).to(dtype)
     pipeline.set_progress_bar_config(disable=True)
-    output = perform(pipeline, "generate")
-    assert output.images.isfinite().all()
-    assert output.depth.isfinite().all()  # not clipped: inf would show
+    pipeline.joint_unet.add_masked_input()
+    for task in ("generate", "edit", "predict"):
+        output = perform(pipeline, task)
+        assert output.images.isfinite().all()
+        assert output.depth.isfinite().all()  # not clipped: inf would show
     assert perform(pipeline, "generate", output_type="latent").images.isfinite().all()
     assert output.depth.dtype == torch.float32
     assert {p.dtype for p in pipeline.joint_unet.parameters()} == {dtype}
@@ -78,6 +82,19 @@ def test_t5_keeps_its_output_projections_in_float32(tmp_path) -> None:
     dtypes = {name.split(".")[-2]: p.dtype for name, p in pipeline.text_encoder.named_parameters()}
     assert dtypes["wo"] == torch.float32
     assert dtypes["q"] == torch.float16
-    pipeline.text_encoder.encoder.block[0].layer[1].DenseReluDense.wi_1.weight.data *= 1e3
-    assert pipeline.encode_prompt("a red ball")[0].isfinite().all()
+    feed_forward = pipeline.text_encoder.encoder.block[0].layer[1].DenseReluDense
+    feed_forward.wi_1.weight.data *= 1e3
+    feed_forward.wo.weight.data *= 1e3
+    kept = pipeline.encode_prompt("a red ball")[0].float()
     assert perform(pipeline, "generate").depth.isfinite().all()
+    all_half = torch.nn.Module.half(copy.deepcopy(pipeline.text_encoder))  # transformers clips what overflows there
+    exact = torch.nn.Module.float(copy.deepcopy(pipeline.text_encoder))
+    embeds = {}
+    for name, encoder in {"half": all_half, "exact": exact}.items():
+        pipeline.register_modules(text_encoder=encoder)
+        embeds[name] = pipeline.encode_prompt("a red ball")[0].float()
+    errors = {
+        name: float((value - embeds["exact"]).norm() / embeds["exact"].norm()) for name, value in (("kept", kept), ("half", embeds["half"]))
+    }
+    assert errors["kept"] < 0.01
+    assert errors["half"] > 0.1

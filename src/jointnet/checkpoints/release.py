@@ -11,6 +11,7 @@ import pickle
 import tempfile
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,27 @@ _RGB, _DENSE = "unet", "jointnet"
 _STEM = "diffusion_pytorch_model"
 _CLASS = "JointNetModel"
 _OWN_SETTINGS = ("joint_in_channels", "has_masked_latent_input")
+_PREDICTION, _MODALITY = "prediction_type", "modality"
+"""Settings that we write besides: the authors' files are of noise and, as far as they were published, of depth."""
+_DEEPEST = 3
+"""How many folders below the given one the branches may lie."""
 
 
-def read_release(path: Path, modality: str = "depth") -> JointUNet:
-    """A release folder, or the zip of one, as a JointUNet, in float32.
+@dataclass(frozen=True)
+class Release:
+    """A checkpoint in the authors' form: the network in float32, and what it predicts, by diffusers' name."""
 
-    Raises: ModelFolderError if a branch is missing or broken, or its keys do not match; nothing a pickle holds is run.
+    joint_unet: JointUNet
+    prediction_type: str
+
+
+def read_release(path: Path, modality: str | None = None) -> Release:
+    """A release folder, or the zip of one, wherever in it the branches lie.
+
+    Args:
+        modality: what the dense branch makes; by default what the files say, or depth if they say nothing.
+    Raises: ModelFolderError if a branch is missing or broken, its keys do not match, or it makes another modality; nothing a pickle
+        holds is run.
     """
     if not path.is_file():
         return _read_folder(_with_branches(path), modality)
@@ -44,27 +60,41 @@ def read_release(path: Path, modality: str = "depth") -> JointUNet:
                 archive.extractall(folder)
         except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, NotImplementedError) as error:
             raise ModelFolderError(f"cannot unpack {str(path)!r}: {first_line(error)}; fetch it again") from error
-        return _read_folder(_with_branches(Path(folder)), modality)
+        try:
+            return _read_folder(_with_branches(Path(folder)), modality)
+        except ModelFolderError as error:
+            raise ModelFolderError(str(error).replace(folder, str(path))) from error
 
 
 def _with_branches(folder: Path) -> Path:
-    """The folder that holds the branches: the given one, or the first below it."""
-    below = sorted(config.parent.parent for config in folder.glob(f"*/{_DENSE}/config.json"))
-    return below[0] if below and not (folder / _DENSE).is_dir() else folder
+    """The folder that holds the branches: the given one, or the only one below it. Raises: ModelFolderError if there are several."""
+    if (folder / _DENSE).is_dir():
+        return folder
+    patterns = ("*/" * depth + f"{_DENSE}/config.json" for depth in range(1, _DEEPEST + 1))
+    below = sorted(config.parent.parent for pattern in patterns for config in folder.glob(pattern))
+    if len(below) > 1:
+        raise ModelFolderError(f"got {len(below)} checkpoints in {str(folder)!r}: {', '.join(map(str, below))}; pass the folder of one")
+    return below[0] if below else folder
 
 
-def _read_folder(folder: Path, modality: str) -> JointUNet:
+def _read_folder(folder: Path, modality: str | None) -> Release:
     configs = {branch: _read_config(folder / branch) for branch in (_RGB, _DENSE)}
     config = {k: v for k, v in configs[_RGB].items() if not k.startswith("_") and k not in _OWN_SETTINGS}
+    prediction = config.pop(_PREDICTION, "epsilon")
+    made = config.pop(_MODALITY, None)
+    if modality is not None and made not in (None, modality):
+        raise ModelFolderError(f"got a checkpoint of {made} in {str(folder)!r}; expected {modality}")
+    dense = modality or str(made or "depth")
     masked = bool(configs[_RGB].get("has_masked_latent_input"))
     weights = {branch: _read_weights(folder / branch) for branch in (_RGB, _DENSE)}
     try:
-        joint = JointUNet(unet_config=config, modalities=("rgb", modality), has_masked_input=masked)
+        with torch.device("meta"):  # no memory for weights that are replaced at once
+            joint = JointUNet(unet_config=config, modalities=("rgb", dense), has_masked_input=masked)
     except BROKEN as error:
         raise ModelFolderError(
             f"cannot build the network that {str(folder / _RGB / 'config.json')!r} describes: {first_line(error)}"
         ) from error
-    names = {ours: _their_key(ours, modality) for ours in joint.state_dict()}
+    names = {ours: _their_key(ours, dense) for ours in joint.state_dict()}
     expected = set(names.values())
     found = {(branch, key) for branch, tensors in weights.items() for key in tensors}
     if found != expected:
@@ -72,18 +102,26 @@ def _read_folder(folder: Path, modality: str) -> JointUNet:
             f"keys of {str(folder)!r} do not match: {_listed('missing', expected - found)}; {_listed('unknown', found - expected)}"
         )
     try:
-        joint.load_state_dict({ours: weights[branch][key] for ours, (branch, key) in names.items()})
+        ours_by_key = {ours: weights[branch].pop(key).to(torch.float32, copy=True) for ours, (branch, key) in names.items()}
+        joint.load_state_dict(ours_by_key, assign=True)
     except RuntimeError as error:
         raise ModelFolderError(f"weights of {str(folder)!r} do not fit its config: {str(error).splitlines()[1].strip()}") from error
-    return joint.eval()
+    return Release(joint.eval(), prediction)
 
 
-def write_release(joint: JointUNet, folder: Path) -> None:
-    """Write a joint network of two modalities as a release folder. Raises: ModelFolderError for one that this form cannot hold."""
+def write_release(joint: JointUNet, folder: Path, prediction_type: str = "epsilon") -> None:
+    """Write a joint network of two modalities as a release folder.
+
+    Args:
+        prediction_type: what it predicts, by diffusers' name. The authors' code takes it from the base.
+    Raises: ModelFolderError for one that this form cannot hold.
+    """
     if len(joint.modalities) != 2:
         raise ModelFolderError(f"got a network of {', '.join(joint.modalities)}; the release's form holds RGB and one dense modality")
     if joint.config.low_res_channels:
         raise ModelFolderError("got a network that upscales; the release's form has no place for what it reads beside the state")
+    if joint.in_channels == joint.config.unet_config["in_channels"] == 3:
+        raise ModelFolderError("got a network on pixels; the release's form is for bases with an autoencoder")
     if joint.config.has_independent_timesteps:
         raise ModelFolderError("got a network with independent timesteps; the release's form cannot say so: take one with masked input")
     modality = joint.modalities[1]
@@ -92,6 +130,7 @@ def write_release(joint: JointUNet, folder: Path) -> None:
         branch, key = _their_key(ours, modality)
         weights[branch][key] = value.contiguous()
     settings = {"joint_in_channels": None, "has_masked_latent_input": bool(joint.config.has_masked_input)}
+    settings |= {_PREDICTION: prediction_type, _MODALITY: modality}
     for branch, tensors in weights.items():
         (folder / branch).mkdir(parents=True, exist_ok=True)
         config = {"_class_name": _CLASS, **joint.config.unet_config, **settings}
@@ -143,7 +182,7 @@ def _read_weights(branch: Path) -> Weights:
 
 def _read_pickle(path: Path) -> Weights:
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))  # old pickles are no zip files
     except pickle.UnpicklingError as error:
         raise ModelFolderError(f"refused {str(path)!r}: it holds more than tensors ({first_line(error)})") from error
     except Exception as error:  # a damaged pickle fails wherever its reader happens to be

@@ -16,7 +16,7 @@ def add_parser(commands: Any) -> None:
     release = directions.add_parser("release", help="a release folder (unet/ and jointnet/), or its zip, and its base -> a model folder")
     release.add_argument("folder", type=Path, metavar="FOLDER")
     release.add_argument("--base", required=True, metavar="BASE", help="Stable Diffusion 2.1-base: folder or hub id")
-    release.add_argument("--modality", default="depth", help="what the dense branch makes (default: depth)")
+    release.add_argument("--modality", help="what the dense branch makes (default: what the files say, or depth)")
     release.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="model folder")
     release.set_defaults(run=run_release)
 
@@ -34,7 +34,8 @@ def run_release(options: argparse.Namespace) -> None:
     from jointnet.modalities import get_modality
     from jointnet.pipelines.joint_net import JointNetPipeline
 
-    get_modality(options.modality)
+    if options.modality is not None:
+        get_modality(options.modality)
     prepare_folder(options.output)
     JointNetPipeline.from_release(options.folder, options.base, options.modality).save_pretrained(options.output)
     origin = {"recipe": "the authors' release", "start": f"{options.folder.name} on {options.base}"}
@@ -50,5 +51,6 @@ def run_to_release(options: argparse.Namespace) -> None:
     from jointnet.loading import load
 
     prepare_folder(options.output)
-    write_release(load(options.model).joint_unet, options.output)
+    pipeline = load(options.model)
+    write_release(pipeline.joint_unet, options.output, pipeline.scheduler.config.get("prediction_type", "epsilon"))
     print(options.output)

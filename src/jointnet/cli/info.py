@@ -49,13 +49,12 @@ def describe_model(model: str) -> dict[str, Any]:
         "base": architecture(pipeline.unet),
         "modalities": list(pipeline.modalities),
         "size": f"{pipeline.default_size} px, multiples of {pipeline.size_multiple}",
-        "prediction": pipeline.scheduler.config.prediction_type,
+        "prediction": pipeline.scheduler.config.get("prediction_type", "epsilon"),
         "reads masks": bool(config.has_masked_input),
         "independent timesteps": bool(config.has_independent_timesteps),
         **depth,
         "parameters": {**counts, "all": sum(counts.values())},
         "memory of the weights in MiB": {name: round(sum(counts.values()) * size / 2**20) for name, size in BYTES.items()},
         "stages": stages_of(folder) or "it does not say",
-        "trained": {k: said[k] for k in ("recipe", "start", "steps", "samples_seen", "seconds", "commit") if k in said}
-        or "it does not say",
+        "trained": {name: value for name, value in said.items() if not isinstance(value, dict | list)} or "it does not say",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib.util import find_spec
 from typing import Any
 
@@ -78,13 +79,13 @@ def check_fit(unet: UNet2DConditionModel, components: dict[str, Any]) -> None:
         raise UnsupportedBaseError(f"got a base with a text {width} wide for {needed}; pass the base it was trained on")
 
 
-def check_predicts_noise(scheduler: Any) -> None:
-    """The authors' checkpoints were trained to. Raises: UnsupportedBaseError."""
-    predicted = scheduler.config.get("prediction_type", "epsilon")
-    if predicted != "epsilon":
+def check_prediction(scheduler: Any, predicted: str) -> None:
+    """Whether a base's scheduler takes what a checkpoint predicts. Raises: UnsupportedBaseError."""
+    taken = scheduler.config.get("prediction_type", "epsilon")
+    if taken != predicted:
         raise UnsupportedBaseError(
-            f"got a base whose scheduler takes predictions of {predicted}; "
-            "the authors' checkpoints predict noise: pass Stable Diffusion 2.1-base"
+            f"got a base whose scheduler takes predictions of {taken} for a checkpoint that predicts {predicted}; "
+            "pass the base it was trained on (the authors': Stable Diffusion 2.1-base)"
         )
 
 
@@ -93,7 +94,10 @@ def architecture(unet: UNet2DConditionModel) -> str:
     if low_res_channels(unet):
         return SUPPORTED["IFSuperResolutionPipeline"]
     kinds = {"text": "IFPipeline", "text_time": "StableDiffusionXLPipeline"}
-    return SUPPORTED[kinds.get(unet.config.addition_embed_type, "StableDiffusionPipeline")]
+    if unet.config.addition_embed_type in kinds:
+        return SUPPORTED[kinds[unet.config.addition_embed_type]]
+    by_text_width = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
+    return by_text_width.get(unet.config.cross_attention_dim, SUPPORTED["StableDiffusionPipeline"])
 
 
 def components_of(base: DiffusionPipeline) -> dict[str, Any]:
@@ -103,4 +107,5 @@ def components_of(base: DiffusionPipeline) -> dict[str, Any]:
         held |= {name: getattr(base, name, None) for name in ("safety_checker", "feature_extractor")}
     settings = {name: bool(base.config.get(name, False)) for name in ("force_zeros_for_empty_prompt", "requires_safety_checker")}
     settings["requires_safety_checker"] &= held.get("safety_checker") is not None
-    return {**held, **settings}
+    guidance = inspect.signature(type(base).__call__).parameters["guidance_scale"].default
+    return {**held, **settings, "default_guidance": guidance}

@@ -22,7 +22,7 @@ from jointnet.modalities.codec import Codec, CodecTiles, LatentCodec, MissingCod
 from jointnet.modalities.modality import get_modality
 from jointnet.models.joint_unet import JointUNet
 from jointnet.models.upscaling import DEFAULT_NOISE_LEVEL
-from jointnet.pipelines.bases import HUB_OPTIONS, check_fit, check_predicts_noise, components_of, open_base
+from jointnet.pipelines.bases import HUB_OPTIONS, check_fit, check_prediction, components_of, open_base
 from jointnet.pipelines.conventions import PAPER, Conventions
 from jointnet.pipelines.low_res import SmallMaps
 from jointnet.pipelines.output import OUTPUT_TYPES, JointNetPipelineOutput, package
@@ -140,18 +140,21 @@ class JointNetPipeline(
         return cls(joint_unet=JointUNet.from_unet(opened.unet, modalities), **components_of(opened))
 
     @classmethod
-    def from_release(cls, folder: str | Path, base: Any, modality: str = "depth", **kwargs: Any) -> JointNetPipeline:
+    def from_release(cls, folder: str | Path, base: Any, modality: str | None = None, **kwargs: Any) -> JointNetPipeline:
         """The authors' checkpoint (a folder with unet/ and jointnet/, or its zip) on a Stable Diffusion 2.1-base, by folder or hub id.
 
         Args:
-            modality: what the dense branch makes (the files do not say it); ``kwargs`` go to the base's from_pretrained.
+            modality: what the dense branch makes; by default what the files say, or depth, since the authors' do not say it.
+            kwargs: go to the base's from_pretrained.
         Raises: ModelFolderError, UnsupportedBaseError, UnknownNameError.
         """
-        get_modality(modality)
-        joint = read_release(Path(folder), modality)
+        if modality is not None:
+            get_modality(modality)
+        release = read_release(Path(folder), modality)
+        joint = release.joint_unet
         components = components_of(open_base(base, **{"unet": None, **kwargs}))
         check_fit(joint.branch("rgb"), components)
-        check_predicts_noise(components["scheduler"])
+        check_prediction(components["scheduler"], release.prediction_type)
         dtype = components["vae"].dtype
         return cls(joint_unet=joint if joint.dtype == dtype else joint.to(dtype), **components)
 
