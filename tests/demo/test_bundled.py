@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
 
 import jointnet
 from jointnet.cli.main import main
 from jointnet.demo.bundled import bundled_folder
+from jointnet.demo.measure.figures import depth_agreement
+from jointnet.demo.measure.pictures import held_out
 from tests.conftest import read_png
 
 
@@ -25,7 +28,11 @@ def test_base_and_joint_model_fit_into_56_mib() -> None:
     assert size_of(bundled_folder("demo-base")) + size_of(bundled_folder("demo")) <= 56 * 2**20
 
 
-@pytest.mark.parametrize("name", ["demo-base", "demo"])
+def test_the_model_for_the_tasks_adds_at_most_36_mib() -> None:
+    assert size_of(bundled_folder("demo-tasks")) <= 36 * 2**20
+
+
+@pytest.mark.parametrize("name", ["demo-base", "demo", "demo-tasks"])
 def test_every_model_says_how_it_was_made(name: str) -> None:
     provenance = json.loads((bundled_folder(name) / "provenance.json").read_text())
     assert {"recipe", "machine", "config"} <= set(provenance)
@@ -36,6 +43,12 @@ def test_every_model_says_how_it_was_made(name: str) -> None:
     curve = provenance["loss_curve"]
     assert all(0 < row["loss"] < 1 for row in curve)
     assert [row["step"] for row in curve] == sorted(row["step"] for row in curve)
+
+
+@pytest.mark.parametrize("name", ["demo-base", "demo", "demo-tasks"])
+def test_text_weights_have_the_names_that_every_version_of_transformers_reads(name: str) -> None:
+    with safe_open(bundled_folder(name) / "text_encoder" / "model.safetensors", "pt") as file:
+        assert {key.split(".")[0] for key in file.keys()} == {"text_model"}  # noqa: SIM118 - not a dict
 
 
 def test_the_base_is_a_genuine_stable_diffusion_folder() -> None:
@@ -56,6 +69,21 @@ def test_the_joint_model_draws_depth_that_falls_towards_the_horizon() -> None:
     depth = pipeline("a small blue box on sand under a blue sky", num_inference_steps=10, generator=g).depth[0]
     assert depth[110:].mean() > depth[70:80].mean() > depth[:20].mean()
     assert abs(depth[:20].mean()) < 0.1, "the sky is infinitely far"
+
+
+def test_the_model_for_the_tasks_has_both_ways_and_reads_depth_off_an_image() -> None:
+    pipeline = jointnet.load("demo-tasks")
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline.joint_unet.config.has_masked_input
+    assert pipeline.joint_unet.config.has_independent_timesteps
+    scenes = held_out(4)
+    options = {"num_inference_steps": 5, "output_type": "pt", "generator": [torch.Generator().manual_seed(i) for i in range(4)]}
+    depth = pipeline.predict(scenes.rgb, **options).depth
+    own, other = (depth_agreement(depth, truth)["abs_rel"] for truth in (scenes.disparity01, scenes.disparity01.roll(1, 0)))
+    assert own < other / 2
+    images = pipeline.condition([c.text for c in scenes.captions], dense={"depth": scenes.disparity01}, **options).images
+    errors = torch.stack([(images - truth).abs().mean((1, 2, 3)) for truth in (scenes.rgb, scenes.rgb.roll(1, 0))])
+    assert errors[0].mean() < errors[1].mean()
 
 
 def test_a_seed_gives_identical_files(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from accelerate import cpu_offload
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.schedulers import KarrasDiffusionSchedulers
+from packaging.version import Version
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
@@ -31,6 +32,11 @@ PROMPT = "a red ball"
 def make(pipeline: Any, seed: int = 0, **changes: Any) -> Any:
     options = {"num_inference_steps": 2, "generator": torch.Generator().manual_seed(seed), "output_type": "pt", **changes}
     return pipeline(**{"prompt": PROMPT, **options})
+
+
+def lora_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of a model's adapter; embeddings are not looked for, since older peft asks the hub about them."""
+    return get_peft_model_state_dict(model, save_embedding_layers=False)
 
 
 def latents() -> Tensor:
@@ -195,6 +201,12 @@ def test_a_safety_checker_blanks_what_it_flags(pipeline: JointNetPipeline) -> No
 # Memory
 
 
+needs_cpu_group_offload = pytest.mark.skipif(
+    Version(diffusers.__version__) < Version("0.41"), reason="diffusers before 0.41 offloads groups only where there is an accelerator"
+)
+
+
+@needs_cpu_group_offload
 def test_group_offload_by_blocks_and_leaves_changes_nothing(tmp_path: Path) -> None:
     expected = make(tiny_pipeline()).depth
     for kind, extra in (("block_level", {"num_blocks_per_group": 1}), ("leaf_level", {})):
@@ -207,6 +219,7 @@ def test_group_offload_by_blocks_and_leaves_changes_nothing(tmp_path: Path) -> N
         assert torch.allclose(make(pipeline).depth, expected, atol=1e-4)
 
 
+@needs_cpu_group_offload
 def test_group_offload_of_the_whole_pipeline_changes_nothing(tmp_path: Path) -> None:
     expected = make(tiny_pipeline()).depth
     pipeline = tiny_pipeline()
@@ -288,7 +301,7 @@ def save_lora(folder: Path) -> None:
     unet = tiny_pipeline().unet
     torch.manual_seed(3)
     unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_k", "to_v", "to_out.0"], init_lora_weights=False))
-    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=get_peft_model_state_dict(unet))
+    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=lora_weights(unet))
 
 
 def test_a_lora_of_the_base_acts_on_the_rgb_branch(tmp_path: Path) -> None:
@@ -352,8 +365,8 @@ def test_a_lora_of_sdxl_acts_on_its_rgb_branch(tmp_path: Path) -> None:
         part.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=names, init_lora_weights=False))
     other.save_lora_weights(
         tmp_path,
-        unet_lora_layers=get_peft_model_state_dict(other.unet),
-        text_encoder_2_lora_layers=get_peft_model_state_dict(other.text_encoder_2, adapter_name="default"),
+        unet_lora_layers=lora_weights(other.unet),
+        text_encoder_2_lora_layers=lora_weights(other.text_encoder_2),
     )
     pipeline.load_lora_weights(tmp_path)
     styled = make(pipeline)

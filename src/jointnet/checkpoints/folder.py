@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedModel
 
 from jointnet.errors import ModelFolderError
 from jointnet.json_files import read_named_values
@@ -72,7 +74,8 @@ def stages_of(folder: str | Path | None) -> list[str]:
 def save_half(pipeline: DiffusionPipeline, folder: Path) -> None:
     """Save a pipeline with float16 weights, replacing ``folder`` in one move; the pipeline itself is rounded to float16 values.
 
-    The configs of transformers' components ask for float32, so that a plain from_pretrained gives every component the same type.
+    The configs of transformers' components ask for float32, so that a plain from_pretrained gives every component the same type. CLIP's
+    weights get the names they have in every published model.
     """
     modules = [m for m in pipeline.components.values() if isinstance(m, torch.nn.Module)]
     unfinished = folder.with_name(f".{folder.name}.unfinished")
@@ -87,5 +90,21 @@ def save_half(pipeline: DiffusionPipeline, folder: Path) -> None:
         config = unfinished / name / "config.json"
         content: dict[str, Any] = {**json.loads(config.read_text()), "dtype": "float32"}
         config.write_text(json.dumps(content, indent=2) + "\n")
+    for name in (n for n, m in pipeline.components.items() if isinstance(m, CLIPTextModel | CLIPTextModelWithProjection)):
+        name_text_weights(unfinished / name / "model.safetensors")
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
+
+
+def name_text_weights(path: Path) -> None:
+    """Give the weights of a CLIP text encoder the names of published models, in place.
+
+    Recent versions of transformers leave out "text_model."; they read both forms, but older ones read such a file as one without weights,
+    and go on with random ones.
+    """
+    weights = load_file(path)
+    parts = ("embeddings.", "encoder.", "final_layer_norm.")
+    named = {f"text_model.{name}" if name.startswith(parts) else name: value for name, value in weights.items()}
+    unfinished = path.with_name(f".{path.name}")
+    save_file(named, unfinished, metadata={"format": "pt"})
+    os.replace(unfinished, path)
