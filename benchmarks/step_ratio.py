@@ -17,7 +17,7 @@ from statistics import median
 
 import torch
 
-from jointnet.demo.measure.page import machine as machine_line
+from jointnet.demo.measure.page import origin, save_figures, verdict
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.provenance import code_commit, machine
 
@@ -73,18 +73,17 @@ def memory() -> list[dict[str, object]]:
 
 def write(figures: dict[str, object], cases: list[dict[str, object]]) -> None:
     """The JSON and the page."""
-    here = machine()
-    facts = {"step": figures, "memory": cases, "seed": 0, "commit": code_commit(), "machine": here}
-    (DOCS / "benchmarks.json").write_text(json.dumps(facts, indent=1) + "\n")
+    facts = {"step": figures, "memory": cases, "seed": 0, "commit": code_commit(), "machine": machine()}
+    save_figures(facts, DOCS / "benchmarks.json")
     rows = "\n".join(f"| {case['case']} | {case['peak_gib']} GiB | {case['seconds']} s |" for case in cases)
     page = f"""# Benchmarks
 
 Stable Diffusion 2.1-base's full size, random weights in bfloat16. Written by `python benchmarks/step_ratio.py`; seed 0,
-commit {facts["commit"]}, {machine_line(here)}.
+{origin(facts)}.
 
 **A step of the joint network takes {figures["ratio"]} x the base's** (median of {len(figures["ratios"])} interleaved pairs:
 {", ".join(str(r) for r in figures["ratios"])}; {figures["joint_seconds"]} s against {figures["base_seconds"]} s).
-The aim is at most 2.0; the authors' release takes 2.03.
+The aim is at most 2.0: {verdict(figures["ratio"] <= 2)}; the authors' release takes 2.03.
 
 | case, guided | peak memory of the process | time |
 |---|---|---|
