@@ -61,7 +61,7 @@ def demo_stage1() -> TrainConfig:
 def demo_stage2() -> TrainConfig:
     """Stage 2 for the demo base, changed from its stage 1 as the paper's is from its own."""
     first = demo_stage1()
-    return replace(first, optim=replace(first.optim, lr=first.optim.lr / 10, steps=2000), freeze_rgb=False, text_drop=0.5)
+    return replace(first, optim=replace(first.optim, lr=first.optim.lr / 10, steps=4000), freeze_rgb=False, text_drop=0.5)
 
 
 def demo_masked() -> TrainConfig:
