@@ -146,7 +146,8 @@ def _refinement(run: _Run, chain: Chain) -> Figures:
     truth, step = run.scenes.disparity01, run.config.downsampling
     coarse = truth[..., ::step, ::step].repeat_interleave(step, -1).repeat_interleave(step, -2)
 
-    figures = {"degraded": _sharpness(coarse, truth)}
+    smoothed = round_trip(pipeline.codec, "depth", coarse)
+    figures = {"degraded": _sharpness(coarse, truth), "degraded, through the autoencoder alone": _sharpness(smoothed, truth)}
     for strength in run.config.strengths:
 
         def task(scenes: slice, options: dict[str, Any], strength: float = strength) -> Any:
