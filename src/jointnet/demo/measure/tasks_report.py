@@ -93,8 +93,8 @@ def _refinement(rows: dict[str, Any], config: dict[str, Any]) -> str:
         [
             "## Refinement",
             f"Exact depth, downsampled {config['downsampling']} x by nearest and brought back by nearest; the image is known. "
-            "The round trip is the exact map through the autoencoder: what no refinement here can beat. The autoencoder smooths a degraded map by "
-            "itself; what refinement adds to that is the difference to the second row.",
+            "The round trip is the exact map through the autoencoder: what no refinement here can beat. The autoencoder smooths a degraded "
+            "map by itself; what refinement adds to that is the difference to the second row.",
             table(["depth map", "AbsRel", "boundary F1"], body),
             "Aim: close at least 20 % of the gap between the degraded map and the round trip. "
             f"At strength {default:g}, the default: {' '.join(gaps)}",
