@@ -11,6 +11,8 @@ from diffusers import StableDiffusionPipeline
 
 import jointnet
 from jointnet.demo.bundled import BUILD_STEPS
+from jointnet.demo.measure.report import write_report
+from jointnet.demo.measure.run import MeasureConfig, measure
 from jointnet.demo.measure.tasks import TASKS, TaskConfig, measure_task
 from jointnet.demo.measure.tasks_report import write_tasks_report
 from jointnet.demo.training.chain import Chain, build, install, unpack
@@ -60,6 +62,14 @@ def test_every_step_from_nothing(tmp_path: Path) -> None:
     page = (tmp_path / "tasks.md").read_text()
     assert page.count("\n## ") == len(TASKS)
     assert page.endswith("Notes.\n")
+
+    counts = MeasureConfig(num_prompts=20, num_images=100, steps=2, num_bootstrap=5, num_validation=20, guidances=(1, 4))
+    measured = measure(tmp_path / "pictures", chain.judges(), counts, tmp_path / "grid.png")
+    assert measured["depth"]["generated depth"]["images"] + measured["depth"]["generated depth"]["skipped"] == 20
+    assert measured["distance"]["autoencoded renders"]["fd"]["value"] < measured["distance"]["joint"]["fd"]["value"]
+    assert measured["guidances"]["1"] != measured["guidances"]["4"]
+    write_report(measured, tmp_path / "demo-model.md", "Notes.")
+    assert "| 4 | " in (tmp_path / "demo-model.md").read_text().split("## Which guidance scale")[1]
 
 
 def test_unknown_steps_and_unfinished_models_are_named(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ BATCH = 20
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Scenes of the test split with one caption each and their exact maps."""
+    """Scenes of the validation or test split with one caption each and their exact maps."""
 
     scenes: list[Scene]
     captions: list[Caption]
@@ -34,9 +34,9 @@ class HeldOut:
     normal: Tensor
 
 
-def held_out(count: int, start: int = 0, size: int = 128) -> HeldOut:
-    """Render test scenes: rgb (N, 3, H, W) in [0, 1], disparity01 (N, 1, H, W), normal (N, 3, H, W)."""
-    scenes = [sample_scene(s) for s in seeds("test", count, start)]
+def held_out(count: int, start: int = 0, size: int = 128, split: str = "test") -> HeldOut:
+    """Render scenes of a split: rgb (N, 3, H, W) in [0, 1], disparity01 (N, 1, H, W), normal (N, 3, H, W)."""
+    scenes = [sample_scene(s) for s in seeds(split, count, start)]
     maps = [render(scene, size) for scene in scenes]
     return HeldOut(
         scenes,

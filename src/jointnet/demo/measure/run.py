@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class MeasureConfig:
     steps: int = 25
     guidance: float = GUIDANCE
     num_bootstrap: int = 100
+    num_validation: int = 100
+    guidances: tuple[float, ...] = (1, 2, 3, 4, 6)
 
     def sampling(self) -> dict[str, Any]:
         """What both pipelines are told alike."""
@@ -84,6 +86,7 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
             "depth": float(psnr(decoded["depth"], disparity01).mean()),
             "normal": float(psnr((decoded["normal"] + 1) / 2, (normal + 1) / 2).mean()),
         },
+        "guidances": compare_guidances(work, joint, judges, config),
         "attributes": {
             "renders": attribute_shares(attribute_judge, rgb, captions),
             "autoencoded renders": attribute_shares(attribute_judge, decoded["rgb"], captions),
@@ -105,6 +108,29 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
             for name, value in features.items()
         },
     }
+
+
+@torch.no_grad()
+def compare_guidances(
+    work: Path, joint: JointNetPipeline, judges: tuple[AttributeJudge, DepthRegressor], config: MeasureConfig
+) -> dict[str, dict[str, float]]:
+    """What the guidance scale changes, on prompts of validation scenes: the share of claims found, and how far depth and image agree."""
+    attribute_judge, depth_regressor = judges[0].eval(), judges[1].eval()
+    captions = held_out(config.num_validation, split="validation").captions
+    prompts = [c.text for c in captions]
+    rows = {}
+    for guidance in config.guidances:
+        folder = work / f"validation-{fingerprint(joint.joint_unet)}-{config.steps}-{guidance:g}"
+        make = _with_joint(joint, prompts, replace(config, guidance=guidance))
+        made = generated(joint.joint_unet, make, len(prompts), folder, FIRST_SEED)
+        images = floats(made["rgb"])
+        agreement = depth_agreement(made["depth"], in_batches(depth_regressor, images))
+        rows[f"{guidance:g}"] = {
+            "claims": attribute_shares(attribute_judge, images, captions)["all"],
+            "abs_rel": agreement["abs_rel"],
+            "delta1": agreement["delta1"],
+        }
+    return rows
 
 
 def round_trip(codec: Codec, modality: str, maps: Tensor) -> Tensor:
