@@ -12,7 +12,7 @@ from PIL import Image
 
 from jointnet.cli.main import main
 from jointnet.pipelines.joint_net import JointNetPipeline
-from tests.conftest import read_png, tiny_pipeline
+from tests.conftest import tiny_pipeline
 
 
 @pytest.fixture
@@ -58,23 +58,6 @@ def test_both_stages_on_a_folder(data: Path, base: Path, tmp_path: Path) -> None
     for name, value in first.unet.state_dict().items():
         assert torch.equal(value, original.state_dict()[name].half().float())
     assert main(["generate", "a red ball", "--model", str(two / "model"), "--steps", "1", "-o", str(tmp_path / "out")]) == 0
-
-
-def test_depth_files_of_both_kinds_are_read_alike(data: Path) -> None:
-    from jointnet.data.folder import FolderSource
-
-    maps = list(FolderSource(data, 32).maps("depth"))
-    assert [m.shape for m in maps] == [(1, 32, 32)] * 4
-    expected = np.load(data / "1.depth.npy")[:, 4:36]
-    assert torch.equal(maps[1][0], torch.from_numpy(expected))
-    png = read_png(data / "0.depth.png")[:, 4:36] / 65535
-    assert np.abs(maps[0][0].numpy() - png).max() < 1e-6
-
-
-def test_captions_are_drawn_from_all_lines(data: Path) -> None:
-    from jointnet.data.folder import FolderSource
-
-    assert FolderSource(data, 32).captions() == [["a red ball", "a box", "a box", "a box"], ["a ball", "a box", "a box", "a box"]]
 
 
 @pytest.mark.parametrize(

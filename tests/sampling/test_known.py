@@ -2,14 +2,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import diffusers
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor
 
 from jointnet.errors import RangeError
 from jointnet.sampling.known import Blend, CleanKnown, TimeTravel
 from jointnet.sampling.loop import sample
+from jointnet.sampling.steps import add_noise, seeded, set_timesteps, shortened, stands_between_levels
 from jointnet.types import Conditioning, Known, Text
 
 TEXT = Conditioning(Text(torch.zeros(2, 3, 4)))
@@ -53,6 +57,39 @@ def test_known_latents_come_out_clean_and_stand_at_the_next_level_on_the_way(mak
         expected = fresh.add_noise(known.latents.flatten(0, 1), noise.flatten(0, 1), t_next.expand(4)).unflatten(0, (2, 2))
         assert torch.allclose(seen[index][held], expected[held], atol=1e-5)
         assert not torch.isclose(seen[index][~held], expected[~held]).any()
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.4])
+@pytest.mark.parametrize("kind", [s.name for s in KarrasDiffusionSchedulers if "EDM" not in s.name])  # EDM has no such levels
+@pytest.mark.filterwarnings("ignore:Should have ta>=t0")  # torchsde, of a time that it has rounded itself
+def test_the_network_sees_known_latents_at_the_level_of_its_timestep(kind: str, strength: float) -> None:
+    """sqrt(a) x0 + sqrt(1 - a) eps at every call but those in the middle of a step: as each scheduler scales it for the network."""
+    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    more = {"skip_prk_steps": True} if kind == "PNDMScheduler" else {}
+    scheduler = getattr(diffusers, kind)(**schedule, **more)
+    steps = set_timesteps(scheduler, 10, "cpu")
+    if strength < 1:
+        steps = shortened(scheduler, steps, strength)
+    known, noise = half_known(), draw(2)
+    held = (known.mask < 0.5).expand(-1, -1, 4, -1, -1)
+    level = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
+    log_snr = (level.log() - (1 - level).log()).numpy()
+    checked = 0
+
+    def look(x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        nonlocal checked
+        if not stands_between_levels(scheduler):
+            a = torch.sigmoid(torch.tensor(np.interp(t[0, 0].numpy(), np.arange(1000), log_snr), dtype=torch.float32))
+            expected = a.sqrt() * known.latents + (1 - a).sqrt() * noise
+            assert (x - expected)[held].abs().max() < 0.06, f"at {float(t[0, 0])}"
+            checked += 1
+        return 0.1 * x
+
+    x = add_noise(scheduler, known.latents, noise, steps[:1].expand(2, 2))
+    g = torch.Generator().manual_seed(0)
+    with seeded(scheduler, g, 2):
+        sample(look, x, TEXT, scheduler=scheduler, timesteps=steps, generator=g, blend=Blend(known, scheduler, noise=noise))
+    assert checked >= (10 if strength == 1 else 4)
 
 
 def test_noise_of_the_known_part_is_fresh_from_the_generator() -> None:

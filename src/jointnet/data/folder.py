@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from jointnet.errors import EightBitWarning, JointNetError
-from jointnet.modalities.modality import within_limits
+from jointnet.fingerprints import of_files
+from jointnet.modalities.modality import get_modality, registered_modalities, within_limits
 from jointnet.modalities.read import read_map, read_picture
 from jointnet.types import size_ids
 
@@ -30,16 +30,16 @@ class DataFolderError(JointNetError):
 
 @dataclass(frozen=True)
 class FolderSource:
-    """A MapSource over a folder; every map is cut to its middle square and resized to ``size`` px (pictures antialiased, maps nearest)."""
+    """A MapSource over a folder; every map has its picture's size, is cut to its middle square and resized to ``size`` px."""
 
     folder: Path
     size: int
 
     def names(self) -> list[Path]:
-        """The pictures, sorted. Raises: DataFolderError if there are none."""
+        """The pictures, sorted; NAME.MODALITY.png is a map, of whatever modality. Raises: DataFolderError if there are none."""
         if not self.folder.is_dir():
             raise DataFolderError(f"got data folder {str(self.folder)!r}, which is no folder; expected pictures with maps and captions")
-        pictures = [p for p in self.folder.iterdir() if p.suffix.lower() in _PICTURES and "." not in p.stem]
+        pictures = [p for p in self.folder.iterdir() if p.suffix.lower() in _PICTURES and not _is_map(p)]
         if not pictures:
             raise DataFolderError(f"got no picture in {str(self.folder)!r}; expected NAME.png with NAME.txt and NAME.depth.npy")
         return sorted(pictures)
@@ -54,27 +54,55 @@ class FolderSource:
             path = picture.with_suffix(".txt")
             if not path.is_file():
                 raise DataFolderError(f"got no caption for {picture.name}; expected {path.name} beside it, empty if there is none")
-            texts.append([line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()] or [""])
+            try:
+                lines = path.read_text(encoding="utf-8").splitlines()
+            except ValueError as error:
+                raise DataFolderError(f"got captions in {path.name} that are not UTF-8 ({error}); save the file as UTF-8") from error
+            texts.append([line.strip() for line in lines if line.strip()] or [""])
         return [[lines[draw % len(lines)] for lines in texts] for draw in range(max(len(lines) for lines in texts))]
+
+    def fingerprint(self, modality: str) -> str:
+        """Changes with the files of a modality and the size. Raises: DataFolderError if a map is missing."""
+        return f"{of_files(self._file(picture, modality) for picture in self.names())} at {self.size} px"
 
     def maps(self, modality: str) -> Iterator[Tensor]:
         """All maps of a modality, (c, size, size) each. Raises: DataFolderError, ShapeError."""
+        is_said = False
         for picture in self.names():
-            map_ = read_picture(picture)[0] if modality == "rgb" else self._read_map(picture, modality)
-            yield _square(within_limits(modality, map_), self.size, antialias=modality == "rgb")
+            with warnings.catch_warnings(record=True) as caught:
+                map_ = self._read(picture, modality)
+            eight_bit = [w for w in caught if issubclass(w.category, EightBitWarning)]
+            if eight_bit and not is_said:
+                warnings.warn_explicit(**{name: getattr(eight_bit[0], name) for name in ("message", "category", "filename", "lineno")})
+                is_said = True
+            yield get_modality(modality).resize(_middle(within_limits(modality, map_)), (self.size, self.size))[0]
 
     def size_ids(self) -> Tensor:
         """Each picture's own size, and where its middle square begins once it is resized (N, 6)."""
         return torch.cat([_square_ids(read_picture(picture).shape[-2:], self.size) for picture in self.names()])
 
-    def _read_map(self, picture: Path, modality: str) -> Tensor:
+    def _read(self, picture: Path, modality: str) -> Tensor:
+        path = self._file(picture, modality)
+        if modality == "rgb":
+            return read_picture(path)
+        map_, size = read_map(path, modality), read_picture(picture).shape[-2:]
+        if map_.shape[-2:] != size:
+            got, expected = (f"{width} x {height}" for height, width in (map_.shape[-2:], size))
+            raise DataFolderError(f"got {path.name} of {got} for {picture.name} of {expected}; expected maps of the picture's size")
+        return map_
+
+    def _file(self, picture: Path, modality: str) -> Path:
+        if modality == "rgb":
+            return picture
         arrays, images = (picture.with_name(f"{picture.stem}.{modality}{suffix}") for suffix in (".npy", ".png"))
         path = next((p for p in (arrays, images) if p.is_file()), None)
         if path is None:
             raise DataFolderError(f"got no {modality} for {picture.name}; expected {arrays.name} or {images.name} beside it")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", EightBitWarning)  # said above, once for the whole folder
-            return read_map(path, modality)[0]
+        return path
+
+
+def _is_map(path: Path) -> bool:
+    return path.suffixes[-2:-1] in [[f".{name}"] for name in registered_modalities()]
 
 
 def _square_ids(original: Sequence[int], size: int) -> Tensor:
@@ -84,13 +112,9 @@ def _square_ids(original: Sequence[int], size: int) -> Tensor:
     return size_ids((size, size), (height, width), crop)
 
 
-def _square(map_: Tensor, size: int, *, antialias: bool) -> Tensor:
-    height, width = map_.shape[-2:]
+def _middle(maps: Tensor) -> Tensor:
+    """The middle square of maps (B, c, H, W)."""
+    height, width = maps.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = map_[None, :, top : top + side, left : left + side]
-    if side == size:
-        return square[0]
-    if antialias:
-        return interpolate(square, size=(size, size), mode="bicubic", antialias=True)[0].clamp(0, 1)
-    return interpolate(square, size=(size, size), mode="nearest")[0]
+    return maps[..., top : top + side, left : left + side]

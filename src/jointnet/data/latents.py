@@ -1,4 +1,4 @@
-"""Encoded maps on disk: a modality's latents of a whole data set as one float16 array, written once, read by every stage."""
+"""Encoded maps on disk: a modality's latents of a whole data set as one float16 tensor, written once, read by every stage."""
 
 from __future__ import annotations
 
@@ -6,27 +6,37 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from jointnet.modalities.codec import Codec
 
+_LATENTS, _SOURCE = "latents", "source"
 
 @torch.no_grad()
-def encode_to_file(codec: Codec, modality: str, batches: Iterable[Tensor], path: Path) -> Path:
-    """Encode batches of maps (B, c, H, W) with the posterior's mean into one .npy (N, C, h, w); it appears whole or not at all."""
-    if path.exists():
+def encode_to_file(codec: Codec, modality: str, batches: Iterable[Tensor], path: Path, maps_fingerprint: str) -> Path:
+    """Encode batches of maps (B, c, H, W) with the posterior's mean into one file (N, C, h, w); it appears whole or not at all.
+
+    A file that is there already is kept if it was made of the same maps by the same codec, and replaced if not.
+    """
+    source = f"{maps_fingerprint} by {codec.fingerprint()}"
+    if path.exists() and _source_of(path) == source:
         return path
-    latents = np.concatenate([codec.encode(modality, maps).float().numpy().astype(np.float16) for maps in batches])
+    latents = torch.cat([codec.encode(modality, maps).half() for maps in batches]).contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}")
-    with unfinished.open("wb") as file:
-        np.save(file, latents)
+    save_file({_LATENTS: latents}, unfinished, metadata={_SOURCE: source})
     os.replace(unfinished, path)
     return path
 
 
+def _source_of(path: Path) -> str:
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get(_SOURCE, "")
+
+
 def load_latents(paths: Iterable[Path]) -> Tensor:
     """The given files, one a modality, as one float32 tensor (N, M, C, h, w)."""
-    return torch.stack([torch.from_numpy(np.load(path).astype(np.float32)) for path in paths], 1)
+    return torch.stack([load_file(path)[_LATENTS].float() for path in paths], 1)

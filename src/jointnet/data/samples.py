@@ -30,6 +30,10 @@ class MapSource(Protocol):
         """All maps of a modality, one (c, H, W) at a time, in the range its codec takes."""
         ...
 
+    def fingerprint(self, modality: str) -> str:
+        """Changes when the maps of a modality do."""
+        ...
+
     def size_ids(self) -> Tensor:
         """What a base that reads sizes (SDXL) is told of each sample, (N, 6), see ``types.size_ids``."""
         ...
@@ -84,7 +88,16 @@ def batched(maps: Iterable[Tensor], size: int = ENCODING_BATCH) -> Iterator[Tens
 def encode_source(
     source: MapSource, modalities: Sequence[str], codec: Codec, folder: Path, text_encoder: TextEncoder, unconditional: Text
 ) -> LatentSamples:
-    """Encode a data set once into ``folder`` (one file a modality, reused by later stages) and open it for training."""
-    paths = [encode_to_file(codec, name, batched(source.maps(name)), folder / f"{name}.npy") for name in modalities]
+    """Encode a data set once into ``folder`` (one file a modality, reused by later stages) and open it for training.
+
+    What is quickly checked comes first: captions, and whether every map is there.
+    """
     tokens = torch.stack([text_encoder.tokenize(draw) for draw in source.captions()])
+    found = {name: source.fingerprint(name) for name in modalities}
+    paths = [encode_modality(source, name, codec, folder, found[name]) for name in modalities]
     return LatentSamples(load_latents(paths), tokens, source.size_ids(), unconditional, text_encoder)
+
+
+def encode_modality(source: MapSource, modality: str, codec: Codec, folder: Path, fingerprint: str) -> Path:
+    """Encode one modality's maps into its file below ``folder``."""
+    return encode_to_file(codec, modality, batched(source.maps(modality)), folder / f"{modality}.safetensors", fingerprint)

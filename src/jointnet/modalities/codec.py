@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from jointnet.errors import ShapeError
+from jointnet.fingerprints import of_weights
 from jointnet.modalities.modality import get_modality
 from jointnet.windows import Windows
 
@@ -70,9 +71,9 @@ class Codec(ABC):
     def decode(self, modality: str, latents: Tensor) -> Tensor:
         """(B, C, h, w) -> maps (B, c, h * factor, w * factor), float32."""
 
-    def encode_all(self, maps: Mapping[str, Tensor], modalities: Sequence[str]) -> Tensor:
-        """One map a modality, each (B, c, H, W) -> state (B, M, C, h, w)."""
-        return torch.stack([self.encode(name, maps[name]) for name in modalities], 1)
+    def fingerprint(self) -> str:
+        """Changes with whatever encode() depends on."""
+        return type(self).__name__
 
     def decode_all(self, x: Tensor, modalities: Sequence[str]) -> dict[str, Tensor]:
         """State (B, M, C, h, w) -> one map a modality."""
@@ -153,6 +154,10 @@ class LatentCodec(Codec):
             raw = scaled / self._on(self._scale, scaled) + self._on(self._shift, scaled)
             images = self._in_tiles(decode, raw, 1, self.factor)
         return self._read(modality, images)
+
+    def fingerprint(self) -> str:
+        """Changes with the autoencoder's weights and its scaling."""
+        return f"{of_weights(self.vae)} scaled {self._scale}, {self._shift}"
 
     def _in_tiles(self, run: Callable[[Tensor], Tensor], values: Tensor, scale_in: int, scale_out: int) -> Tensor:
         """Run the autoencoder's one half on (B, c, H, W), at once or in windows; the scales are pixels a latent pixel has in and out."""

@@ -23,8 +23,8 @@ def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 def noise_low_res(enlarged: Tensor, level: Tensor, noise: Tensor, alpha_bar: Tensor) -> LowRes:
     """Noise enlarged maps (B, M, C, H, W) to the timesteps ``level`` (B,)."""
-    a = alpha_bar.to(enlarged.device)[level].to(enlarged.dtype)[:, None, None, None, None]
-    return LowRes(a.sqrt() * enlarged + (1 - a).sqrt() * noise, level)
+    a = alpha_bar.to(enlarged.device, torch.float32)[level][:, None, None, None, None]
+    return LowRes((a.sqrt() * enlarged + (1 - a).sqrt() * noise).to(enlarged.dtype), level)
 
 
 def draw_low_res(x0: Tensor, alpha_bar: Tensor, generator: torch.Generator) -> LowRes:

@@ -51,20 +51,20 @@ def shortened(scheduler: Any, timesteps: Tensor, strength: float) -> Tensor:
 
     Raises: RangeError for PNDM with Runge-Kutta steps, which cannot begin in the middle.
     """
-    distinct = _distinct(timesteps)
-    first = len(distinct) - max(int(len(distinct) * strength), 1)
     if type(scheduler).__name__ == "PNDMScheduler":
         if not scheduler.config.skip_prk_steps:
             raise RangeError("got PNDMScheduler with Runge-Kutta steps and a strength below 1; set skip_prk_steps=True or take DDIM")
-        return torch.cat([distinct[first : first + 1], distinct[first + 1 : first + 2], distinct[first + 1 :]])
-    position = first * getattr(scheduler, "order", 1)
+        single = torch.cat([timesteps[:1], timesteps[2:]])  # its first step but one is done twice
+        part = single[_first(len(single), strength) :]
+        return torch.cat([part[:1], part[1:2], part[1:]])
+    order = getattr(scheduler, "order", 1)  # of second order: one timestep for the first step, two for each other
+    position = _first((len(timesteps) + order - 1) // order, strength) * order
     _begin_at(scheduler, position)
     return timesteps[position:]
 
 
-def _distinct(timesteps: Tensor) -> Tensor:
-    """Without repetitions, in their order."""
-    return torch.tensor(list(dict.fromkeys(timesteps.tolist())), dtype=timesteps.dtype, device=timesteps.device)
+def _first(num_steps: int, strength: float) -> int:
+    return num_steps - max(int(num_steps * strength), 1)
 
 
 def _begin_at(scheduler: Any, position: int) -> None:
@@ -94,16 +94,22 @@ def step(scheduler: Any, prediction: Tensor, t: Tensor, x: Tensor, *, generator:
 
 
 def add_noise(scheduler: Any, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """Noise clean latents to each modality's own timestep. Shapes: x0, noise (B, M, C, H, W), t (B, M) -> (B, M, C, H, W)."""
-    rows, noises = x0.flatten(0, 1), noise.flatten(0, 1)  # (B * M, C, H, W)
+    """Noise clean latents to each modality's own timestep. Shapes: x0, noise (B, M, C, H, W), t (B, M) -> (B, M, C, H, W).
+
+    Computed in float32: in bfloat16 the last levels, where alpha_bar is nearly 1, would have no noise at all.
+    """
+    rows, noises = x0.flatten(0, 1).float(), noise.flatten(0, 1).float()  # (B * M, C, H, W)
     if not hasattr(scheduler, "add_noise"):  # flow matching names it so
-        return scheduler.scale_noise(rows, t.flatten(), noises).unflatten(0, x0.shape[:2])
-    return scheduler.add_noise(rows, noises, t.flatten()).unflatten(0, x0.shape[:2])
+        noised = scheduler.scale_noise(rows, t.flatten(), noises)
+    else:
+        noised = scheduler.add_noise(rows, noises, t.flatten())
+    return noised.unflatten(0, x0.shape[:2]).to(x0.dtype)
 
 
 def stands_between_levels(scheduler: Any) -> bool:
-    """Whether a state is in the middle of a step whose noise level is none of the scheduler's (KDPM2's interpolated sigmas)."""
-    return getattr(scheduler, "sigmas_interpol", None) is not None and not scheduler.state_in_first_order
+    """Whether a state is in the middle of a step whose noise level is none of the scheduler's (KDPM2's, DPMSolverSDE's middle sigmas)."""
+    has_middle = getattr(scheduler, "sigmas_interpol", None) is not None or hasattr(scheduler, "mid_point_sigma")
+    return has_middle and not scheduler.state_in_first_order
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -47,14 +46,6 @@ def held_out(count: int, start: int = 0, size: int = 128, split: str = "test") -
     )
 
 
-def fingerprint(network: nn.Module) -> str:
-    """Eight hex digits that change with any weight: pictures of one model are not taken for another's."""
-    digest = hashlib.sha256()
-    for value in network.state_dict().values():
-        digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:8]
-
-
 MakeBatch = Callable[[slice, list[torch.Generator]], dict[str, Tensor]]
 """(which of the held-out scenes, one generator each) -> maps by name, each (B, c, H, W)."""
 
@@ -79,9 +70,9 @@ def generated(network: nn.Module, make: MakeBatch, count: int, folder: Path, fir
     folder.mkdir(parents=True, exist_ok=True)
     parts: list[dict[str, Tensor]] = []
     for start in range(0, count, BATCH):
-        path = folder / f"{start:06d}.safetensors"
+        stop = min(start + BATCH, count)
+        path = folder / f"{start:06d}-{stop:06d}.safetensors"
         if not path.exists():
-            stop = min(start + BATCH, count)
             generators = [torch.Generator().manual_seed(first_seed + i) for i in range(start, stop)]
             with in_bfloat16(network):
                 made = make(slice(start, stop), generators)

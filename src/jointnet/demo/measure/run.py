@@ -13,11 +13,12 @@ from torch import Tensor
 from jointnet.demo.bundled import GUIDANCE, bundled_folder
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
 from jointnet.demo.measure.figures import attribute_shares, depth_agreement, in_batches
-from jointnet.demo.measure.pictures import MakeBatch, fingerprint, floats, generated, held_out, uint8
+from jointnet.demo.measure.pictures import MakeBatch, floats, generated, held_out, uint8
 from jointnet.demo.measure.report import write_grid
 from jointnet.evaluation.features import NAME, EffLite0, extract
 from jointnet.evaluation.metrics.frechet import bootstrap_frechet, kernel_distance
 from jointnet.evaluation.metrics.image import psnr
+from jointnet.fingerprints import of_weights
 from jointnet.loading import load
 from jointnet.modalities.codec import Codec
 from jointnet.pipelines.joint_net import JointNetPipeline
@@ -64,8 +65,8 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
     decoded = {n: round_trip(joint.codec, n, m) for n, m in {"depth": disparity01, "normal": normal}.items()} | {"rgb": all_decoded[:few]}
 
     sampled = f"{config.steps}-{config.guidance:g}"
-    base_folder = work / f"base-{fingerprint(base.unet)}-{sampled}"
-    joint_folder = work / f"joint-{fingerprint(joint.joint_unet)}-{sampled}"
+    base_folder = work / f"base-{of_weights(base.unet)}-{sampled}"
+    joint_folder = work / f"joint-{of_weights(joint.joint_unet)}-{sampled}"
     by_base = generated(base.unet, _with_base(base, prompts, config), len(prompts), base_folder, FIRST_SEED)
     by_joint = generated(joint.joint_unet, _with_joint(joint, prompts, config), len(prompts), joint_folder, FIRST_SEED)
     images = {"base": floats(by_base["rgb"][:few]), "joint": floats(by_joint["rgb"][:few])}
@@ -120,7 +121,7 @@ def compare_guidances(
     prompts = [c.text for c in captions]
     rows = {}
     for guidance in config.guidances:
-        folder = work / f"validation-{fingerprint(joint.joint_unet)}-{config.steps}-{guidance:g}"
+        folder = work / f"validation-{of_weights(joint.joint_unet)}-{config.steps}-{guidance:g}"
         make = _with_joint(joint, prompts, replace(config, guidance=guidance))
         made = generated(joint.joint_unet, make, len(prompts), folder, FIRST_SEED)
         images = floats(made["rgb"])

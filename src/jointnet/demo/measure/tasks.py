@@ -14,12 +14,13 @@ from torch import Tensor
 from jointnet.checkpoints.folder import provenance_of
 from jointnet.demo.bundled import GUIDANCE
 from jointnet.demo.measure.figures import CAP_M, depth_agreement, in_batches
-from jointnet.demo.measure.pictures import BATCH, HeldOut, fingerprint, floats, generated, held_out, in_bfloat16
+from jointnet.demo.measure.pictures import BATCH, HeldOut, floats, generated, held_out, in_bfloat16
 from jointnet.demo.measure.run import FIRST_SEED, round_trip
 from jointnet.demo.training.chain import Chain
 from jointnet.demo.world.scene import NEAR_M
 from jointnet.evaluation.metrics.depth import boundary_f1
 from jointnet.evaluation.metrics.normal import angles_deg
+from jointnet.fingerprints import of_weights
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.training.provenance import code_commit, machine
 
@@ -65,7 +66,7 @@ class _Run:
             images, dense, *_ = task(scenes, options)
             return {"rgb": images, **dense}
 
-        folder = self.work / f"{name}-{fingerprint(pipeline.joint_unet)}-{self.config.steps}"
+        folder = self.work / f"{name}-{of_weights(pipeline.joint_unet)}-{self.config.steps}"
         return generated(pipeline.joint_unet, make, self.config.num_scenes, folder, FIRST_SEED)
 
 

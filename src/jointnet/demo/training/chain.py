@@ -16,8 +16,8 @@ from torch import nn
 
 from jointnet.checkpoints.card import write_card
 from jointnet.checkpoints.folder import PROVENANCE_FILE, VOCABULARY_FILE, save_half, stages_of
-from jointnet.data.latents import encode_to_file, load_latents
-from jointnet.data.samples import LatentSamples, batched, encode_source
+from jointnet.data.latents import load_latents
+from jointnet.data.samples import LatentSamples, encode_modality, encode_source
 from jointnet.demo.bundled import BUILD_STEPS, BUNDLED, GUIDANCE, WEIGHTS
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
 from jointnet.demo.judges.train import judge_config, train_attribute_judge, train_depth_regressor
@@ -71,7 +71,7 @@ class Chain:
         folder = self.root / "base" / "model"
         if not (folder / PROVENANCE_FILE).exists():
             source, vae = SceneSource(self.scenes()), self.autoencoder()
-            path = encode_to_file(LatentCodec(vae), "rgb", batched(source.maps("rgb")), self.root / "latents" / "rgb.npy")
+            path = encode_modality(source, "rgb", LatentCodec(vae), self.root / "latents", source.fingerprint("rgb"))
             pipeline, progress = train_base(
                 vae, load_latents([path])[:, 0], source.captions(), folder.parent, budget_minutes=self.budget_minutes
             )

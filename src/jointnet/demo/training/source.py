@@ -28,6 +28,9 @@ class SceneSource:
     def captions(self) -> list[list[str]]:
         return [self.scenes.captions(draw) for draw in range(CAPTION_DRAWS)]
 
+    def fingerprint(self, modality: str) -> str:
+        return f"{modality} of {self.scenes.fingerprint()}"
+
     def size_ids(self) -> Tensor:
         """Scenes are rendered whole, at the size they are trained at."""
         side = self.scenes.size

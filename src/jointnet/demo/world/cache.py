@@ -17,6 +17,9 @@ from jointnet.demo.world.scene import sample_scene
 from jointnet.demo.world.splits import seeds
 
 CHUNK = 1000
+WORLD_VERSION = 2
+"""To be raised when the same seed gives another picture: scenes of another version are rendered anew. 2: no floor nearer than NEAR_M."""
+
 _MAPS = ("rgb", "disparity", "normal")
 
 
@@ -52,10 +55,14 @@ class SceneCache:
     num_scenes: int
     size: int = 128
 
+    def fingerprint(self) -> str:
+        """Changes with the scenes."""
+        return f"{self.split} 0..{self.num_scenes - 1} at {self.size} px of world {WORLD_VERSION}"
+
     def _chunks(self) -> Iterator[tuple[Path, int]]:
         for start in range(0, self.num_scenes, CHUNK):
             first = seeds(self.split, CHUNK, start)[0]
-            yield self.root / f"{self.split}-{self.size}px-{first:08d}", first
+            yield self.root / f"{self.split}-{self.size}px-world{WORLD_VERSION}-{first:08d}", first
 
     def build(self, workers: int | None = None) -> None:
         """Render the missing chunks, one process a core."""
