@@ -30,7 +30,7 @@ lint: $(VENV)/dev.installed
 	$(BIN)/pyright
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/base.installed: pyproject.toml $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e .

@@ -27,8 +27,20 @@ class OutputError(JointNetError):
     """A result cannot be written where it was asked for."""
 
 
+class RunFolderError(JointNetError):
+    """A run folder holds the state of another run."""
+
+
+class DivergenceError(JointNetError):
+    """Training left the numbers that can be counted with."""
+
+
 class InputFileError(JointNetError):
     """A picture, map or mask cannot be read, or holds nothing that could be used."""
+
+
+class MissingPackageError(JointNetError):
+    """Something asked for needs a package that is not installed."""
 
 
 class UnknownNameError(JointNetError):

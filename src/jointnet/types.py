@@ -110,6 +110,10 @@ class LowRes:
     maps: Tensor
     level: Tensor
 
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> LowRes:
+        """The same change of both tensors."""
+        return LowRes(change(self.maps), change(self.level))
+
 
 @dataclass(frozen=True)
 class Conditioning:
@@ -130,7 +134,7 @@ class Conditioning:
         if self.negative is None:
             raise ValueError("guidance needs a negative conditioning; got None")
         known = None if self.known is None else self.known.mapped(_twice)
-        low_res = None if self.low_res is None else LowRes(_twice(self.low_res.maps), _twice(self.low_res.level))
+        low_res = None if self.low_res is None else self.low_res.mapped(_twice)
         return Conditioning(self.negative.then(self.text), None, known, low_res)
 
     def take(self, rows: Tensor, cut: Callable[[Tensor], Tensor]) -> Conditioning:

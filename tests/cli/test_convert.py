@@ -12,9 +12,11 @@ from diffusers import EulerDiscreteScheduler
 from safetensors.torch import load_file
 
 import jointnet
+from jointnet.checkpoints.folder import replacing
 from jointnet.cli.main import main
 from jointnet.cli.sampling import open_model
 from jointnet.demo.bundled import bundled_folder
+from jointnet.errors import OutputError
 from jointnet.pipelines.joint_net import JointNetPipeline
 from tests.bases import tiny_base
 from tests.checkpoints.test_release import SAMPLES
@@ -230,3 +232,39 @@ def test_a_broken_side_file_gets_one_line(name: str, tmp_path: Path, capsys: pyt
     error = capsys.readouterr().err.strip()
     assert len(error.splitlines()) == 1
     assert name in error
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    sample = SAMPLES / "finetune"
+    arguments = ["convert", "release", str(sample / "release"), "--base", str(sample / "base"), "-o"]
+    assert main([*arguments, str(tmp_path / "mine")]) == 2
+    assert "which holds notes.txt and no model" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+    for _ in range(2):  # a model is replaced by a model
+        assert main([*arguments, str(tmp_path / "model")]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "model"]
+
+
+def test_a_model_folder_is_whole_whatever_happens(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model_index.json").write_text("old")
+
+    def fill_up() -> None:
+        with replacing(model) as unfinished:
+            (unfinished / "model_index.json").write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match="free space"):
+        fill_up()
+    assert (model / "model_index.json").read_text() == "old"
+    model.rename(tmp_path / ".model.old")  # as a kill between the two moves leaves it
+    with pytest.raises(KeyboardInterrupt), replacing(model):
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    with replacing(model) as unfinished:
+        (unfinished / "model_index.json").write_text("new")
+    assert (model / "model_index.json").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

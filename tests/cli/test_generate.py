@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from jointnet.cli.main import main
+from jointnet.cli.output import write_set
+from jointnet.errors import OutputError
+from jointnet.modalities.files import FloatArray
 from tests.conftest import read_png
 
 FILES = ["depth.npy", "depth.png", "depth_preview.png", "image.png", "result.json"]
@@ -157,7 +161,8 @@ def test_a_prompt_too_long_warns_and_goes_on(model_folder: Path, tmp_path: Path,
     assert (tmp_path / "image.png").exists()
 
 
-def test_nothing_reaches_for_the_network(model_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bundled", [False, True])
+def test_nothing_reaches_for_the_network(bundled: bool, model_folder: Path, tmp_path: Path) -> None:
     """In a process in which opening any socket to the outside raises, with the hub's libraries not told to stay offline."""
     code = (
         "import socket, sys\n"
@@ -167,7 +172,7 @@ def test_nothing_reaches_for_the_network(model_folder: Path, tmp_path: Path) -> 
         "sys.exit(main(sys.argv[1:]))\n"
     )
     environment = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
-    arguments = ["generate", "a red ball", "--model", str(model_folder), "--steps", "1", "-o", str(tmp_path)]
+    arguments = ["generate", "a red ball", *([] if bundled else ["--model", str(model_folder)]), "--steps", "1", "-o", str(tmp_path)]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr.lower()
@@ -179,3 +184,36 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
             main(arguments)
         assert stop.value.code == 0
     assert "jointnet 0.1.0" in capsys.readouterr().out
+
+
+def test_a_write_that_fails_leaves_the_earlier_set_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full at the last file of the second set."""
+    maps = {"rgb": torch.rand(3, 8, 8), "depth": torch.rand(1, 8, 8)}
+    write_set(tmp_path, maps, {"seed": 1})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(self: FloatArray, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FloatArray, "write", full)
+    with pytest.raises(OutputError, match="No space left on device; free space"):
+        write_set(tmp_path, {name: 1 - value for name, value in maps.items()}, {"seed": 2})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_size_no_memory_could_hold_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["generate", "a red ball", "--size", "8000000x8000000", "-o", str(tmp_path)])
+    assert stop.value.code == 2
+    assert "sides from 1 to 65536" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_named(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(model_folder, tmp_path / "cpu", "--device", "cpu") == 0
+    capsys.readouterr()
+    for name in ("xpu:7", "gpu"):
+        assert generate(model_folder, tmp_path / name, "--device", name) == 2
+        error = capsys.readouterr().err
+        assert f"got --device {name}, which cannot be used here" in error
+        assert len(error.strip().splitlines()) == 1

@@ -103,3 +103,36 @@ def test_a_start_of_another_kind_or_of_other_modalities_is_refused(
     (other / "model_index.json").write_text(json.dumps({**index, "_class_name": "StableDiffusion3Pipeline"}))
     error = refused(other)
     assert "got a StableDiffusion3Pipeline; expected one of StableDiffusionPipeline (Stable Diffusion 1.x and 2.x), " in error
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(data: Path, base: Path, tmp_path: Path) -> None:
+    def train(run: str, steps: str) -> dict[str, torch.Tensor]:
+        arguments = ["train", "stage1", "--from", str(base), "--data", str(data), "-o", str(tmp_path / run)]
+        assert main([*arguments, *SHORT, "--lr", "0.01", "--steps", steps]) == 0
+        return JointNetPipeline.from_pretrained(tmp_path / run / "model").joint_unet.state_dict()
+
+    whole, part = train("whole", "3"), train("cut", "1")
+    resumed = train("cut", "3")
+    assert not all(torch.equal(part[name], value) for name, value in whole.items())
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+    assert json.loads((tmp_path / "cut" / "run.json").read_text())["config"]["optim"]["lr"] == 0.01
+
+
+def test_a_folder_of_another_run_is_refused(data: Path, base: Path, tmp_path: Path, capsys) -> None:
+    run = tmp_path / "run"
+    assert main(["train", "stage1", "--from", str(base), "--data", str(data), "-o", str(run), *SHORT]) == 0
+    capsys.readouterr()
+    model = (run / "model" / "joint_unet" / "config.json").stat().st_mtime_ns
+    for recipe in ("stage2", "masked"):
+        assert main(["train", recipe, "--from", str(run / "model"), "--data", str(data), "-o", str(run), *SHORT]) == 2
+        assert f"holds another run (recipe stage1, now {recipe}; start" in capsys.readouterr().err
+    assert (run / "model" / "joint_unet" / "config.json").stat().st_mtime_ns == model
+
+
+def test_a_run_that_diverges_gets_one_line(data: Path, base: Path, tmp_path: Path, capsys) -> None:
+    spoilt = StableDiffusionPipeline.from_pretrained(base)
+    spoilt.unet.conv_out.weight.data.fill_(torch.inf)
+    spoilt.save_pretrained(tmp_path / "spoilt")
+    assert main(["train", "stage1", "--from", str(tmp_path / "spoilt"), "--data", str(data), "-o", str(tmp_path / "run"), *SHORT]) == 2
+    assert "lower the learning rate" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "model").exists()

@@ -51,6 +51,12 @@ def test_text_weights_have_the_names_that_every_version_of_transformers_reads(na
         assert {key.split(".")[0] for key in file.keys()} == {"text_model"}  # noqa: SIM118 - not a dict
 
 
+@pytest.mark.parametrize("name", ["demo-base", "demo", "demo-tasks"])
+def test_no_file_names_a_folder_of_the_machine_it_was_made_on(name: str) -> None:
+    for path in bundled_folder(name).rglob("*.json"):
+        assert "_name_or_path" not in path.read_text(), path
+
+
 def test_the_base_is_a_genuine_stable_diffusion_folder() -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(bundled_folder("demo-base"), local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)

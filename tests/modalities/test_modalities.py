@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from jointnet.errors import RangeError, ShapeError, UnknownNameError
 from jointnet.modalities import DEPTH, NORMAL, RGB
 from jointnet.modalities.codec import CodecTiles, LatentCodec
 from jointnet.modalities.files import FloatArray, Png8, Png16
+from jointnet.modalities.resize import resize_smooth
 from tests.conftest import read_png, tiny_pipeline
 
 
@@ -86,6 +90,7 @@ def test_a_user_registers_a_modality_in_one_file() -> None:
     class Albedo:
         name = "albedo_for_test"
         channels = 3
+        limits = (0.0, 1.0)
         meaning = "linear albedo in [0, 1]"
 
         def encode(self, maps: Tensor) -> Tensor:
@@ -94,16 +99,60 @@ def test_a_user_registers_a_modality_in_one_file() -> None:
         def decode(self, images: Tensor) -> Tensor:
             return (images + 1) / 2
 
+        def merge(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+            return maps.mean(0), maps.std(0).mean(0, keepdim=True)
+
+        def resize(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+            return resize_smooth(maps, size)
+
         def files(self, map_: Tensor) -> dict:
             return {"albedo.npy": FloatArray(map_)}
 
     albedo = register_modality(Albedo())
     assert get_modality("albedo_for_test") is albedo
     assert "albedo_for_test" in registered_modalities()
-    output = tiny_pipeline(("rgb", "albedo_for_test"))("a red ball", num_inference_steps=2, output_type="np")
+    pipeline = tiny_pipeline(("rgb", "albedo_for_test"))
+    output = pipeline("a red ball", num_inference_steps=2, output_type="np")
     assert output.dense["albedo_for_test"].shape == (1, 32, 32, 3)
+    predicted = pipeline.predict(torch.rand(1, 3, 24, 40), ensemble=2, num_inference_steps=2, output_type="pt")
+    assert predicted.dense["albedo_for_test"].shape == (1, 3, 24, 40)
+    assert predicted.uncertainty["albedo_for_test"].shape == (1, 1, 24, 40)
+    refined = pipeline.refine(
+        torch.rand(1, 3, 24, 40), {"albedo_for_test": torch.rand(1, 3, 24, 40)}, num_inference_steps=3, output_type="pt"
+    )
+    assert refined.dense["albedo_for_test"].isfinite().all()
     with pytest.raises(UnknownNameError, match="registered already"):
         register_modality(Albedo())
+
+
+def test_what_is_no_modality_is_refused_by_what_it_lacks() -> None:
+    class Half:
+        name = "half"
+        channels = 1
+
+    with pytest.raises(UnknownNameError, match="without limits, meaning, encode, decode, merge, resize, files"):
+        register_modality(Half())  # pyright: ignore[reportArgumentType] - that is the test
+    assert "half" not in registered_modalities()
+
+
+def test_modalities_of_installed_packages_are_found(tmp_path: Path) -> None:
+    """In a process of its own, with a package that names its module as an entry point."""
+    (tmp_path / "heat.py").write_text(
+        "from jointnet.modalities.depth import Depth\n"
+        "import jointnet\n"
+        "class Heat(Depth):\n"
+        "    name = 'heat'\n"
+        "jointnet.register_modality(Heat())\n"
+    )
+    facts = tmp_path / "heat-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: heat\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[jointnet.modalities]\nheat = heat\n")
+    code = "import jointnet; print(jointnet.get_modality('heat').name)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "heat", done.stderr
 
 
 def test_an_unknown_modality_lists_the_known() -> None:

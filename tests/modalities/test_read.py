@@ -137,6 +137,12 @@ def test_masks_are_cut_at_one_half(tmp_path: Path) -> None:
     sixteen = grey.astype(np.uint16) * 257
     Image.fromarray(sixteen).save(tmp_path / "m16.png")
     assert read_mask(tmp_path / "m16.png").tolist() == [[[[0, 0, 0, 1, 1]]]]
+    wide = torch.where(torch.from_numpy(grey) > 127, 255, 0)
+    assert wide.dtype == torch.int64
+    for value in (wide, wide.int(), wide * 257, wide.numpy()):
+        assert as_masks(value).tolist() == [[[[0, 0, 0, 1, 1]]]]
+    with pytest.raises(RangeError, match="up to 1e\\+06; expected 0 and 1, 255 or 65535"):
+        as_masks(wide + 10**6 - 255)
     ones = (grey > 127).astype(np.uint8)
     for value in (grey, torch.from_numpy(grey / 255.0), grey > 127, sixteen, ones, torch.from_numpy(ones)):
         assert as_masks(value).tolist() == [[[[0, 0, 0, 1, 1]]]]
@@ -242,3 +248,12 @@ def test_values_of_wide_pictures_are_not_cut_in_silence(tmp_path: Path) -> None:
     for read in (read_picture, lambda path: read_map(path, "depth")):
         with pytest.raises(RangeError, match="0 to 65535"):
             read(tmp_path / "int.tif")
+
+
+def test_a_few_outliers_of_a_decoder_are_taken_and_another_unit_is_not() -> None:
+    disparity = torch.rand(1, 1, 40, 40)
+    disparity[..., 0, :3] = 1.7
+    assert torch.equal(as_maps("depth", disparity), disparity)
+    for wrong in (disparity * 80, disparity.masked_fill(disparity > 1.6, torch.nan)):
+        with pytest.raises(RangeError, match="got depth from"):
+            as_maps("depth", wrong)

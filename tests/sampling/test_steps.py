@@ -166,3 +166,6 @@ def test_pndm_with_runge_kutta_steps_cannot_begin_in_the_middle() -> None:
 def test_schedulers_that_cannot_do_it_are_named() -> None:
     with pytest.raises(RangeError, match="LCMScheduler refused 2000 steps"):
         set_timesteps(diffusers.LCMScheduler(), 2000, "cpu")
+    with pytest.raises(RangeError, match="got 1000 steps; DDIMScheduler reaches 999 timesteps"):
+        set_timesteps(diffusers.DDIMScheduler(steps_offset=1), 1000, "cpu")
+    assert len(set_timesteps(diffusers.DDIMScheduler(), 1000, "cpu")) == 1000

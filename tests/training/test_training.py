@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import EDMEulerScheduler
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from jointnet.data.samples import LatentSamples
+from jointnet.errors import DivergenceError, RunFolderError, UnsupportedBaseError
 from jointnet.models.joint_unet import JointUNet
 from jointnet.recipes import RECIPES, demo_stage1, demo_stage2, get_recipe, independent, masked, stage1, stage2, tasks
 from jointnet.training.config import OptimConfig
@@ -17,6 +20,8 @@ from jointnet.training.joint import draw_shown, train_joint
 from jointnet.training.loop import batch_indices, fit
 from jointnet.training.loss import NoiseLevels, NoiseSchedule, draw_noise, joint_loss
 from jointnet.training.masks import draw_masks
+from jointnet.training.provenance import write_provenance
+from jointnet.training.state import Progress
 from jointnet.types import PredictionType, Text, size_ids
 from tests.bases import tiny_unet
 
@@ -71,6 +76,27 @@ def test_rows_of_the_curve_are_means_also_after_a_resume(tmp_path: Path) -> None
     assert [row["one"] for row in progress.curve] == [1, 1, 1]
 
 
+def test_the_state_of_other_weights_is_refused(tmp_path: Path) -> None:
+    train_toy(tmp_path)
+    model, data = toy()
+    model.bias.requires_grad_(False)
+    for config in (CONFIG, replace(CONFIG, ema_decay=0.9)):
+        with pytest.raises(RunFolderError, match="trains other weights"):
+            fit(model, lambda i, _: {"loss": model(data[i]).square().mean()}, num_samples=16, config=config, run_dir=tmp_path)
+        model.bias.requires_grad_(True)
+
+
+def test_a_curve_has_at_most_100_rows(tmp_path: Path) -> None:
+    progress = Progress(step=199, samples=199, seconds=1.0, curve=[{"step": step, "seconds": 0.0, "lr": 1.0} for step in range(1, 200)])
+    write_provenance(tmp_path, "toy", CONFIG, progress)
+    assert len(json.loads((tmp_path / "provenance.json").read_text())["loss_curve"]) == 99
+
+
+def test_a_scheduler_without_betas_is_named() -> None:
+    with pytest.raises(UnsupportedBaseError, match="EDMEulerScheduler"):
+        NoiseSchedule.of(EDMEulerScheduler())
+
+
 def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
     first = train_toy(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(first, train_toy(tmp_path), strict=True))
@@ -116,7 +142,7 @@ def test_a_budget_ends_the_run(tmp_path: Path) -> None:
 
 def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     model, data = toy()
-    with pytest.raises(FloatingPointError, match="step 0"):
+    with pytest.raises(DivergenceError, match="step 0"):
         fit(model, lambda i, _: {"loss": model(data[i]).sum() * torch.inf}, num_samples=16, config=CONFIG, run_dir=tmp_path)
 
 

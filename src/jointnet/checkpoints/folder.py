@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedModel
 
-from jointnet.errors import ModelFolderError
+from jointnet.errors import ModelFolderError, OutputError
 from jointnet.json_files import read_named_values
 
 INDEX_FILE = "model_index.json"
 
 BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError, EOFError, SafetensorError)
 """What diffusers, transformers and torch raise for a folder whose files are missing, damaged or do not fit each other."""
+
+RELEASE_BRANCH = "jointnet"
+"""The folder of the dense branch in the authors' release."""
 
 PROVENANCE_FILE = "provenance.json"
 """How the weights were trained."""
@@ -72,28 +77,60 @@ def stages_of(folder: str | Path | None) -> list[str]:
 
 
 def save_half(pipeline: DiffusionPipeline, folder: Path) -> None:
-    """Save a pipeline with float16 weights, replacing ``folder`` in one move; the pipeline itself is rounded to float16 values.
+    """Save a pipeline with float16 weights; the pipeline itself is rounded to float16 values.
 
     The configs of transformers' components ask for float32, so that a plain from_pretrained gives every component the same type. CLIP's
     weights get the names they have in every published model.
     """
     modules = [m for m in pipeline.components.values() if isinstance(m, torch.nn.Module)]
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
     for module in modules:
         module.half()
-    pipeline.save_pretrained(unfinished)
-    (unfinished / PROVENANCE_FILE).unlink(missing_ok=True)  # these are other weights than those it was loaded with
+    pipeline.save_pretrained(folder)
+    (folder / PROVENANCE_FILE).unlink(missing_ok=True)  # these are other weights than those it was loaded with
     for module in modules:
         module.float()
     for name in (n for n, m in pipeline.components.items() if isinstance(m, PreTrainedModel)):
-        config = unfinished / name / "config.json"
+        config = folder / name / "config.json"
         content: dict[str, Any] = {**json.loads(config.read_text()), "dtype": "float32"}
         config.write_text(json.dumps(content, indent=2) + "\n")
     for name in (n for n, m in pipeline.components.items() if isinstance(m, CLIPTextModel | CLIPTextModelWithProjection)):
-        name_text_weights(unfinished / name / "model.safetensors")
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
+        name_text_weights(folder / name / "model.safetensors")
+    for config in (folder / INDEX_FILE, *folder.glob("*/config.json")):
+        content = json.loads(config.read_text())
+        content.pop("_name_or_path", None)  # a path on the machine it was trained on
+        config.write_text(json.dumps(content, indent=2) + "\n")
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A new folder to write a model into, which takes the place of ``folder`` once it is whole.
+
+    Raises: OutputError if ``folder`` holds something else than a model, or cannot be written.
+    """
+    held = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if held and not any(name in held for name in (INDEX_FILE, RELEASE_BRANCH)):
+        raise OutputError(f"got {str(folder)!r}, which holds {held[0]} and no model; choose a new folder with -o")
+    place = folder.resolve()
+    unfinished, old = (place.with_name(f".{place.name}.{state}") for state in ("unfinished", "old"))
+    try:
+        _settle(place, unfinished, old)
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if place.exists():
+            place.rename(old)
+        unfinished.rename(place)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"cannot write model {str(folder)!r}: {first_line(error)}; free space or choose another folder") from error
+    finally:
+        _settle(place, unfinished, old)
+
+
+def _settle(place: Path, unfinished: Path, old: Path) -> None:
+    """Leave one folder: the new one if it got its name, else the old one, also after a kill between the two moves."""
+    if old.exists() and not place.exists():
+        old.rename(place)
+    for leftover in (unfinished, old):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def name_text_weights(path: Path) -> None:

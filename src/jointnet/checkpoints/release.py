@@ -19,12 +19,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from jointnet.checkpoints.folder import BROKEN, first_line
+from jointnet.checkpoints.folder import BROKEN, RELEASE_BRANCH, first_line
 from jointnet.errors import ModelFolderError
 from jointnet.models.joint_unet import JointUNet
 
 Weights = dict[str, Tensor]
-_RGB, _DENSE = "unet", "jointnet"
+_RGB, _DENSE = "unet", RELEASE_BRANCH
 _STEM = "diffusion_pytorch_model"
 _CLASS = "JointNetModel"
 _OWN_SETTINGS = ("joint_in_channels", "has_masked_latent_input")
@@ -68,7 +68,7 @@ def read_release(path: Path, modality: str | None = None) -> Release:
 
 def _with_branches(folder: Path) -> Path:
     """The folder that holds the branches: the given one, or the only one below it. Raises: ModelFolderError if there are several."""
-    if (folder / _DENSE).is_dir():
+    if (folder / _DENSE / "config.json").is_file():
         return folder
     patterns = ("*/" * depth + f"{_DENSE}/config.json" for depth in range(1, _DEEPEST + 1))
     below = sorted(config.parent.parent for pattern in patterns for config in folder.glob(pattern))

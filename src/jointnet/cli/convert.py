@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
 def run_release(options: argparse.Namespace) -> None:
     """Run the command. Raises: JointNetError."""
     from jointnet.checkpoints.card import write_card
-    from jointnet.checkpoints.folder import PROVENANCE_FILE
+    from jointnet.checkpoints.folder import PROVENANCE_FILE, replacing
     from jointnet.cli.output import prepare_folder
     from jointnet.modalities import get_modality
     from jointnet.pipelines.joint_net import JointNetPipeline
@@ -37,20 +37,23 @@ def run_release(options: argparse.Namespace) -> None:
     if options.modality is not None:
         get_modality(options.modality)
     prepare_folder(options.output)
-    JointNetPipeline.from_release(options.folder, options.base, options.modality).save_pretrained(options.output)
-    origin = {"recipe": "the authors' release", "start": f"{options.folder.name} on {options.base}"}
-    (options.output / PROVENANCE_FILE).write_text(json.dumps(origin, indent=1) + "\n")
-    write_card(options.output)
+    with replacing(options.output) as folder:
+        JointNetPipeline.from_release(options.folder, options.base, options.modality).save_pretrained(folder)
+        origin = {"recipe": "the authors' release", "start": f"{options.folder.name} on {options.base}"}
+        (folder / PROVENANCE_FILE).write_text(json.dumps(origin, indent=1) + "\n")
+        write_card(folder)
     print(options.output)
 
 
 def run_to_release(options: argparse.Namespace) -> None:
     """Run the command. Raises: JointNetError."""
+    from jointnet.checkpoints.folder import replacing
     from jointnet.checkpoints.release import write_release
     from jointnet.cli.output import prepare_folder
     from jointnet.loading import load
 
     prepare_folder(options.output)
     pipeline = load(options.model)
-    write_release(pipeline.joint_unet, options.output, pipeline.scheduler.config.get("prediction_type", "epsilon"))
+    with replacing(options.output) as folder:
+        write_release(pipeline.joint_unet, folder, pipeline.scheduler.config.get("prediction_type", "epsilon"))
     print(options.output)

@@ -8,7 +8,8 @@ from typing import Any
 
 from jointnet.cli.arguments import number, whole_number
 from jointnet.demo.bundled import BUILD_STEPS, GUIDANCE
-from jointnet.errors import RangeError, UnknownNameError
+from jointnet.demo.world.splits import SPLITS
+from jointnet.errors import InputFileError, RangeError, UnknownNameError
 
 
 def add_parser(commands: Any) -> None:
@@ -25,7 +26,7 @@ def add_parser(commands: Any) -> None:
     build.set_defaults(run=run_build)
 
     scene = actions.add_parser("scene", help="render a scene of the demo world with its exact depth and normals, to try the tasks on")
-    scene.add_argument("--seed", type=whole_number(0, 2**31 - 1), default=0, help="number of the held-out scene (default: 0)")
+    scene.add_argument("--seed", type=whole_number(0, len(SPLITS["test"]) - 1), default=0, help="number of the held-out scene (default: 0)")
     scene.add_argument("--size", type=whole_number(16, 4096), default=128, metavar="PX", help="side in pixels (default: 128)")
     scene.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the maps")
     scene.set_defaults(run=run_scene)
@@ -61,13 +62,13 @@ def _add_measuring(parser: argparse.ArgumentParser, page: str) -> None:
 def run_build(options: argparse.Namespace) -> None:
     """Run steps of the chain. Raises: JointNetError."""
     from jointnet.cli.output import prepare_folder
-    from jointnet.demo.training.chain import build, install, unpack
+    from jointnet.demo.training.chain import build, check_steps, install, unpack
 
+    check_steps(tuple(options.steps))
     prepare_folder(options.work)
-    steps = tuple(options.steps) or BUILD_STEPS
     if options.bundled:
-        unpack(options.work, besides=steps)
-    build(options.work, steps, options.budget)
+        unpack(options.work, besides=tuple(options.steps))
+    build(options.work, tuple(options.steps) or BUILD_STEPS, options.budget)
     if options.install:
         install(options.work)
 
@@ -93,6 +94,14 @@ def run_scene(options: argparse.Namespace) -> None:
         print(path)
 
 
+def read_notes(path: Path | None) -> str:
+    """The text to add to a page. Raises: InputFileError."""
+    try:
+        return path.read_text(encoding="utf-8") if path else ""
+    except (OSError, ValueError) as error:
+        raise InputFileError(f"cannot read notes {str(path)!r}: {error}; expected a UTF-8 text file") from error
+
+
 def run_evaluate(options: argparse.Namespace) -> None:
     """Measure and write the page. Raises: JointNetError."""
     from jointnet.cli.output import prepare_folder
@@ -104,7 +113,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     if options.images < options.prompts:
         raise RangeError(f"got {options.images} images for {options.prompts} prompts; pass at least as many images as prompts")
     prepare_folder(options.output.parent)
-    notes = options.notes.read_text() if options.notes else ""
+    notes = read_notes(options.notes)
     judges = Chain(options.work, options.budget).judges()
     config = MeasureConfig(num_prompts=options.prompts, num_images=options.images, steps=options.steps, guidance=options.guidance)
     figures = measure(options.work / "pictures", judges, config, options.output.with_name(GRID_FILE))
@@ -125,7 +134,7 @@ def run_evaluate_tasks(options: argparse.Namespace) -> None:
         if name not in TASKS:
             raise UnknownNameError(f"got {name!r} to measure; expected some of {', '.join(TASKS)}")
     prepare_folder(options.output.parent)
-    notes = options.notes.read_text() if options.notes else ""
+    notes = read_notes(options.notes)
     config = TaskConfig(num_scenes=options.scenes, steps=options.steps, guidance=options.guidance, ensemble=options.ensemble)
     if options.bundled:
         unpack(options.work)

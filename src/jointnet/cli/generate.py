@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from jointnet.cli.arguments import size, whole_number
-from jointnet.cli.sampling import add_sampling_arguments, describe_run, open_model, task_options
+from jointnet.cli.sampling import add_sampling_arguments, describe_run, first_of, open_model, task_options
 
 
 def add_parser(commands: Any) -> None:
@@ -42,5 +42,4 @@ def generate_maps(pipeline: Any, options: argparse.Namespace, seed: int) -> dict
     """One image's maps, each (c, H, W)."""
     height, width = options.size or (None, None)
     sampling = task_options(pipeline, options, options.prompt, seed)
-    images, dense = pipeline(options.prompt, height=height, width=width, **sampling, return_dict=False)
-    return {"rgb": images[0], **{name: maps[0] for name, maps in dense.items()}}
+    return first_of(pipeline(options.prompt, height=height, width=width, **sampling))

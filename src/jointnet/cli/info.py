@@ -12,7 +12,7 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("info", help="what a model is: modalities, parameters, memory, where it comes from")
-    parser.add_argument("model", metavar="MODEL", help="model folder, or the name of a bundled model")
+    parser.add_argument("model", metavar="MODEL", help="model folder, or the name of a bundled joint model")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=run)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +32,34 @@ def prepare_folder(folder: Path) -> Path:
 def write_set(
     folder: Path, maps: Mapping[str, Tensor], result: Mapping[str, Any], uncertainty: Mapping[str, Tensor] | None = None
 ) -> list[Path]:
-    """Write one image's maps, each (c, H, W), in all forms, their uncertainty (1, H, W), and result.json last. Raises: OutputError."""
+    """Write one image's maps, each (c, H, W), in all forms, their uncertainty (1, H, W), and result.json last.
+
+    No file gets its name before all of them are written. Raises: OutputError.
+    """
     prepare_folder(folder)
     files: dict[str, WritableMap] = {}
     for name, map_ in maps.items():
         files |= get_modality(name).files(map_)
     for name, map_ in (uncertainty or {}).items():
         files |= {f"{name}_uncertainty.npy": FloatArray(map_), f"{name}_uncertainty.png": ColourPreview(map_)}
+    files["result.json"] = _Text(json.dumps({**result, "files": sorted(files)}, indent=2, ensure_ascii=False) + "\n")
+    unfinished = {name: folder / f".{name}" for name in files}
     try:
         for name, content in files.items():
-            unfinished = folder / f".{name}"
-            content.write(unfinished)
-            os.replace(unfinished, folder / name)
-        unfinished = folder / ".result.json"
-        unfinished.write_text(json.dumps({**result, "files": sorted(files)}, indent=2, ensure_ascii=False) + "\n")
-        os.replace(unfinished, folder / "result.json")
+            content.write(unfinished[name])
+        for name, path in unfinished.items():
+            os.replace(path, folder / name)
     except OSError as error:
         raise OutputError(f"cannot write {str(folder)!r}: {error.strerror}; free space or choose another folder with -o") from error
-    return [folder / name for name in (*files, "result.json")]
+    finally:
+        for path in unfinished.values():
+            path.unlink(missing_ok=True)
+    return [folder / name for name in files]
+
+
+@dataclass(frozen=True)
+class _Text:
+    content: str
+
+    def write(self, path: Path) -> None:
+        path.write_text(self.content, encoding="utf-8")

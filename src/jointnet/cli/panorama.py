@@ -9,7 +9,7 @@ from typing import Any
 
 from jointnet.cli.arguments import number, size, whole_number
 from jointnet.cli.mesh import add_depth_arguments, depth_range, write_scene
-from jointnet.cli.sampling import add_sampling_arguments, add_stride_argument, describe_run, open_model, task_options
+from jointnet.cli.sampling import add_sampling_arguments, add_stride_argument, describe_run, first_of, open_model, task_options
 from jointnet.demo.bundled import TASK_MODEL
 from jointnet.errors import InputFileError
 
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
         scale=options.refine,
         **task_options(pipeline, options, options.prompt, options.seed),
     )
-    maps = {"rgb": output.images[0], **{name: value[0] for name, value in output.dense.items()}}
+    maps = first_of(output)
     scene = {"projection": options.projection, "span_deg": options.span}
     result = describe_run(pipeline, options, options.prompt, options.seed, **scene)
     result["seconds"] = round(time.monotonic() - begun, 2)

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jointnet.cli.arguments import SEED, number, whole_number
-from jointnet.errors import UnknownWordsWarning
+from jointnet.cli.arguments import SEED, add_device_argument, chosen_device, number, whole_number
+from jointnet.errors import MissingPackageError, UnknownWordsWarning, UnsupportedBaseError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from jointnet.pipelines.joint_net import JointNetPipeline
 
 
@@ -51,6 +53,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, *, model: str = "dem
     parser.add_argument("--preset", choices=("paper", "release"), default="paper", help=preset)
     low_res = "what the first stage wrote (its output folder), for bases that upscale"
     parser.add_argument("--low-res", type=Path, metavar="DIR", help=low_res)
+    add_device_argument(parser)
     parser.add_argument("--negative", default="", metavar="PROMPT", help="what to steer away from")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
 
@@ -80,6 +83,7 @@ def open_model(options: argparse.Namespace, prompt: str) -> JointNetPipeline:
     from jointnet.pipelines.joint_net import JointNetPipeline
 
     prepare_folder(options.output)
+    device = chosen_device(options.device)
     if options.base is not None:
         pipeline = JointNetPipeline.from_release(options.model, options.base)
     else:
@@ -89,17 +93,28 @@ def open_model(options: argparse.Namespace, prompt: str) -> JointNetPipeline:
     if name is not None:
         pipeline.scheduler = scheduler_like(pipeline, name)
     pipeline.set_progress_bar_config(disable=not sys.stderr.isatty())
-    return pipeline
+    return pipeline.to(device)
 
 
 def scheduler_like(pipeline: JointNetPipeline, name: str) -> Any:
-    """A scheduler by its name on the command line, with the noise levels and the prediction type of the model's own."""
+    """A scheduler by its name on the command line, with the noise levels and the prediction type of the model's own.
+
+    Raises: UnsupportedBaseError, MissingPackageError.
+    """
     import diffusers
 
+    from jointnet.checkpoints.folder import first_line
+
+    own = type(pipeline.scheduler).__name__
+    if not hasattr(pipeline.scheduler, "alphas_cumprod"):
+        raise UnsupportedBaseError(f"got a model with {own}, whose noise levels {SCHEDULERS[name]} cannot take over; leave --scheduler out")
     kind = getattr(diffusers, SCHEDULERS[name])
     takes = inspect.signature(kind.__init__).parameters
     unsaid = {} if pipeline.vae is None else {key: value for key, value in _OF_LATENTS.items() if key in takes}
-    return kind.from_config({**unsaid, **pipeline.scheduler.config})
+    try:
+        return kind.from_config({**unsaid, **pipeline.scheduler.config})
+    except ImportError as error:
+        raise MissingPackageError(f"got --scheduler {name}, which needs a package that is missing: {first_line(error)}") from error
 
 
 def guidance_of(pipeline: JointNetPipeline, options: argparse.Namespace, prompt: str) -> float:
@@ -107,6 +122,11 @@ def guidance_of(pipeline: JointNetPipeline, options: argparse.Namespace, prompt:
     if options.guidance is not None:
         return options.guidance
     return pipeline.config.default_guidance if prompt or options.negative else 1.0
+
+
+def first_of(output: Any) -> dict[str, Tensor]:
+    """The maps of an output's first picture, (c, H, W) each, where files are written from."""
+    return {name: maps[0].cpu() for name, maps in {"rgb": output.images, **output.dense}.items()}
 
 
 def task_options(pipeline: JointNetPipeline, options: argparse.Namespace, prompt: str, seed: int) -> dict[str, Any]:

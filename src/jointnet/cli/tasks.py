@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jointnet.cli.arguments import number, whole_number
 from jointnet.cli.mesh import read_result
-from jointnet.cli.sampling import add_sampling_arguments, add_size_arguments, describe_run, open_model, task_options
+from jointnet.cli.sampling import add_sampling_arguments, add_size_arguments, describe_run, first_of, open_model, task_options
 from jointnet.demo.bundled import TASK_MODEL
 from jointnet.errors import InputFileError
 
@@ -126,8 +126,8 @@ def _run(options: argparse.Namespace, prompt: str, perform: Perform) -> None:
     pipeline = open_model(options, prompt)
     begun = time.monotonic()
     output = perform(pipeline, task_options(pipeline, options, prompt, options.seed))
-    maps = {"rgb": output.images[0], **{name: value[0] for name, value in output.dense.items()}}
-    doubts = {name: value[0] for name, value in output.uncertainty.items()}
+    maps = first_of(output)
+    doubts = {name: value[0].cpu() for name, value in output.uncertainty.items()}
     lens = _lens_of(options.map if options.command == "condition" else options.image)
     result = describe_run(pipeline, options, prompt, options.seed, **lens)
     for path in write_set(options.output, maps, {**result, "seconds": round(time.monotonic() - begun, 2)}, doubts):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jointnet.cli.arguments import SEED, number, whole_number
+from jointnet.cli.arguments import SEED, add_device_argument, chosen_device, number, whole_number
 from jointnet.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--lr", type=number(1e-9, 1), help="learning rate, instead of the recipe's")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help="instead of the recipe's")
     parser.add_argument("--seed", type=SEED, default=0)
+    add_device_argument(parser)
     parser.add_argument("--budget", type=number(0.01, 10**6), metavar="MINUTES", help="stop and save when this much was trained")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="run folder: state, latents and model/")
     parser.set_defaults(run=run)
@@ -36,28 +37,34 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the command. Raises: JointNetError."""
     from jointnet.checkpoints.card import write_card
-    from jointnet.checkpoints.folder import save_half, stages_of
+    from jointnet.checkpoints.folder import replacing, save_half, stages_of
     from jointnet.cli.output import prepare_folder
     from jointnet.data.folder import FolderSource
     from jointnet.data.samples import encode_source
+    from jointnet.loading import model_folder
     from jointnet.training.joint import train_joint
     from jointnet.training.loss import NoiseSchedule
-    from jointnet.training.provenance import write_provenance
+    from jointnet.training.provenance import code_commit, write_provenance
+    from jointnet.training.state import claim
 
     prepare_folder(options.output)
     config = configure(options)
     asked = None if options.modalities is None else tuple(name.strip() for name in options.modalities.split(","))
-    pipeline = open_start(options.start, asked)
+    device = chosen_device(options.device)
+    pipeline = open_start(options.start, asked).to(device)
     config = replace(config, modalities=pipeline.modalities)
     source = FolderSource(options.data, options.size or pipeline.default_size)
+    start, stages = model_folder(options.start).resolve(), [*stages_of(pipeline.name_or_path), options.recipe]
+    facts = {"recipe": options.recipe, "start": str(start), "data": str(options.data.resolve()), "size": source.size}
+    claim(options.output, facts, config=asdict(config), commit=code_commit())
     encoder, unconditional = pipeline.training_text()
     samples = encode_source(source, pipeline.modalities, pipeline.codec, options.output / "latents", encoder, unconditional)
     schedule = NoiseSchedule.of(pipeline.scheduler, pipeline.image_noising_scheduler)
     progress = train_joint(pipeline.joint_unet, samples, schedule, config, options.output, budget_minutes=options.budget)
-    save_half(pipeline, options.output / "model")
-    facts = {"stages": [*stages_of(pipeline.name_or_path), options.recipe], "data": str(options.data), "start": str(options.start)}
-    write_provenance(options.output / "model", options.recipe, config, progress, **facts)
-    write_card(options.output / "model")
+    with replacing(options.output / "model") as folder:
+        save_half(pipeline, folder)
+        write_provenance(folder, options.recipe, config, progress, stages=stages, data=str(options.data), start=str(options.start))
+        write_card(folder)
     print(options.output / "model")
 
 

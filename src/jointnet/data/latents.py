@@ -15,6 +15,7 @@ from jointnet.modalities.codec import Codec
 
 _LATENTS, _SOURCE = "latents", "source"
 
+
 @torch.no_grad()
 def encode_to_file(codec: Codec, modality: str, batches: Iterable[Tensor], path: Path, maps_fingerprint: str) -> Path:
     """Encode batches of maps (B, c, H, W) with the posterior's mean into one file (N, C, h, w); it appears whole or not at all.
@@ -24,7 +25,7 @@ def encode_to_file(codec: Codec, modality: str, batches: Iterable[Tensor], path:
     source = f"{maps_fingerprint} by {codec.fingerprint()}"
     if path.exists() and _source_of(path) == source:
         return path
-    latents = torch.cat([codec.encode(modality, maps).half() for maps in batches]).contiguous()
+    latents = torch.cat([codec.encode(modality, maps).half().cpu() for maps in batches]).contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}")
     save_file({_LATENTS: latents}, unfinished, metadata={_SOURCE: source})

@@ -14,7 +14,8 @@ from jointnet.data.latents import encode_to_file, load_latents
 from jointnet.modalities.codec import Codec
 from jointnet.types import Text
 
-ENCODING_BATCH = 32
+ENCODING_PIXELS = 32 * 128 * 128
+"""Of the maps that an autoencoder is shown at once: memory grows with them."""
 
 
 class MapSource(Protocol):
@@ -73,12 +74,12 @@ class LatentSamples:
         return self.latents[indices], replace(text, added={**text.added, "time_ids": self.size_ids[indices]})
 
 
-def batched(maps: Iterable[Tensor], size: int = ENCODING_BATCH) -> Iterator[Tensor]:
-    """Stack single maps into batches of at most ``size``."""
+def batched(maps: Iterable[Tensor], pixels: int = ENCODING_PIXELS) -> Iterator[Tensor]:
+    """Stack single maps (c, H, W) of one size into batches of at most so many pixels, at least one map each."""
     waiting: list[Tensor] = []
     for map_ in maps:
         waiting.append(map_)
-        if len(waiting) == size:
+        if (len(waiting) + 1) * map_.shape[-2] * map_.shape[-1] > pixels:
             yield torch.stack(waiting)
             waiting = []
     if waiting:

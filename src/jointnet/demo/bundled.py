@@ -29,8 +29,9 @@ BUILD_STEPS = (
 )
 """What ``jointnet demo build`` does, in order."""
 
-GUIDANCE = 4.0
-"""The guidance scale of the demo models, chosen by eye: more draws colours darker and edges harder than the world has them."""
+GUIDANCE = 3.0
+"""The guidance scale of the demo models, chosen on validation prompts (docs/demo-model.md): less finds fewer of a prompt's claims in the
+picture, more sets depth and picture apart."""
 
 
 def bundled_folder(name: str) -> Path:

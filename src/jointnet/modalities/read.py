@@ -20,6 +20,9 @@ from jointnet.modalities.modality import get_modality
 OVERSHOOT = 0.1
 """Values this far beyond a modality's range are taken, and clipped for the network: decoders make them."""
 
+OUTLIERS = 0.01
+"""Share of a map's values that may lie even farther out."""
+
 MapInput = Image.Image | np.ndarray | Tensor | Sequence[Any]
 """A picture; an array (H, W), (H, W, c) or a batch of them; a tensor (c, H, W) or (B, c, H, W); or a list of these, all of one size."""
 
@@ -28,7 +31,7 @@ def as_maps(modality: str, value: MapInput) -> Tensor:
     """What a user passes as one or several maps of a modality -> (B, c, H, W).
 
     8- and 16-bit integers mean shares of their type's largest value (normals: (n + 1) / 2); values up to OVERSHOOT beyond the range stay
-    as they are. Raises: ShapeError, RangeError.
+    as they are, and so do a few OUTLIERS. Raises: ShapeError, RangeError.
     """
     kind = get_modality(modality)
     channels = kind.channels
@@ -49,8 +52,8 @@ def as_maps(modality: str, value: MapInput) -> Tensor:
 def as_masks(value: MapInput) -> Tensor:
     """Masks -> (B, 1, H, W) of exactly 0 and 1: asked where they are at least half of white.
 
-    White is 1 (or True) in floats and in integers that hold nothing larger, else the integer type's largest value. Of pictures with
-    a transparent pixel the transparent pixels are asked. Raises: ShapeError.
+    White is 1 (or True) in floats and in integers that hold nothing larger, else 255 or 65535: what the type holds, or, of wider ones, the
+    first that nothing exceeds. Of pictures with a transparent pixel the transparent pixels are asked. Raises: ShapeError, RangeError.
     """
     if isinstance(value, Image.Image):
         value = _mask_pixels(value)
@@ -59,10 +62,20 @@ def as_masks(value: MapInput) -> Tensor:
         value = value[..., 0] if value.ndim > 2 and value.shape[-1] == 1 else value
         value = value[None, None] if value.ndim == 2 else value[:, None] if value.ndim == 3 else value
     if isinstance(value, Tensor):
-        is_integer = not value.is_floating_point() and value.dtype != torch.bool
-        white = torch.iinfo(value.dtype).max if is_integer and bool((value.float() > 1).any()) else 1
-        return (_batch("mask", value.float() / white, 1) >= 0.5).float()
+        return (_batch("mask", value.float() / _white(value), 1) >= 0.5).float()
     return torch.cat([as_masks(each) for each in value])
+
+
+def _white(mask: Tensor) -> int:
+    """Raises: RangeError."""
+    highest = float(mask.float().max()) if mask.numel() else 0.0
+    if mask.is_floating_point() or mask.dtype == torch.bool or highest <= 1:
+        return 1
+    if mask.dtype in (torch.uint8, torch.uint16):
+        return torch.iinfo(mask.dtype).max
+    if highest > 65535:
+        raise RangeError(f"got a mask of {mask.dtype} up to {highest:g}; expected 0 and 1, 255 or 65535")
+    return 255 if highest <= 255 else 65535
 
 
 def _mask_pixels(image: Image.Image) -> np.ndarray:
@@ -209,7 +222,8 @@ def _stored(values: Tensor, modality: str) -> Tensor:
     low, high = get_modality(modality).limits
     if values.is_floating_point() or values.dtype == torch.bool:
         values = values.float()
-        if values.numel() and not (values.min() >= low - OVERSHOOT and values.max() <= high + OVERSHOOT):
+        is_outside = ~((values >= low - OVERSHOOT) & (values <= high + OVERSHOOT))
+        if is_outside.float().mean() > OUTLIERS or not values.isfinite().all():
             got = f"{float(values.min()):g} to {float(values.max()):g}"
             raise RangeError(f"got {modality} from {got}; expected [{low:g}, {high:g}] ({get_modality(modality).meaning}): scale it")
         return values

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline
 
 ENSEMBLE_BATCH = 16
-"""Samples of an ensemble that are made at once."""
+"""Samples of an ensemble that are made at once, ..."""
+
+ENSEMBLE_PIXELS = 4 * 512 * 512
+"""... or as many as have together so many pixels: memory grows with them."""
 
 
 class TaskMethods:
@@ -41,8 +44,8 @@ class TaskMethods:
 
         Args:
             image: one or several pictures of one size, any size.
-            ensemble: samples a picture; they are aligned and merged, and their disagreement becomes the uncertainty. ENSEMBLE_BATCH of them
-                are made at once, the next with what the generator draws next.
+            ensemble: samples a picture; they are aligned and merged, and their disagreement becomes the uncertainty. Up to ENSEMBLE_BATCH
+                of them are made at once, the next with what the generator draws next.
         Raises: ShapeError, RangeError.
         Source: Sec. 4.1, 5.2.
         """
@@ -50,8 +53,12 @@ class TaskMethods:
             raise RangeError(f"got an ensemble of {ensemble}; expected at least 1")
         pipeline = cast("JointNetPipeline", self)
         task = tasks.given({"rgb": as_maps("rgb", image)})
-        at_once = max(1, ENSEMBLE_BATCH // (task.batch or 1))
-        parts = [perform(pipeline, task, prompt, options, min(at_once, ensemble - done)) for done in range(0, ensemble, at_once)]
+        at_once = min(ENSEMBLE_BATCH, max(1, ENSEMBLE_PIXELS // pipeline.default_size**2))  # the same for a batch and its single pictures
+        parts: list[dict[str, Tensor]] = []
+        for done in range(0, ensemble, at_once):
+            parts.append(perform(pipeline, task, prompt, options, min(at_once, ensemble - done)))
+            if pipeline.interrupt:
+                break
         samples = {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}  # (B, ensemble, c, h, w)
         known = samples.pop("rgb")[:, 0]
         merged, uncertainty = _merged(samples)
@@ -183,7 +190,7 @@ class TaskMethods:
 
         task = around_photo(tasks.generate(size))
         made = task.composited(perform_once(pipeline, task, prompt, wide))
-        if scale > 1:
+        if scale > 1 and not pipeline.interrupt:
             task = around_photo(tasks.refine(enlarged(made, scale, conventions), tuple(made)))
             fine: TaskOptions = {**wide, "tiled": refining_tiles(pipeline, options, wraps=lens.wraps and not conventions.always_wraps)}
             fine.pop("processing_size", None)

@@ -28,7 +28,7 @@ def set_timesteps(
 ) -> Tensor:
     """Prepare a scheduler for a run; returns its timesteps (a scheduler of second order has more than num_steps).
 
-    Raises: RangeError if the scheduler takes no custom timesteps or sigmas.
+    Raises: RangeError if the scheduler takes no custom timesteps or sigmas, or not so many steps.
     """
     custom = {k: v for k, v in {"timesteps": timesteps, "sigmas": sigmas}.items() if v is not None}
     name = type(scheduler).__name__
@@ -42,6 +42,9 @@ def set_timesteps(
             scheduler.set_timesteps(num_steps, device=device)
     except (ValueError, AssertionError) as error:
         raise RangeError(f"{name} refused {custom or f'{num_steps} steps'}: {error}") from error
+    levels = getattr(scheduler, "alphas_cumprod", None)
+    if levels is not None and float(scheduler.timesteps.max()) >= len(levels):  # with an offset, as many steps as it was trained on
+        raise RangeError(f"got {num_steps} steps; {name} reaches {len(levels) - 1} timesteps: expected fewer steps")
     _begin_at(scheduler, 0)
     return scheduler.timesteps
 

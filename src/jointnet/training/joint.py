@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -39,8 +38,6 @@ def train_joint(
     run_dir: Path,
     *,
     budget_minutes: float | None = None,
-    save_every_minutes: float = 5.0,
-    on_save: Callable[[Progress], None] | None = None,
 ) -> Progress:
     """Run one stage on ``joint_unet`` in place, resuming from ``run_dir`` if it holds a state."""
     if config.has_masked_input:
@@ -62,6 +59,4 @@ def train_joint(
         config=config.optim,
         run_dir=run_dir,
         budget_minutes=budget_minutes,
-        save_every_minutes=save_every_minutes,
-        on_save=on_save,
     )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from jointnet.errors import DivergenceError
 from jointnet.training.config import OptimConfig
 from jointnet.training.state import Progress, load_state, save_state
 
@@ -31,13 +32,13 @@ def fit(
     run_dir: Path,
     budget_minutes: float | None = None,
     save_every_minutes: float = 5.0,
-    on_save: Callable[[Progress], None] | None = None,
     log_every: int = 50,
 ) -> Progress:
     """Train the parameters of ``model`` that require gradients, from ``run_dir``'s state if there is one.
 
     With ``budget_minutes`` the run ends when its training time (summed over resumes) reaches the budget, and the learning rate
     decays over the budget instead of over ``config.steps``. At the end ``model`` holds the averaged weights if there are any.
+    Raises: RunFolderError if ``run_dir`` holds another run's state; DivergenceError.
     Every draw of step k comes from a generator seeded by (config.seed, k); batches walk through a new permutation each epoch.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -48,12 +49,6 @@ def fit(
     torch.set_flush_denormal(True)
     clock = saved = time.monotonic()
     log = _Log(log_every)
-
-    def save() -> None:
-        save_state(run_dir, model, average, optimizer, progress)
-        if on_save is not None:
-            with _Averaged(parameters, average):
-                on_save(progress)
 
     while (done := _share_done(progress, config, budget_minutes)) < 1:
         lr = config.lr_at(done, progress.step)
@@ -70,11 +65,12 @@ def fit(
         clock = now
         log.write(progress, lr)
         if now - saved > 60 * save_every_minutes:
-            save()
+            save_state(run_dir, model, average, optimizer, progress)
             saved = clock = time.monotonic()
 
-    save()
-    _Averaged(parameters, average).__enter__()
+    save_state(run_dir, model, average, optimizer, progress)
+    for parameter, value in zip(parameters, average or (), strict=False):
+        parameter.data.copy_(value)
     model.eval()
     return progress
 
@@ -89,18 +85,18 @@ def _train_step(
     config: OptimConfig,
     step: int,
 ) -> Losses:
-    """One update. Raises: FloatingPointError if the gradient is not finite."""
+    """One update. Raises: DivergenceError if the gradient is not finite."""
     for group in optimizer.param_groups:
         group["lr"] = lr
     generator = torch.Generator().manual_seed(_mix(_FOR_STEPS, config.seed, step))
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.precision]
     attention = sdpa_kernel(SDPBackend.MATH) if config.has_plain_attention else nullcontext()
-    with attention, torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+    with attention, torch.autocast(parameters[0].device.type, dtype, enabled=dtype != torch.float32):
         losses = loss_fn(indices, generator)
     losses["loss"].backward()
     norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
     if not torch.isfinite(norm):
-        raise FloatingPointError(f"gradient norm is {norm.item()} at step {step}; lower lr or use float32")
+        raise DivergenceError(f"got a gradient norm of {norm.item()} at step {step}; lower the learning rate, or use float32")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return losses
@@ -122,23 +118,6 @@ def _mix(*numbers: int) -> int:
 def _share_done(progress: Progress, config: OptimConfig, budget_minutes: float | None) -> float:
     share = progress.step / config.steps
     return share if budget_minutes is None else max(share, progress.seconds / (60 * budget_minutes))
-
-
-class _Averaged:
-    """Swaps the averaged weights in while it is entered, the trained ones back on leaving."""
-
-    def __init__(self, parameters: list[nn.Parameter], average: list[Tensor] | None) -> None:
-        self.pairs = list(zip(parameters, average or (), strict=False))
-        self.kept: list[Tensor] = []
-
-    def __enter__(self) -> None:
-        self.kept = [p.detach().clone() for p, _ in self.pairs]
-        for parameter, value in self.pairs:
-            parameter.data.copy_(value)
-
-    def __exit__(self, *_: object) -> None:
-        for (parameter, _average), value in zip(self.pairs, self.kept, strict=True):
-            parameter.data.copy_(value)
 
 
 class _Log:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jointnet.errors import UnsupportedBaseError
 from jointnet.models.joint_unet import JointUNet
 from jointnet.models.upscaling import draw_low_res
 from jointnet.types import Known, PredictionType, Text
@@ -38,8 +39,18 @@ class NoiseSchedule:
 
     @classmethod
     def of(cls, scheduler: Any, low_res_scheduler: Any = None) -> NoiseSchedule:
-        """Read it off diffusers schedulers: the base's, and the one it noises smaller maps with (by default the same)."""
-        kind = PredictionType(scheduler.config.prediction_type)
+        """Read it off diffusers schedulers: the base's, and the one it noises smaller maps with (by default the same).
+
+        Raises: UnsupportedBaseError for a scheduler without alpha_bar (EDM, flow matching), or another prediction.
+        """
+        predicted = scheduler.config.get("prediction_type")
+        kinds = [kind.value for kind in PredictionType]
+        if not hasattr(scheduler, "alphas_cumprod") or predicted not in kinds:
+            name = type(scheduler).__name__
+            raise UnsupportedBaseError(
+                f"got a base with {name} ({predicted}); expected a scheduler with betas that predicts {', '.join(kinds)}"
+            )
+        kind = PredictionType(predicted)
         return cls(scheduler.alphas_cumprod, kind, (low_res_scheduler or scheduler).alphas_cumprod)
 
     def draw_timesteps(self, batch: int, generator: torch.Generator) -> Tensor:
@@ -104,10 +115,18 @@ def joint_loss(
     low_res = None
     if joint_unet.config.low_res_channels:
         low_res = draw_low_res(x0, schedule.alpha_bar if schedule.low_res_alpha_bar is None else schedule.low_res_alpha_bar, generator)
-    text = text.mapped(lambda value: value.to(x0.dtype))  # a base's text encoder may be kept in half precision
-    told = {"known": known, "low_res": low_res, "added_cond_kwargs": text.added}
-    predicted = joint_unet(x_t, levels.t, text.embeds, **told).sample[:, :, : x0.shape[2]]
-    errors = (predicted.float() - target).square().mean((2, 3, 4))  # (B, M)
-    counted = (~levels.clean).float()
+
+    def there(value: Tensor) -> Tensor:
+        return value.to(joint_unet.device)  # draws are made on the CPU, so that a seed means the same on every device
+
+    text = text.mapped(lambda value: there(value).to(x0.dtype))  # a base's text encoder may be kept in half precision
+    told = {
+        "known": None if known is None else known.mapped(there),
+        "low_res": None if low_res is None else low_res.mapped(there),
+        "added_cond_kwargs": text.added,
+    }
+    predicted = joint_unet(there(x_t), there(levels.t), text.embeds, **told).sample[:, :, : x0.shape[2]]
+    errors = (predicted.float() - there(target)).square().mean((2, 3, 4))  # (B, M)
+    counted = there(~levels.clean).float()
     means = (errors * counted).sum(0) / counted.sum(0).clamp(min=1)  # (M,)
     return {"loss": means.sum(), **dict(zip(joint_unet.modalities, means.unbind(), strict=True))}

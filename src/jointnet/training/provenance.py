@@ -44,7 +44,7 @@ def _cpu_info() -> list[str]:
 
 def write_provenance(folder: Path, recipe: str, config: TrainConfig | OptimConfig, progress: Progress, **facts: Any) -> None:
     """Write recipe, configuration, commit, machine, steps, samples, seconds and the loss curve (<= 100 rows)."""
-    every = max(1, len(progress.curve) // 100)
+    every = max(1, -(-len(progress.curve) // 100))
     content = {
         "recipe": recipe,
         "commit": code_commit(),

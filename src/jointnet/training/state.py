@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from jointnet.errors import RunFolderError
+
 STATE_FILE = "state.safetensors"
+RUN_FILE = "run.json"
 
 
 @dataclass
@@ -25,6 +30,23 @@ class Progress:
     curve: list[dict[str, float]] = field(default_factory=list)
 
 
+def claim(run_dir: Path, facts: Mapping[str, Any], **more: Any) -> None:
+    """Write ``run_dir / RUN_FILE``: what tells a run from others (``facts``), and ``more`` about it.
+
+    Raises: RunFolderError if the folder holds the state of a run with other facts.
+    """
+    path = run_dir / RUN_FILE
+    if (run_dir / STATE_FILE).exists() and path.exists():
+        known = json.loads(path.read_text())
+        other = [f"{name} {known.get(name)}, now {value}" for name, value in facts.items() if known.get(name) != value]
+        if other:
+            raise RunFolderError(f"got {str(run_dir)!r}, which holds another run ({'; '.join(other)}); pass another folder, or delete it")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    unfinished = run_dir / f".{RUN_FILE}"
+    unfinished.write_text(json.dumps({**facts, **more}, indent=1) + "\n")
+    os.replace(unfinished, path)
+
+
 def save_state(run_dir: Path, model: nn.Module, average: list[Tensor] | None, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Write weights, weight average, optimizer moments and progress to ``run_dir / STATE_FILE``, replacing it in one move."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
@@ -35,19 +57,25 @@ def save_state(run_dir: Path, model: nn.Module, average: list[Tensor] | None, op
             tensors[f"optimizer.{i}.{name}"] = torch.as_tensor(value)
     run_dir.mkdir(parents=True, exist_ok=True)
     unfinished = run_dir / f".{STATE_FILE}"
-    metadata = {"progress": json.dumps(vars(progress))}
+    metadata = {"progress": json.dumps(vars(progress)), "trained": json.dumps(_trained(model, average))}
     save_file({k: v.detach().contiguous() for k, v in tensors.items()}, unfinished, metadata=metadata)
     os.replace(unfinished, run_dir / STATE_FILE)
 
 
 def load_state(run_dir: Path, model: nn.Module, average: list[Tensor] | None, optimizer: torch.optim.Optimizer) -> Progress:
-    """Restore what save_state wrote into the given objects; returns the progress, a new one if nothing was saved."""
+    """Restore what save_state wrote into the given objects; returns the progress, a new one if nothing was saved.
+
+    Raises: RunFolderError if other parameters were trained, or the weights were averaged and are not now (or the other way round).
+    """
     path = run_dir / STATE_FILE
     if not path.exists():
         return Progress()
     with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        if json.loads(metadata["trained"]) != _trained(model, average):
+            raise RunFolderError(f"got {str(path)!r}, the state of a run that trains other weights; pass another folder, or delete it")
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-        progress = Progress(**json.loads(file.metadata()["progress"]))
+        progress = Progress(**json.loads(metadata["progress"]))
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     for i, value in enumerate(average or ()):
         value.copy_(tensors[f"average.{i}"])
@@ -59,3 +87,9 @@ def load_state(run_dir: Path, model: nn.Module, average: list[Tensor] | None, op
     state = optimizer.state_dict()
     optimizer.load_state_dict({**state, "state": moments})
     return progress
+
+
+def _trained(model: nn.Module, average: list[Tensor] | None) -> dict[str, Any]:
+    """What the numbers of a state belong to: optimizers know parameters by their place only."""
+    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
+    return {"parameters": [n for n, p in model.named_parameters() if p.requires_grad], "shapes": shapes, "is_averaged": average is not None}

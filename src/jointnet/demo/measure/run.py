@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
-from jointnet.demo.bundled import GUIDANCE, bundled_folder
+from jointnet.demo.bundled import GUIDANCE, TASK_MODEL, bundled_folder
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
 from jointnet.demo.measure.figures import attribute_shares, depth_agreement, in_batches
 from jointnet.demo.measure.pictures import MakeBatch, floats, generated, held_out, uint8
@@ -51,6 +51,7 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
     Writes 16 samples to ``grid`` and returns all figures.
     """
     attribute_judge, depth_regressor = judges[0].eval(), judges[1].eval()
+    net = EffLite0()
     joint = load("demo")
     joint.set_progress_bar_config(disable=True)
     base = StableDiffusionPipeline.from_pretrained(bundled_folder("demo-base"), local_files_only=True)
@@ -64,7 +65,7 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
     all_decoded = round_trip(joint.codec, "rgb", scenes.rgb)
     decoded = {n: round_trip(joint.codec, n, m) for n, m in {"depth": disparity01, "normal": normal}.items()} | {"rgb": all_decoded[:few]}
 
-    sampled = f"{config.steps}-{config.guidance:g}"
+    sampled = f"{type(joint.scheduler).__name__}-{config.steps}-{config.guidance:g}"
     base_folder = work / f"base-{of_weights(base.unet)}-{sampled}"
     joint_folder = work / f"joint-{of_weights(joint.joint_unet)}-{sampled}"
     by_base = generated(base.unet, _with_base(base, prompts, config), len(prompts), base_folder, FIRST_SEED)
@@ -74,20 +75,21 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
     depth = by_joint["depth"][:few]
     write_grid(images["joint"][:16], depth[:16], grid)
 
-    reference = extract_all(uint8(scenes.rgb))
-    features = {name: extract_all(pictures["rgb"]) for name, pictures in {"base": by_base, "joint": by_joint}.items()}
-    features["autoencoded renders"] = extract_all(uint8(all_decoded))
+    reference = extract(net, uint8(scenes.rgb)).double().numpy()
+    features = {name: extract(net, pictures["rgb"]).double().numpy() for name, pictures in {"base": by_base, "joint": by_joint}.items()}
+    features["autoencoded renders"] = extract(net, uint8(all_decoded)).double().numpy()
     return {
         "config": asdict(config),
         "commit": code_commit(),
         "machine": machine(),
         "features": NAME,
+        "scheduler": type(joint.scheduler).__name__.removesuffix("Scheduler"),
         "autoencoder_psnr_db": {
             "rgb": float(psnr(decoded["rgb"], rgb).mean()),
             "depth": float(psnr(decoded["depth"], disparity01).mean()),
             "normal": float(psnr((decoded["normal"] + 1) / 2, (normal + 1) / 2).mean()),
         },
-        "guidances": compare_guidances(work, joint, judges, config),
+        "sampling": compare_sampling(work, judges, config),
         "attributes": {
             "renders": attribute_shares(attribute_judge, rgb, captions),
             "autoencoded renders": attribute_shares(attribute_judge, decoded["rgb"], captions),
@@ -112,25 +114,26 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
 
 
 @torch.no_grad()
-def compare_guidances(
-    work: Path, joint: JointNetPipeline, judges: tuple[AttributeJudge, DepthRegressor], config: MeasureConfig
-) -> dict[str, dict[str, float]]:
-    """What the guidance scale changes, on prompts of validation scenes: the share of claims found, and how far depth and image agree."""
+def compare_sampling(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: MeasureConfig) -> list[dict[str, Any]]:
+    """What guidance scale, scheduler and stage change, on prompts of validation scenes: claims found, and how far depth and image agree."""
     attribute_judge, depth_regressor = judges[0].eval(), judges[1].eval()
     captions = held_out(config.num_validation, split="validation").captions
     prompts = [c.text for c in captions]
-    rows = {}
-    for guidance in config.guidances:
-        folder = work / f"validation-{of_weights(joint.joint_unet)}-{config.steps}-{guidance:g}"
+    variants = [("demo", DDPMScheduler, guidance) for guidance in config.guidances]
+    variants += [("demo", DDIMScheduler, config.guidance), (TASK_MODEL, DDPMScheduler, config.guidance)]
+    rows = []
+    for name, scheduler, guidance in variants:
+        joint = load(name)
+        joint.set_progress_bar_config(disable=True)
+        joint.scheduler = scheduler.from_config({**joint.scheduler.config, "set_alpha_to_one": False})
+        folder = work / f"validation-{of_weights(joint.joint_unet)}-{scheduler.__name__}-{config.steps}-{guidance:g}"
         make = _with_joint(joint, prompts, replace(config, guidance=guidance))
         made = generated(joint.joint_unet, make, len(prompts), folder, FIRST_SEED)
         images = floats(made["rgb"])
         agreement = depth_agreement(made["depth"], in_batches(depth_regressor, images))
-        rows[f"{guidance:g}"] = {
-            "claims": attribute_shares(attribute_judge, images, captions)["all"],
-            "abs_rel": agreement["abs_rel"],
-            "delta1": agreement["delta1"],
-        }
+        claims = attribute_shares(attribute_judge, images, captions)["all"]
+        said = {"model": name, "scheduler": scheduler.__name__.removesuffix("Scheduler"), "guidance": guidance}
+        rows.append({**said, "claims": claims, "abs_rel": agreement["abs_rel"], "delta1": agreement["delta1"]})
     return rows
 
 
@@ -152,8 +155,3 @@ def _with_joint(joint: JointNetPipeline, prompts: list[str], config: MeasureConf
         return {"rgb": images, **dense}
 
     return make
-
-
-def extract_all(images: Tensor) -> Any:
-    """EffLite0 features of uint8 (N, H, W, 3), as float64 (N, 1280)."""
-    return extract(EffLite0(), images).double().numpy()

@@ -6,7 +6,6 @@ floor under every figure of the dense modalities.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +96,7 @@ def reconstruction_loss(model: AutoencoderKL, images: Tensor, generator: torch.G
     return {"loss": l1 + means + 0.5 * gradient + 1e-4 * kl, "l1": l1, "means": means, "kl": kl}
 
 
-def train_autoencoder(
-    scenes: SceneCache, run_dir: Path, *, budget_minutes: float | None = None, seed: int = 0
-) -> tuple[AutoencoderKL, Progress]:
+def train_autoencoder(scenes: SceneCache, run_dir: Path, *, budget_minutes: float | None = None) -> tuple[AutoencoderKL, Progress]:
     """Train (or resume) the autoencoder and set its scaling factor to one over the standard deviation of RGB latents."""
     model = new_autoencoder()
     crops = _Crops(scenes)
@@ -107,7 +104,7 @@ def train_autoencoder(
         model,
         lambda indices, generator: reconstruction_loss(model, crops(indices, generator), generator),
         num_samples=scenes.num_scenes,
-        config=replace(autoencoder_config(), seed=seed),
+        config=autoencoder_config(),
         run_dir=run_dir,
         budget_minutes=budget_minutes,
     )

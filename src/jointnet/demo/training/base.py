@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
@@ -66,14 +66,16 @@ def new_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(**_UNET)
 
 
-def new_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule, v-prediction (Salimans & Ho, 2022) as in Stable Diffusion 2.1."""
-    return DDIMScheduler(
+def new_scheduler() -> DDPMScheduler:
+    """Stable Diffusion's noise schedule, v-prediction (Salimans & Ho, 2022) as in Stable Diffusion 2.1.
+
+    Ancestral sampling: the noise of each step lets a small network mend what it got wrong before (docs/demo-model.md compares DDIM).
+    """
+    return DDPMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
         clip_sample=False,
-        set_alpha_to_one=False,
         steps_offset=1,
         prediction_type="v_prediction",
     )
@@ -137,7 +139,6 @@ def train_base(
     run_dir: Path,
     *,
     budget_minutes: float | None = None,
-    seed: int = 0,
 ) -> tuple[StableDiffusionPipeline, dict[str, Progress]]:
     """Train U-Net and text encoder together through all phases, each for its share of the budget; returns each phase's progress.
 
@@ -172,7 +173,7 @@ def train_base(
             parts,
             loss_of(phase),
             num_samples=len(latents),
-            config=replace(phase.config, seed=seed),
+            config=phase.config,
             run_dir=run_dir / phase.name,
             budget_minutes=None if budget_minutes is None else budget_minutes * phase.share,
         )

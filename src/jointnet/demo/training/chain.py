@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from jointnet.checkpoints.card import write_card
-from jointnet.checkpoints.folder import PROVENANCE_FILE, VOCABULARY_FILE, save_half, stages_of
+from jointnet.checkpoints.folder import PROVENANCE_FILE, VOCABULARY_FILE, replacing, save_half, stages_of
 from jointnet.data.latents import load_latents
 from jointnet.data.samples import LatentSamples, encode_modality, encode_source
 from jointnet.demo.bundled import BUILD_STEPS, BUNDLED, GUIDANCE, WEIGHTS
@@ -34,8 +34,8 @@ from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import get_recipe
 from jointnet.training.joint import train_joint
 from jointnet.training.loss import NoiseSchedule
-from jointnet.training.provenance import write_provenance
-from jointnet.training.state import Progress
+from jointnet.training.provenance import code_commit, write_provenance
+from jointnet.training.state import Progress, claim
 
 Judge = TypeVar("Judge", bound=nn.Module)
 
@@ -75,14 +75,15 @@ class Chain:
             pipeline, progress = train_base(
                 vae, load_latents([path])[:, 0], source.captions(), folder.parent, budget_minutes=self.budget_minutes
             )
-            save_half(pipeline, folder)
             facts: dict[str, Any] = {"scenes": f"train 0..{self.training_scenes - 1}"}
             *earlier, last = base_phases()
             for phase in earlier:
                 run = progress[phase.name]
                 facts[f"{phase.name}_phase"] = {"config": asdict(phase.config), **vars(run), "curve": run.curve[::4]}
-            write_provenance(folder, "demo-base", last.config, progress[last.name], **facts)
-            shutil.copy(self.root / "autoencoder" / "model" / PROVENANCE_FILE, folder / "vae")
+            with replacing(folder) as unfinished:
+                save_half(pipeline, unfinished)
+                shutil.copy(self.root / "autoencoder" / "model" / PROVENANCE_FILE, unfinished / "vae")
+                write_provenance(unfinished, "demo-base", last.config, progress[last.name], **facts)
         return StableDiffusionPipeline.from_pretrained(folder)
 
     def stage1(self) -> JointNetPipeline:
@@ -152,10 +153,12 @@ class Chain:
     def _stage(self, name: str, recipe: str, start: Callable[[], JointNetPipeline]) -> JointNetPipeline:
         folder = self.root / name / "model"
         if not (folder / PROVENANCE_FILE).exists():
-            pipeline, config = start(), get_recipe(recipe)
+            pipeline = start()
+            config = replace(get_recipe(recipe), modalities=pipeline.modalities)
             stages = [*stages_of(pipeline.name_or_path), recipe]
             pipeline.register_to_config(depth_near_m=NEAR_M, default_guidance=GUIDANCE)
             schedule = NoiseSchedule.of(pipeline.scheduler)
+            claim(folder.parent, {"recipe": recipe, "stages": stages}, config=asdict(config), commit=code_commit())
             progress = train_joint(
                 pipeline.joint_unet,
                 self.samples(pipeline),
@@ -164,10 +167,11 @@ class Chain:
                 folder.parent,
                 budget_minutes=self.budget_minutes,
             )
-            save_half(pipeline, folder)
-            (folder / VOCABULARY_FILE).write_text(json.dumps(vocabulary(), indent=1) + "\n")
-            write_provenance(folder, recipe, config, progress, stages=stages, scenes=f"train 0..{self.training_scenes - 1}")
-            write_card(folder)
+            with replacing(folder) as unfinished:
+                save_half(pipeline, unfinished)
+                (unfinished / VOCABULARY_FILE).write_text(json.dumps(vocabulary(), indent=1) + "\n")
+                write_provenance(unfinished, recipe, config, progress, stages=stages, scenes=f"train 0..{self.training_scenes - 1}")
+                write_card(unfinished)
         return JointNetPipeline.from_pretrained(folder)
 
 
@@ -184,10 +188,8 @@ def install(root: Path, weights: Path = WEIGHTS) -> None:
     if not finished:
         raise ModelFolderError(f"got no finished model in {root}; run: jointnet demo build")
     for step, name in finished.items():
-        model = root / step / "model"
-        target = weights / BUNDLED[name]
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(model, target)
+        with replacing(weights / BUNDLED[name]) as unfinished:
+            shutil.copytree(root / step / "model", unfinished, dirs_exist_ok=True)
 
 
 def unpack(root: Path, besides: tuple[str, ...] = (), weights: Path = WEIGHTS) -> None:
@@ -203,11 +205,17 @@ def unpack(root: Path, besides: tuple[str, ...] = (), weights: Path = WEIGHTS) -
             shutil.copytree(model, target)
 
 
-def build(root: Path, steps: tuple[str, ...] = BUILD_STEPS, budget_minutes: float | None = None) -> None:
-    """Run steps of the chain, each with what it needs. Raises: UnknownNameError."""
-    chain = Chain(root, budget_minutes)
+def check_steps(steps: tuple[str, ...]) -> None:
+    """Raises: UnknownNameError."""
     for name in steps:
         if name not in BUILD_STEPS:
             raise UnknownNameError(f"got build step {name!r}; expected some of {', '.join(BUILD_STEPS)}")
+
+
+def build(root: Path, steps: tuple[str, ...] = BUILD_STEPS, budget_minutes: float | None = None) -> None:
+    """Run steps of the chain, each with what it needs. Raises: UnknownNameError."""
+    check_steps(steps)
+    chain = Chain(root, budget_minutes)
+    for name in steps:
         print(f"== {name}", file=sys.stderr, flush=True)
         getattr(chain, name.replace("-", "_"))()

@@ -71,6 +71,8 @@ class Prompt:
         if self.negative_prompt is None and zeros_for_empty:
             return text.zeros()
         words = self.negative_prompt
+        if isinstance(words, list) and len(words) == 1:
+            words = words[0]
         return _encode_words(encoder, words if isinstance(words, list) else [words or ""] * len(text.embeds))
 
 

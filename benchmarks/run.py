@@ -1,7 +1,7 @@
-"""What a step of the joint network costs against its base's: python benchmarks/step_ratio.py [--pairs N]
+"""What things cost: python benchmarks/run.py [--pairs N] writes docs/benchmarks.md and docs/benchmarks.json.
 
-Both at Stable Diffusion 2.1-base's full size, 512 x 512, one sample, no guidance; base and joint step alternate, the ratio is taken within
-each pair. Writes docs/benchmarks.json, and docs/benchmarks.md from it and the memory of benchmarks/full_size.py.
+A step of the joint network against its base's (both at Stable Diffusion 2.1-base's full size, 512 x 512, one sample, no guidance; they
+alternate, and the ratio is taken within each pair), the memory of benchmarks/full_size.py, and rendering scenes of the demo world.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
 from jointnet.demo.measure.page import origin, save_figures, verdict
+from jointnet.demo.world.render import render
+from jointnet.demo.world.scene import sample_scene
+from jointnet.demo.world.splits import seeds
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.provenance import code_commit, machine
 
@@ -35,7 +39,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 @torch.no_grad()
-def measure(pairs: int) -> dict[str, object]:
+def step_ratio(pairs: int) -> dict[str, object]:
     """Interleaved pairs of one step each."""
     base = full_size_base().unet
     joint = JointUNet.from_unet(base)
@@ -71,14 +75,21 @@ def memory() -> list[dict[str, object]]:
     return [json.loads(printed(case).strip().splitlines()[-1]) for case in ("image", "panorama")]
 
 
-def write(figures: dict[str, object], cases: list[dict[str, object]]) -> None:
+def scene_rate(count: int = 100, repeats: int = 5) -> dict[str, Any]:
+    """Scenes a second on one core, at 128 px with all maps: the median of some repetitions."""
+    scenes = [sample_scene(seed) for seed in seeds("validation", count)]
+    rates = [count / seconds(lambda: [render(scene, 128) for scene in scenes]) for _ in range(repeats)]
+    return {"per_second": round(median(rates), 1), "rates": [round(rate, 1) for rate in rates]}
+
+
+def write(figures: dict[str, Any], cases: list[dict[str, object]], scenes: dict[str, Any]) -> None:
     """The JSON and the page."""
-    facts = {"step": figures, "memory": cases, "seed": 0, "commit": code_commit(), "machine": machine()}
+    facts = {"step": figures, "memory": cases, "scenes": scenes, "seed": 0, "commit": code_commit(), "machine": machine()}
     save_figures(facts, DOCS / "benchmarks.json")
     rows = "\n".join(f"| {case['case']} | {case['peak_gib']} GiB | {case['seconds']} s |" for case in cases)
     page = f"""# Benchmarks
 
-Stable Diffusion 2.1-base's full size, random weights in bfloat16. Written by `python benchmarks/step_ratio.py`; seed 0,
+Stable Diffusion 2.1-base's full size, random weights in bfloat16. Written by `python benchmarks/run.py`; seed 0,
 {origin(facts)}.
 
 **A step of the joint network takes {figures["ratio"]} x the base's** (median of {len(figures["ratios"])} interleaved pairs:
@@ -90,6 +101,9 @@ The aim is at most 2.0: {verdict(figures["ratio"] <= 2)}; the authors' release t
 {rows}
 
 image: 512 x 512, 2 steps; panorama: 512 x 2048, 360 degrees, 1 step. The limit is 12 GB.
+
+**The demo world renders {scenes["per_second"]} scenes a second on one core** (128 px, image, disparity and normals; median of
+{", ".join(map(str, scenes["rates"]))}). The aim is at least 25: {verdict(scenes["per_second"] >= 25)}.
 """
     (DOCS / "benchmarks.md").write_text(page)
 
@@ -97,4 +111,4 @@ image: 512 x 512, 2 steps; panorama: 512 x 2048, 360 degrees, 1 step. The limit 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", type=int, default=7)
-    write(measure(parser.parse_args().pairs), memory())
+    write(step_ratio(parser.parse_args().pairs), memory(), scene_rate())
