@@ -214,7 +214,7 @@ def test_a_base_that_predicts_something_else_is_refused(tmp_path: Path, capsys: 
 
 def test_the_release_preset_clips_no_latents(tmp_path: Path) -> None:
     options = argparse.Namespace(
-        model=tmp_path / "model", base=None, preset="release", scheduler=None, output=tmp_path / "out", negative=""
+        model=tmp_path / "model", base=None, preset="release", scheduler=None, device=None, output=tmp_path / "out", negative=""
     )
     pipeline = tiny_pipeline()
     pipeline.scheduler = EulerDiscreteScheduler()

@@ -78,7 +78,7 @@ def test_another_size(model_folder: Path, tmp_path: Path) -> None:
         (["--size", "x"], "expected HEIGHTxWIDTH"),
         (["--size", "-8x8"], "expected"),
         (["--size", "33x32"], "multiples of 2"),
-        (["--size", "0x0"], "multiples of 2"),
+        (["--size", "0x0"], "expected sides from 1"),
         (["--nonsense"], "unrecognized arguments"),
     ],
 )

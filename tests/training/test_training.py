@@ -80,7 +80,7 @@ def test_the_state_of_other_weights_is_refused(tmp_path: Path) -> None:
     train_toy(tmp_path)
     model, data = toy()
     model.bias.requires_grad_(False)
-    for config in (CONFIG, replace(CONFIG, ema_decay=0.9)):
+    for config in (CONFIG, replace(CONFIG, ema_decay=None)):
         with pytest.raises(RunFolderError, match="trains other weights"):
             fit(model, lambda i, _: {"loss": model(data[i]).square().mean()}, num_samples=16, config=config, run_dir=tmp_path)
         model.bias.requires_grad_(True)
