@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler
+from diffusers import EDMEulerScheduler, EulerDiscreteScheduler
 from safetensors.torch import load_file
 
 import jointnet
@@ -268,3 +268,11 @@ def test_a_model_folder_is_whole_whatever_happens(tmp_path: Path) -> None:
         (unfinished / "model_index.json").write_text("new")
     assert (model / "model_index.json").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_scheduler_without_betas_gives_its_place_to_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline = tiny_pipeline()
+    pipeline.scheduler = EDMEulerScheduler()
+    pipeline.save_pretrained(tmp_path / "model")
+    assert main(["generate", "x", "--model", str(tmp_path / "model"), "--scheduler", "ddim", "-o", str(tmp_path / "out")]) == 2
+    assert "got a model with EDMEulerScheduler" in capsys.readouterr().err

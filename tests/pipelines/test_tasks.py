@@ -422,6 +422,49 @@ def test_a_large_ensemble_is_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
     assert sorted(set(rows)) == [1, 2]
 
 
+def test_a_batch_with_a_large_ensemble_equals_its_single_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each picture's generator is asked in the same parts, however many pictures there are."""
+    from jointnet.pipelines import task_methods
+
+    pipeline = pipeline_of("blending")
+    monkeypatch.setattr(task_methods, "ENSEMBLE_BATCH", 2)
+    pictures = picture(32, 32, batch=2)
+
+    def predicted(given: Tensor, *seeds: int) -> Tensor:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return pipeline.predict(given, ensemble=3, **options(generator=generators)).depth
+
+    both = predicted(pictures, 5, 6)
+    for i in range(2):
+        assert torch.allclose(both[i], predicted(pictures[i : i + 1], 5 + i)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("call", ["predict", "panorama"])
+def test_an_interrupt_stops_all_passes_of_a_task(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jointnet.pipelines import task_methods
+
+    pipeline, steps = pipeline_of("blending"), []
+    monkeypatch.setattr(task_methods, "ENSEMBLE_BATCH", 2)
+
+    def stop(pipe: Any, step: int, t: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        steps.append(step)
+        pipe._interrupt = True
+        return {}
+
+    if call == "predict":
+        pipeline.predict(picture(32, 32), ensemble=6, **options(callback_on_step_end=stop))
+    else:
+        pipeline.panorama("grass", height=32, width=64, scale=2, **options(callback_on_step_end=stop))
+    assert steps == [0]
+
+
+def test_one_negative_prompt_serves_all_prompts() -> None:
+    pipeline = pipeline_of("blending")
+    made = [pipeline(["grass", "a box"], negative_prompt=said, **options()).depth for said in ("snow", ["snow"], ["snow", "snow"])]
+    assert torch.equal(made[0], made[1])
+    assert torch.equal(made[0], made[2])
+
+
 def test_the_releases_panoramas_wrap_at_any_span() -> None:
     pipeline, size = pipeline_of("blending"), {"height": 32, "width": 128}
     made = {span: pipeline.panorama("grass", **size, span_deg=span, **options(conventions=RELEASE)).depth for span in (180, 360)}
