@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from jointnet.data.folder import DataFolderError, FolderSource
-from jointnet.data.samples import encode_source
+from jointnet.data.samples import batched, encode_source
 from jointnet.errors import EightBitWarning
 from tests.conftest import read_png, tiny_pipeline
 
@@ -105,3 +105,8 @@ def test_a_missing_map_is_found_before_anything_is_encoded(data: Path, tmp_path:
     with pytest.raises(DataFolderError, match=r"no depth for 2\.png"):
         encode_source(FolderSource(data, 32), ("rgb", "depth"), pipeline.codec, tmp_path / "latents", *pipeline.training_text())
     assert not (tmp_path / "latents").exists()
+
+
+def test_the_larger_the_maps_the_fewer_are_encoded_at_once() -> None:
+    sizes = {side: [len(part) for part in batched([torch.zeros(1, side, side)] * 40)] for side in (128, 256, 1024)}
+    assert sizes == {128: [32, 8], 256: [8] * 5, 1024: [1] * 40}

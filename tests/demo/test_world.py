@@ -8,7 +8,7 @@ from math import cos, radians, sin, tan
 import numpy as np
 import pytest
 
-from jointnet.demo.world.cache import CHUNK, SceneCache, render_chunk
+from jointnet.demo.world.cache import CHUNK, WORLD_VERSION, SceneCache, render_chunk
 from jointnet.demo.world.captions import caption, describe, known_words
 from jointnet.demo.world.render import render
 from jointnet.demo.world.scene import COLOUR_RGB, NEAR_M, Scene, Solid, sample_scene
@@ -212,7 +212,7 @@ def test_some_solids_hide_parts_of_others() -> None:
 
 
 def test_a_cached_scene_is_the_rendered_one(tmp_path) -> None:
-    folder = render_chunk(tmp_path / f"train-32px-{0:08d}", 0, 3, 32)
+    folder = render_chunk(tmp_path / f"train-32px-world{WORLD_VERSION}-{0:08d}", 0, 3, 32)
     maps = render(sample_scene(2), 32)
     assert np.abs(np.load(folder / "rgb.npy")[2] / 255 - maps.rgb).max() <= 0.5 / 255 + 1e-6
     assert np.abs(np.load(folder / "disparity.npy")[2] / 65535 - maps.disparity01).max() <= 0.5 / 65535 + 1e-6

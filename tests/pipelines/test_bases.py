@@ -222,6 +222,9 @@ class OnePicture:
     def maps(self, modality: str) -> Iterator[Tensor]:
         yield from [self.shown[modality][0]] * 4
 
+    def fingerprint(self, modality: str) -> str:
+        return modality
+
     def size_ids(self) -> Tensor:
         return size_ids((self.side, self.side), (2 * self.side, self.side), (self.side // 2, 0)).expand(4, -1)
 
