@@ -1,4 +1,4 @@
-"""What things cost: python benchmarks/run.py [--pairs N] writes docs/benchmarks.md and docs/benchmarks.json.
+"""What things cost: python benchmarks/run.py [step|memory|scenes ...] writes docs/benchmarks.md and docs/benchmarks.json.
 
 A step of the joint network against its base's (both at Stable Diffusion 2.1-base's full size, 512 x 512, one sample, no guidance; they
 alternate, and the ratio is taken within each pair), the memory of benchmarks/full_size.py, and rendering scenes of the demo world.
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from jointnet.demo.measure.page import origin, save_figures, verdict
+from jointnet.demo.measure.page import load_figures, origin, save_figures, table, verdict, write_page
 from jointnet.demo.world.render import render
 from jointnet.demo.world.scene import sample_scene
 from jointnet.demo.world.splits import seeds
@@ -28,7 +28,7 @@ from jointnet.training.provenance import code_commit, machine
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.full_size import DTYPE, full_size_base
 
-DOCS = Path(__file__).parents[1] / "docs"
+FIGURES = Path(__file__).parents[1] / "docs" / "benchmarks.json"
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -39,7 +39,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 @torch.no_grad()
-def step_ratio(pairs: int) -> dict[str, object]:
+def step_ratio(pairs: int) -> dict[str, Any]:
     """Interleaved pairs of one step each."""
     base = full_size_base().unet
     joint = JointUNet.from_unet(base)
@@ -65,14 +65,14 @@ def step_ratio(pairs: int) -> dict[str, object]:
     }
 
 
-def memory() -> list[dict[str, object]]:
+def memory() -> dict[str, Any]:
     """Each case in a process of its own."""
     script = Path(__file__).with_name("full_size.py")
 
     def printed(case: str) -> str:
         return subprocess.run([sys.executable, script, case], capture_output=True, text=True, check=True).stdout
 
-    return [json.loads(printed(case).strip().splitlines()[-1]) for case in ("image", "panorama")]
+    return {"cases": [json.loads(printed(case).strip().splitlines()[-1]) for case in ("image", "panorama")]}
 
 
 def scene_rate(count: int = 100, repeats: int = 5) -> dict[str, Any]:
@@ -82,33 +82,55 @@ def scene_rate(count: int = 100, repeats: int = 5) -> dict[str, Any]:
     return {"per_second": round(median(rates), 1), "rates": [round(rate, 1) for rate in rates]}
 
 
-def write(figures: dict[str, Any], cases: list[dict[str, object]], scenes: dict[str, Any]) -> None:
-    """The JSON and the page."""
-    facts = {"step": figures, "memory": cases, "scenes": scenes, "seed": 0, "commit": code_commit(), "machine": machine()}
-    save_figures(facts, DOCS / "benchmarks.json")
-    rows = "\n".join(f"| {case['case']} | {case['peak_gib']} GiB | {case['seconds']} s |" for case in cases)
-    page = f"""# Benchmarks
+def write(figures: dict[str, Any]) -> None:
+    """The JSON and the page, of what has been measured."""
+    save_figures(figures, FIGURES)
+    sections = [section(figures[name]) + f"\n\n*{origin(figures[name])}.*" for name, section in SECTIONS.items() if name in figures]
+    write_page(FIGURES.with_suffix(".md"), ["# Benchmarks", "Written by `python benchmarks/run.py`.", *sections])
 
-Stable Diffusion 2.1-base's full size, random weights in bfloat16. Written by `python benchmarks/run.py`; seed 0,
-{origin(facts)}.
 
-**A step of the joint network takes {figures["ratio"]} x the base's** (median of {len(figures["ratios"])} interleaved pairs:
-{", ".join(str(r) for r in figures["ratios"])}; {figures["joint_seconds"]} s against {figures["base_seconds"]} s).
-The aim is at most 2.0: {verdict(figures["ratio"] <= 2)}; the authors' release takes 2.03.
+def _step(figures: dict[str, Any]) -> str:
+    return f"""## A step
 
-| case, guided | peak memory of the process | time |
-|---|---|---|
-{rows}
+Stable Diffusion 2.1-base's full size, random weights in bfloat16, 512 x 512, one sample, no guidance; seed 0.
 
-image: 512 x 512, 2 steps; panorama: 512 x 2048, 360 degrees, 1 step. The limit is 12 GB.
+A step of the joint network takes {figures["ratio"]} x the base's: median of {len(figures["ratios"])} interleaved pairs
+({", ".join(str(r) for r in figures["ratios"])}; {figures["joint_seconds"]} s against {figures["base_seconds"]} s).
+Aim: at most 2.0: {verdict(figures["ratio"] <= 2)}; the authors' release takes 2.03."""
 
-**The demo world renders {scenes["per_second"]} scenes a second on one core** (128 px, image, disparity and normals; median of
-{", ".join(map(str, scenes["rates"]))}). The aim is at least 25: {verdict(scenes["per_second"] >= 25)}.
-"""
-    (DOCS / "benchmarks.md").write_text(page)
+
+def _memory(figures: dict[str, Any]) -> str:
+    rows = [[case["case"], f"{case['peak_gib']} GiB", f"{case['seconds']} s"] for case in figures["cases"]]
+    return f"""## Memory
+
+The same weights, guided. image: 512 x 512, 2 steps; panorama: 512 x 2048, 360 degrees, 1 step. The limit is 12 GB.
+
+{table(["case", "peak memory of the process", "time"], rows)}"""
+
+
+def _scenes(figures: dict[str, Any]) -> str:
+    return f"""## The demo world
+
+{figures["per_second"]} scenes a second on one core, at 128 px with image, disparity and normals: median of
+{", ".join(map(str, figures["rates"]))}. Aim: at least 25: {verdict(figures["per_second"] >= 25)}."""
+
+
+SECTIONS = {"step": _step, "memory": _memory, "scenes": _scenes}
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--pairs", type=int, default=7)
-    write(step_ratio(parser.parse_args().pairs), memory(), scene_rate())
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sections", nargs="*", help="measure these and keep the others (default: all)")
+    parser.add_argument("--pairs", type=int, default=7, help="of steps")
+    options = parser.parse_args()
+    if unknown := set(options.sections) - set(SECTIONS):
+        parser.error(f"got {', '.join(sorted(unknown))}; expected some of {', '.join(SECTIONS)}")
+    known = load_figures(FIGURES)
+    measures: dict[str, Callable[[], dict[str, Any]]] = {
+        "step": lambda: step_ratio(options.pairs),
+        "memory": memory,
+        "scenes": scene_rate,
+    }
+    for name in options.sections or SECTIONS:
+        known[name] = {**measures[name](), "commit": code_commit(), "machine": machine()}
+        write(known)
