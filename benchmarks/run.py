@@ -132,5 +132,5 @@ if __name__ == "__main__":
         "scenes": scene_rate,
     }
     for name in options.sections or SECTIONS:
-        known[name] = {**measures[name](), "commit": code_commit(), "machine": machine()}
+        known[name] = {"commit": code_commit(), "machine": machine(), **measures[name]()}
         write(known)

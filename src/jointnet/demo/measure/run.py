@@ -50,6 +50,7 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
 
     Writes 16 samples to ``grid`` and returns all figures.
     """
+    code = {"commit": code_commit(), "machine": machine()}  # as it is now: the working copy may change meanwhile
     attribute_judge, depth_regressor = judges[0].eval(), judges[1].eval()
     net = EffLite0()
     joint = load("demo")
@@ -80,8 +81,7 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
     features["autoencoded renders"] = extract(net, uint8(all_decoded)).double().numpy()
     return {
         "config": asdict(config),
-        "commit": code_commit(),
-        "machine": machine(),
+        **code,
         "features": NAME,
         "scheduler": type(joint.scheduler).__name__.removesuffix("Scheduler"),
         "autoencoder_psnr_db": {

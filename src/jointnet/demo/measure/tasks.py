@@ -46,9 +46,9 @@ class TaskConfig:
 
 def measure_task(name: str, work: Path, chain: Chain, config: TaskConfig) -> Figures:
     """One section of docs/tasks.md; pictures are kept below ``work`` so that a stopped run goes on. ``name``: one of TASKS."""
+    said = {"config": asdict(config), "commit": code_commit(), "machine": machine()}  # as it is now: the copy may change meanwhile
     with torch.no_grad():
-        rows = TASKS[name](_Run(work, held_out(config.num_scenes), config), chain)
-    return {"config": asdict(config), "commit": code_commit(), "machine": machine(), "rows": rows}
+        return {**said, "rows": TASKS[name](_Run(work, held_out(config.num_scenes), config), chain)}
 
 
 @dataclass(frozen=True)
