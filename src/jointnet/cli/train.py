@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from jointnet.cli.arguments import SEED, add_device_argument, chosen_device, number, whole_number
 from jointnet.recipes import RECIPES
+from jointnet.training.config import Precision
 
 if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline
@@ -26,7 +27,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--steps", type=whole_number(1, 10**9), help="instead of the recipe's")
     parser.add_argument("--batch-size", type=whole_number(1, 100_000), help="instead of the recipe's")
     parser.add_argument("--lr", type=number(1e-9, 1), help="learning rate, instead of the recipe's")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), help="instead of the recipe's")
+    parser.add_argument("--precision", choices=get_args(Precision), help="instead of the recipe's")
     parser.add_argument("--seed", type=SEED, default=0)
     add_device_argument(parser)
     parser.add_argument("--budget", type=number(0.01, 10**6), metavar="MINUTES", help="stop and save when this much was trained")

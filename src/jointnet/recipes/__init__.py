@@ -52,7 +52,7 @@ def demo_stage1() -> TrainConfig:
             decay="cosine",
             final_lr_ratio=0.1,
             ema_decay=0.999,
-            precision="bfloat16",
+            precision="fastest",
             has_plain_attention=True,
         ),
     )

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from math import cos, pi
 from typing import Literal
 
+Precision = Literal["float32", "bfloat16", "fastest"]
+"""fastest: bfloat16, but float32 on a processor that has no instructions for bfloat16 and would take twice as long with it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
@@ -30,7 +33,7 @@ class OptimConfig:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     ema_decay: float | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     has_plain_attention: bool = False
     seed: int = 0
 

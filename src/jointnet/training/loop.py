@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jointnet.errors import DivergenceError
 from jointnet.training.config import OptimConfig
+from jointnet.training.precision import autocast_type
 from jointnet.training.state import Progress, load_state, save_state
 
 _FOR_STEPS, _FOR_EPOCHS = 0, 1
@@ -89,9 +90,10 @@ def _train_step(
     for group in optimizer.param_groups:
         group["lr"] = lr
     generator = torch.Generator().manual_seed(_mix(_FOR_STEPS, config.seed, step))
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.precision]
+    device_type = parameters[0].device.type
+    dtype = autocast_type(config.precision, device_type)
     attention = sdpa_kernel(SDPBackend.MATH) if config.has_plain_attention else nullcontext()
-    with attention, torch.autocast(parameters[0].device.type, dtype, enabled=dtype != torch.float32):
+    with attention, torch.autocast(device_type, dtype, enabled=dtype != torch.float32):
         losses = loss_fn(indices, generator)
     losses["loss"].backward()
     norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)

@@ -13,6 +13,7 @@ from typing import Any
 
 from jointnet.checkpoints.folder import PROVENANCE_FILE
 from jointnet.training.config import OptimConfig, TrainConfig
+from jointnet.training.precision import multiplies_bfloat16
 from jointnet.training.state import Progress
 
 
@@ -34,7 +35,8 @@ def machine() -> dict[str, Any]:
     """Processor, cores and library versions."""
     model = next((line.split(":", 1)[1].strip() for line in _cpu_info() if line.startswith("model name")), platform.processor())
     libraries = {name: version(name) for name in ("torch", "diffusers", "transformers", "numpy")}
-    return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version(), **libraries}
+    processor = {"processor": model, "multiplies_bfloat16": multiplies_bfloat16(), "cores": os.cpu_count()}
+    return {**processor, "python": platform.python_version(), **libraries}
 
 
 def _cpu_info() -> list[str]:

@@ -27,7 +27,7 @@ def judge_config() -> OptimConfig:
         warmup_steps=100,
         decay="cosine",
         weight_decay=0.02,
-        precision="bfloat16",
+        precision="fastest",
         seed=7,
     )
 

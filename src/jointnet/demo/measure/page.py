@@ -26,12 +26,13 @@ def load_figures(path: Path) -> dict[str, Any]:
 
 
 def origin(figures: dict[str, Any]) -> str:
-    """The commit (and whether the working copy had changes) and the machine of a measurement, in a line."""
+    """The commit (and whether the working copy had changes), machine and, if networks ran, precision of a measurement, in a line."""
     digits, *changed = figures["commit"].split("+")
     machine = figures["machine"]
+    precision = f", networks in {figures['precision']}" if "precision" in figures else ""
     return (
         f"commit `{'+'.join([digits[:12], *changed])}`, {machine['processor']}, {machine['cores']} cores, torch {machine['torch']}, "
-        f"diffusers {machine['diffusers']}"
+        f"diffusers {machine['diffusers']}{precision}"
     )
 
 

@@ -18,6 +18,7 @@ from jointnet.demo.world.captions import Caption, caption
 from jointnet.demo.world.render import render
 from jointnet.demo.world.scene import Scene, sample_scene
 from jointnet.demo.world.splits import seeds
+from jointnet.training.precision import autocast_type
 
 BATCH = 20
 
@@ -50,10 +51,16 @@ MakeBatch = Callable[[slice, list[torch.Generator]], dict[str, Tensor]]
 """(which of the held-out scenes, one generator each) -> maps by name, each (B, c, H, W)."""
 
 
+def precision_name() -> str:
+    """What ``in_fastest_precision`` computes in here."""
+    return str(autocast_type("fastest")).removeprefix("torch.")
+
+
 @contextmanager
-def in_bfloat16(network: nn.Module) -> Iterator[None]:
+def in_fastest_precision(network: nn.Module) -> Iterator[None]:
     """Run a network under autocast, to save time; whatever is around it stays in float32."""
-    network.forward = torch.autocast("cpu", torch.bfloat16)(network.forward)
+    dtype = autocast_type("fastest")
+    network.forward = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)(network.forward)
     try:
         yield
     finally:
@@ -63,7 +70,7 @@ def in_bfloat16(network: nn.Module) -> Iterator[None]:
 def generated(network: nn.Module, make: MakeBatch, count: int, folder: Path, first_seed: int) -> dict[str, Tensor]:
     """Maps for the first ``count`` held-out scenes, scene i with seed first_seed + i; batches that are on disk already are read.
 
-    ``network`` is the one that denoises, in bfloat16.
+    ``network`` is the one that denoises, in the machine's fastest precision.
 
     Returns rgb as uint8 (N, H, W, 3) and every other map as float32 (N, c, H, W).
     """
@@ -74,7 +81,7 @@ def generated(network: nn.Module, make: MakeBatch, count: int, folder: Path, fir
         path = folder / f"{start:06d}-{stop:06d}.safetensors"
         if not path.exists():
             generators = [torch.Generator().manual_seed(first_seed + i) for i in range(start, stop)]
-            with in_bfloat16(network):
+            with in_fastest_precision(network):
                 made = make(slice(start, stop), generators)
             maps = {name: value.half() for name, value in made.items()}
             maps["rgb"] = uint8(made["rgb"]).contiguous()

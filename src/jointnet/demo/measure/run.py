@@ -13,7 +13,7 @@ from torch import Tensor
 from jointnet.demo.bundled import GUIDANCE, TASK_MODEL, bundled_folder
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
 from jointnet.demo.measure.figures import attribute_shares, depth_agreement, in_batches
-from jointnet.demo.measure.pictures import MakeBatch, floats, generated, held_out, uint8
+from jointnet.demo.measure.pictures import MakeBatch, floats, generated, held_out, precision_name, uint8
 from jointnet.demo.measure.report import write_grid
 from jointnet.evaluation.features import NAME, EffLite0, extract
 from jointnet.evaluation.metrics.frechet import bootstrap_frechet, kernel_distance
@@ -50,7 +50,8 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
 
     Writes 16 samples to ``grid`` and returns all figures.
     """
-    code = {"commit": code_commit(), "machine": machine()}  # as it is now: the working copy may change meanwhile
+    # as it is now: the working copy may change meanwhile
+    code = {"commit": code_commit(), "machine": machine(), "precision": precision_name()}
     attribute_judge, depth_regressor = judges[0].eval(), judges[1].eval()
     net = EffLite0()
     joint = load("demo")

@@ -14,7 +14,7 @@ from torch import Tensor
 from jointnet.checkpoints.folder import provenance_of
 from jointnet.demo.bundled import GUIDANCE
 from jointnet.demo.measure.figures import CAP_M, depth_agreement, in_batches
-from jointnet.demo.measure.pictures import BATCH, HeldOut, floats, generated, held_out, in_bfloat16
+from jointnet.demo.measure.pictures import BATCH, HeldOut, floats, generated, held_out, in_fastest_precision, precision_name
 from jointnet.demo.measure.run import FIRST_SEED, round_trip
 from jointnet.demo.training.chain import Chain
 from jointnet.demo.world.scene import NEAR_M
@@ -46,7 +46,8 @@ class TaskConfig:
 
 def measure_task(name: str, work: Path, chain: Chain, config: TaskConfig) -> Figures:
     """One section of docs/tasks.md; pictures are kept below ``work`` so that a stopped run goes on. ``name``: one of TASKS."""
-    said = {"config": asdict(config), "commit": code_commit(), "machine": machine()}  # as it is now: the copy may change meanwhile
+    # as it is now: the working copy may change meanwhile
+    said = {"config": asdict(config), "commit": code_commit(), "machine": machine(), "precision": precision_name()}
     with torch.no_grad():
         return {**said, "rows": TASKS[name](_Run(work, held_out(config.num_scenes), config), chain)}
 
@@ -86,15 +87,14 @@ def _image_to_depth(run: _Run, chain: Chain) -> Figures:
         LATENT_REGRESSOR: depth_agreement(regressed, truth) | _trained(chain.root / "regressor"),
         "regressor on pixels": depth_agreement(in_batches(chain.depth_judge(), rgb), truth) | _trained(chain.root / "judges" / "depth"),
     }
-    for name, pipeline in ways.items():
-        for ensemble in (1, run.config.ensemble):
+    for name, ensemble in [*((way, 1) for way in ways), (BOTH, run.config.ensemble)]:
+        pipeline = ways[name]
 
-            def task(scenes: slice, options: dict[str, Any], pipeline: JointNetPipeline = pipeline, n: int = ensemble) -> Any:
-                return pipeline.predict(rgb[scenes], ensemble=n, **options)
+        def task(scenes: slice, options: dict[str, Any], pipeline: JointNetPipeline = pipeline, n: int = ensemble) -> Any:
+            return pipeline.predict(rgb[scenes], ensemble=n, **options)
 
-            key = f"{name}, ensemble of {ensemble}"
-            made = run.maps(f"predict-{ensemble}", pipeline, task)["depth"]
-            figures[key] = depth_agreement(made, truth) | _trained(pipeline.name_or_path)
+        made = run.maps(f"predict-{ensemble}", pipeline, task)["depth"]
+        figures[f"{name}, ensemble of {ensemble}"] = depth_agreement(made, truth) | _trained(pipeline.name_or_path)
     return figures
 
 
@@ -181,7 +181,7 @@ def _known_pixels(run: _Run, chain: Chain) -> Figures:
     for start in range(0, run.config.num_scenes, BATCH):
         rgb, depth = scenes.rgb[start : start + BATCH], scenes.disparity01[start : start + BATCH]
         generators = [torch.Generator().manual_seed(FIRST_SEED + start + i) for i in range(len(rgb))]
-        with in_bfloat16(pipeline.joint_unet):
+        with in_fastest_precision(pipeline.joint_unet):
             images, dense = pipeline.edit(
                 rgb, {"depth": depth}, mask, num_inference_steps=run.config.steps, generator=generators, output_type="pt", return_dict=False
             )

@@ -17,7 +17,7 @@ def write_tasks_report(figures: dict[str, Any], path: Path, notes: str = "") -> 
     """Write the sections that were measured, with their aims; ``notes`` is kept in a section of its own."""
     head = (
         f"Every figure on this page was written by `{COMMAND}`; each section says with which scenes, steps, commit and machine. "
-        f"Held-out test scene i has seed {FIRST_SEED} + i; networks in bfloat16 autocast."
+        f"Held-out test scene i has seed {FIRST_SEED} + i."
     )
     sections = [_section(section, figures[name]) for name, section in SECTIONS.items() if name in figures]
     write_page(path, ["# The tasks, measured", head, *sections, notes])

@@ -38,7 +38,7 @@ _AUTOENCODER: dict[str, Any] = {
 
 def autoencoder_config() -> OptimConfig:
     """Cosine from 1e-3; 160,000 crops."""
-    return OptimConfig(lr=1e-3, batch_size=16, steps=10_000, warmup_steps=100, decay="cosine", weight_decay=1e-4, precision="bfloat16")
+    return OptimConfig(lr=1e-3, batch_size=16, steps=10_000, warmup_steps=100, decay="cosine", weight_decay=1e-4, precision="fastest")
 
 
 def new_autoencoder() -> AutoencoderKL:

@@ -46,7 +46,7 @@ def noise_config() -> OptimConfig:
         decay="cosine",
         final_lr_ratio=0.02,
         ema_decay=0.9995,
-        precision="bfloat16",
+        precision="fastest",
     )
 
 

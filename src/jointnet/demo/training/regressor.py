@@ -24,7 +24,8 @@ def regressor_config() -> OptimConfig:
         decay="cosine",
         final_lr_ratio=0.02,
         ema_decay=0.999,
-        precision="bfloat16",
+        precision="fastest",
+        has_plain_attention=True,
         seed=11,
     )
 

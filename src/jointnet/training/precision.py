@@ -1,0 +1,25 @@
+"""The type that a network computes in, under autocast: its weights stay float32."""
+
+from __future__ import annotations
+
+import torch
+
+from jointnet.training.config import Precision
+
+_BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
+
+
+def autocast_type(precision: Precision, device_type: str = "cpu") -> torch.dtype:
+    """The type that ``precision`` means on this machine. Raises: ValueError for another name."""
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if precision in types:
+        return types[precision]
+    if precision != "fastest":
+        raise ValueError(f"got precision {precision!r}; expected float32, bfloat16 or fastest")
+    return torch.bfloat16 if device_type != "cpu" or multiplies_bfloat16() else torch.float32
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in _BFLOAT16_INSTRUCTIONS)
