@@ -17,7 +17,7 @@ from jointnet.geometry.depth import depth_from_disparity
 from jointnet.geometry.files import write_mesh
 from jointnet.geometry.mesh import Mesh, build_mesh, depth_edges
 from jointnet.geometry.projection import Cylindrical, Equirectangular, Pinhole, Projection, get_projection
-from jointnet.geometry.warp import place_photo
+from jointnet.geometry.warp import place_disparity, place_photo
 
 LENSES = [Pinhole(55), Cylindrical(180), Cylindrical(360), Equirectangular(120), Equirectangular(360)]
 FAR_M = 60.0
@@ -208,3 +208,15 @@ def test_a_photo_lies_where_its_rays_point() -> None:
     assert abs(width - 60 / 180 * 512) <= 5
     border = torch.cat([photo[..., 0, :], photo[..., -1, :]], -1)
     assert canvas[0, :, ~inside].min() >= min(border.min(), photo.min())
+
+
+@pytest.mark.parametrize("canvas_lens", [Cylindrical(180), Equirectangular(180)])
+def test_a_photos_disparity_keeps_its_points_on_the_canvas(canvas_lens: Projection) -> None:
+    """A wall across the view, 3 m away: every pixel of the canvas that shows it has its point on the wall."""
+    near_m, wall_m = 1.5, 3.0
+    disparity = torch.full((1, 1, 90, 120), near_m / wall_m)
+    canvas = place_disparity(disparity, 60, canvas_lens, 180, (64, 256))
+    _, known = place_photo(disparity, 60, canvas_lens, 180, (64, 256))
+    depth_m = near_m / canvas[0, 0].double().numpy().clip(1e-6)
+    points = canvas_lens.rays(64, 256) * depth_m[..., None]
+    assert np.allclose(points[known[0, 0].numpy() > 0.5][:, 2], -wall_m, rtol=1e-4)

@@ -159,6 +159,17 @@ def test_a_panorama_is_painted_around_a_photo(any_pipeline: JointNetPipeline) ->
     assert output.depth.shape == (1, 1, 32, 128)
 
 
+def test_a_photos_depth_is_what_is_predicted_of_the_photo_alone(any_pipeline: JointNetPipeline) -> None:
+    from jointnet.geometry.projection import Cylindrical
+    from jointnet.geometry.warp import place_disparity, place_photo
+
+    alone = any_pipeline.predict(picture(), **options(4)).depth.clamp(0, 1)
+    output = any_pipeline.panorama("grass", height=32, width=128, image=picture(), image_fov_deg=50, **options(4))
+    _, known = place_photo(picture(), 50, Cylindrical(180), 180, (32, 128))
+    wanted = place_disparity(alone, 50, Cylindrical(180), 180, (32, 128))
+    assert torch.equal(output.depth[known > 0.5], wanted[known > 0.5])
+
+
 def test_a_panorama_is_refined_at_a_larger_size() -> None:
     output = pipeline_of("blending").panorama("grass", height=32, width=64, scale=2, **options())
     assert output.images.shape == (1, 3, 64, 128)

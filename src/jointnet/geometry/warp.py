@@ -1,4 +1,4 @@
-"""Laying a photograph onto the canvas of another projection."""
+"""Laying a photograph, or a map of it, onto the canvas of another projection."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from jointnet.geometry.projection import Pinhole, Projection
 
 
 def place_photo(photo: Tensor, fov_deg: float, projection: Projection, span_deg: float, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """A perspective photo looking at the middle of a canvas of another projection.
+    """A perspective photo, or a map of it, looking at the middle of a canvas of another projection.
 
     Args:
-        photo: (B, 3, h, w) in [0, 1]; fov_deg: its angle across its width; span_deg: the canvas's angle across its width.
+        photo: (B, c, h, w) in [0, 1]; fov_deg: its angle across its width; span_deg: the canvas's angle across its width.
         size: height and width of the canvas.
-    Returns: canvas (B, 3, H, W), the photo's border colours where it does not reach, and known (B, 1, H, W), 1 where it does.
+    Returns: canvas (B, c, H, W), the photo's border colours where it does not reach, and known (B, 1, H, W), 1 where it does.
     Raises: RangeError, also if the photo covers no pixel of the canvas; ShapeError if it has no two rows and columns.
     """
     height, width = size
@@ -45,3 +45,14 @@ def place_photo(photo: Tensor, fov_deg: float, projection: Projection, span_deg:
     known = torch.from_numpy(inside).to(photo)[None, None].expand(len(photo), -1, -1, -1)
     canvas = grid_sample(photo, grid.expand(len(photo), -1, -1, -1), mode="bilinear", padding_mode="border", align_corners=True)
     return canvas.clamp(0, 1), known
+
+
+def place_disparity(disparity01: Tensor, fov_deg: float, projection: Projection, span_deg: float, size: tuple[int, int]) -> Tensor:
+    """The disparity of a perspective photo as that of a canvas of another projection, which measures depth otherwise.
+
+    Args: as ``place_photo``, but for ``disparity01`` (B, 1, h, w) in [0, 1], 0 infinitely far.
+    Returns: (B, 1, H, W) in [0, 1].
+    """
+    canvas, _ = place_photo(disparity01, fov_deg, projection, span_deg, size)
+    _, z_of_unit_depth = Pinhole(fov_deg).pixels(projection.rays(*size), 2, 2)  # near / r = near / z * z / r
+    return canvas * torch.from_numpy(z_of_unit_depth.clip(0, 1).astype(np.float32)).to(canvas)

@@ -12,7 +12,6 @@ from torch.nn.functional import interpolate
 
 from jointnet.errors import RangeError
 from jointnet.geometry.projection import get_projection
-from jointnet.geometry.warp import place_photo
 from jointnet.modalities.modality import get_modality, within_limits
 from jointnet.modalities.read import MapInput, as_maps, as_masks
 from jointnet.modalities.resize import resize_lanczos, resize_picture
@@ -20,7 +19,7 @@ from jointnet.pipelines import task as tasks
 from jointnet.pipelines.conventions import PAPER, Conventions
 from jointnet.pipelines.output import JointNetPipelineOutput
 from jointnet.pipelines.perform import TaskOptions, finish, perform, perform_once, tiles_of
-from jointnet.pipelines.task import Task
+from jointnet.pipelines.photo import Photo
 from jointnet.sampling.tiling import Tiling
 
 if TYPE_CHECKING:
@@ -155,6 +154,8 @@ class TaskMethods:
     ) -> JointNetPipelineOutput | tuple[Any, ...]:
         """A wide picture and its dense maps, denoised in tiles and as a whole; with a photo, the rest is painted around it.
 
+        A photo's depth is predicted first, where the whole photo can be looked at; then both are known.
+
         Args:
             height, width: pixels; by default the model's size, 4 times as wide.
             span_deg: angle across the width; 360 wraps.
@@ -170,7 +171,6 @@ class TaskMethods:
         pipeline.check_size(*size)
         lens = get_projection(projection, span_deg)
         lens.rays(*size)  # says whether it reaches past the poles
-        photo = None if image is None else as_maps("rgb", image)
         tiled, conventions = options.get("tiled", True), options.get("conventions", PAPER)
         wraps = lens.wraps or conventions.always_wraps
         wide: TaskOptions = {
@@ -178,20 +178,14 @@ class TaskMethods:
             "tiled": replace(tiled, wraps=wraps) if isinstance(tiled, Tiling) else tiles_of(pipeline, options, wraps=wraps),
         }
 
-        def around_photo(task: Task) -> Task:
-            """The same task with the photo's pixels known."""
-            if photo is None:
-                return task
-            canvas, known = place_photo(photo, image_fov_deg, lens, span_deg, task.size)
-            if "rgb" in task.maps:
-                made = task.maps["rgb"]
-                canvas = torch.where(known.to(made.device) > 0.5, canvas.to(made.device), made)
-            return replace(task, maps={**task.maps, "rgb": canvas}, asked={**task.asked, "rgb": 1 - known})
-
-        task = around_photo(tasks.generate(size))
+        task, photo = tasks.generate(size), None
+        if image is not None:
+            photo = Photo(as_maps("rgb", image), image_fov_deg, lens, span_deg)
+            task = photo.with_depth(pipeline, options).known_in(task)
         made = task.composited(perform_once(pipeline, task, prompt, wide))
         if scale > 1 and not pipeline.interrupt:
-            task = around_photo(tasks.refine(enlarged(made, scale, conventions), tuple(made)))
+            task = tasks.refine(enlarged(made, scale, conventions), tuple(made))
+            task = task if photo is None else photo.known_in(task)
             fine: TaskOptions = {**wide, "tiled": refining_tiles(pipeline, options, wraps=lens.wraps and not conventions.always_wraps)}
             fine.pop("processing_size", None)
             fine.pop("low_res", None)  # what was made is the smaller map now
