@@ -22,8 +22,13 @@ SAMPLES = Path(__file__).parents[1] / "release-samples"
 
 
 class Evil:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (Path.touch, (Path("/tmp/jointnet-pickle-was-run"),))
+    """In a pickle, code that leaves a mark when it is run."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return (Path.touch, (self.mark,))
 
 
 @pytest.fixture
@@ -180,11 +185,10 @@ def test_branches_are_found_below_and_several_checkpoints_are_listed(release: Pa
             read_release(path)
 
 
-def test_a_pickle_that_holds_code_is_refused_and_not_run(release: Path) -> None:
+def test_a_pickle_that_holds_code_is_refused_and_not_run(release: Path, tmp_path: Path) -> None:
     (release / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    marker = Path("/tmp/jointnet-pickle-was-run")
-    marker.unlink(missing_ok=True)
-    torch.save({"conv_in.weight": Evil()}, release / "unet" / "diffusion_pytorch_model.bin")
+    marker = tmp_path / "ran"
+    torch.save({"conv_in.weight": Evil(marker)}, release / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(ModelFolderError, match="more than tensors"):
         read_release(release)
     assert not marker.exists()

@@ -19,7 +19,7 @@ from jointnet.demo.bundled import bundled_folder
 from jointnet.errors import OutputError
 from jointnet.pipelines.joint_net import JointNetPipeline
 from tests.bases import tiny_base
-from tests.checkpoints.test_release import SAMPLES
+from tests.checkpoints.test_release import SAMPLES, Evil
 from tests.conftest import tiny_pipeline
 
 
@@ -50,8 +50,11 @@ def test_bad_releases_get_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     good = config.read_text()
     config.write_text("[]")
     assert "expected a JointNetModel" in convert(release)
-    config.write_text(json.dumps({**json.loads(good), "block_out_channels": [16]}))
+    other = release / "jointnet" / "config.json"
+    for path in (config, other):
+        path.write_text(json.dumps({**json.loads(good), "block_out_channels": [16]}))
     assert "cannot build the network" in convert(release)
+    other.write_text(good)
     config.write_text(good)
     weights = release / "jointnet" / "diffusion_pytorch_model.safetensors"
     pickled = weights.with_suffix(".bin")
@@ -100,7 +103,7 @@ def test_info_says_what_a_model_is(model_folder: Path, capsys: pytest.CaptureFix
     facts = json.loads(capsys.readouterr().out)
     assert facts["modalities"] == ["rgb", "depth"]
     assert facts["parameters"]["all"] > facts["parameters"]["joint_unet"] > 0
-    assert facts["trained"] == facts["stages"] == "it does not say"
+    assert facts["provenance"] == facts["stages"] == "it does not say"
     assert facts["base"] == "Stable Diffusion 1.x and 2.x"
     assert main(["info", str(model_folder)]) == 0
     assert "modalities: rgb, depth" in capsys.readouterr().out
@@ -131,6 +134,27 @@ def test_a_damaged_file_of_a_model_or_a_base_gets_one_line(
     halve(tmp_path / "base" / part)
     assert main(["convert", "release", str(sample / "release"), "--base", str(tmp_path / "base"), "-o", str(tmp_path / "out")]) == 2
     assert "cannot open the base" in one_line(capsys)
+
+
+def test_a_pickle_that_holds_code_beside_the_network_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample, ran = SAMPLES / "finetune", tmp_path / "ran"
+    shutil.copytree(sample / "base", tmp_path / "base")
+    (tmp_path / "base" / "text_encoder" / "model.safetensors").unlink()
+    torch.save({"weight": Evil(ran)}, tmp_path / "base" / "text_encoder" / "pytorch_model.bin")
+    assert main(["convert", "release", str(sample / "release"), "--base", str(tmp_path / "base"), "-o", str(tmp_path / "out")]) == 2
+    assert "cannot open the base" in one_line(capsys)
+    assert not ran.exists()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_branches_of_two_checkpoints_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = SAMPLES / "finetune"
+    shutil.copytree(sample / "release", tmp_path / "release")
+    path = tmp_path / "release" / "jointnet" / "config.json"
+    path.chmod(0o644)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "attention_head_dim": 2}))
+    assert main(["convert", "release", str(tmp_path / "release"), "--base", str(sample / "base"), "-o", str(tmp_path / "out")]) == 2
+    assert "configs differ in attention_head_dim" in one_line(capsys)
 
 
 @pytest.mark.parametrize(("base", "said"), [("sdxl", "a text 64 wide"), ("if-1", "no autoencoder"), (None, "8 latent channels")])
@@ -181,7 +205,7 @@ def test_a_converted_model_says_where_it_comes_from(tmp_path: Path, capsys: pyte
     assert "the authors' release" in (tmp_path / "model" / "README.md").read_text()
     capsys.readouterr()
     assert main(["info", str(tmp_path / "model"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["trained"]["recipe"] == "the authors' release"
+    assert json.loads(capsys.readouterr().out)["provenance"]["recipe"] == "the authors' release"
 
 
 def test_info_of_a_model_without_depth_says_nothing_of_depth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ import pytest
 import sentencepiece
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler, StableDiffusionImg2ImgPipeline
+from diffusers.callbacks import SDXLCFGCutoffCallback
 from torch import Tensor, nn
 
 from jointnet.checkpoints.folder import save_half
@@ -21,9 +22,10 @@ from jointnet.data.samples import encode_source
 from jointnet.errors import ModelFolderError, RangeError, ShapeError, UnsupportedBaseError
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import independent, masked, stage1, stage2, tasks
+from jointnet.sampling.steps import step, with_fixed_variance
 from jointnet.training.config import TrainConfig
 from jointnet.training.joint import train_joint
-from jointnet.training.loss import NoiseSchedule
+from jointnet.training.loss import NoiseSchedule, joint_loss
 from jointnet.types import size_ids
 from tests.bases import BASES, assert_same_weights, tiny_base
 
@@ -63,20 +65,27 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def picture(pipeline: JointNetPipeline, share: float = 1.0) -> dict[str, Tensor]:
-    """Smooth maps of the pipeline's size times a share."""
+def picture(pipeline: JointNetPipeline, share: float = 1.0, widths: int = 1) -> dict[str, Tensor]:
+    """Smooth maps of the pipeline's size times a share, so many times as wide."""
     side = round(pipeline.default_size * share)
-    across = torch.linspace(0.1, 0.9, side).expand(1, 1, side, side)
-    return {"rgb": torch.cat([across, across.transpose(2, 3), 1 - across], 1), "depth": across.transpose(2, 3).contiguous()}
+    across = torch.linspace(0.1, 0.9, side * widths).expand(1, 1, side, -1)
+    down = torch.linspace(0.1, 0.9, side)[:, None].expand(1, 1, -1, side * widths)
+    return {"rgb": torch.cat([across, down, 1 - across], 1), "depth": down.contiguous()}
 
 
-def smaller(pipeline: JointNetPipeline) -> dict[str, Any]:
+def smaller(pipeline: JointNetPipeline, widths: int = 1) -> dict[str, Any]:
     """What an upscaling base needs besides."""
-    return {"low_res": picture(pipeline, 0.25)} if pipeline.joint_unet.config.low_res_channels else {}
+    return {"low_res": picture(pipeline, 0.25, widths)} if pipeline.joint_unet.config.low_res_channels else {}
 
 
 def perform(pipeline: JointNetPipeline, task: str, **changes: Any) -> Any:
-    options: dict[str, Any] = {"num_inference_steps": 2, "generator": seeded(), "output_type": "pt", **smaller(pipeline), **changes}
+    options: dict[str, Any] = {
+        "num_inference_steps": 2,
+        "generator": seeded(),
+        "output_type": "pt",
+        **smaller(pipeline, widths=2 if task == "panorama" else 1),
+        **changes,
+    }
     maps = picture(pipeline)
     hole = torch.zeros(1, 1, *maps["rgb"].shape[-2:])
     hole[..., : hole.shape[-1] // 2] = 1
@@ -253,6 +262,9 @@ def test_a_step_of_every_stage_trains_every_base(name: str, stage: str, folders:
     assert any(k.startswith("exchanges.rgb_to_depth") for k in moved)
     assert any(k.startswith("exchanges.depth_to_rgb") for k in moved)
     assert any(k.startswith("branches.rgb") for k in moved) == (stage != "stage1")
+    masked_inputs = [v for k, v in after.items() if k.startswith("masked_inputs")]
+    assert bool(masked_inputs) == (stage in ("masked", "tasks"))
+    assert all(v.abs().max() > 0 for v in masked_inputs)
 
 
 def one_step(config: TrainConfig) -> TrainConfig:
@@ -314,6 +326,8 @@ def test_an_upscaling_base_needs_smaller_maps_and_takes_its_first_stages_output(
     assert large.depth.shape == (1, 1, 64, 64)
     other = second(PROMPT, low_res=picture(second, 0.25), num_inference_steps=2, generator=seeded(), output_type="pt")
     assert not torch.equal(large.depth, other.depth)
+    with pytest.raises(ShapeError, match="smaller rgb of 16x16 px for 64x128; expected one of the same shape"):
+        second(PROMPT, width=128, low_res=picture(second, 0.25), num_inference_steps=1)
 
 
 def test_a_scheduler_without_learned_variance_does_on_a_base_that_learns_it(folders: dict[str, Path]) -> None:
@@ -377,3 +391,68 @@ def test_a_panorama_is_refined_on_an_upscaling_base(folders: dict[str, Path]) ->
     pipeline = extended(folders["if-2"])
     made = perform(pipeline, "panorama", scale=2)
     assert made.depth.shape[-1] == 2 * perform(pipeline, "panorama").depth.shape[-1]
+
+
+def test_a_learned_variance_is_left_out_of_the_loss_and_of_what_a_trained_model_samples_with(folders: dict[str, Path]) -> None:
+    pipeline = extended(folders["if-1"])
+    schedule = NoiseSchedule.of(pipeline.scheduler)
+    x0 = torch.randn(2, 2, 3, 16, 16, generator=seeded())
+    text = pipeline.training_text()[1]
+    text = text.take(torch.zeros(2, dtype=torch.long))
+    joint_loss(pipeline.joint_unet, x0, text, schedule, noise_offset=0.0, generator=seeded())["loss"].backward()
+    for name in pipeline.modalities:
+        gradient = pipeline.joint_unet.branch(name).conv_out.weight.grad
+        assert gradient[:3].abs().max() > 0
+        assert gradient[3:].abs().max() == 0
+    fixed = with_fixed_variance(pipeline.scheduler)
+    assert type(fixed) is type(pipeline.scheduler)
+    assert fixed.config.variance_type == "fixed_small"
+    assert {**fixed.config, "variance_type": ""} == {**pipeline.scheduler.config, "variance_type": ""}
+    plain = extended(folders["sd1"]).scheduler
+    assert with_fixed_variance(plain) is plain
+
+
+def test_a_learned_variance_steps_as_in_diffusers() -> None:
+    """With guidance, thresholding and the base's own DDPM: every row of the state as the scheduler steps it alone."""
+    scheduler = tiny_base("if-1").scheduler
+    assert scheduler.config.variance_type == "learned_range"
+    x, prediction = torch.randn(2, 2, 3, 8, 8, generator=seeded()), torch.randn(2, 2, 6, 8, 8, generator=seeded(1))
+    scheduler.set_timesteps(5)
+    t = scheduler.timesteps[1]
+    ours = step(scheduler, prediction, t, x, generator=seeded(2))
+    theirs = scheduler.step(prediction.flatten(0, 1), t, x.flatten(0, 1), generator=seeded(2)).prev_sample
+    assert torch.equal(ours.flatten(0, 1), theirs)
+    other = step(scheduler, torch.cat([prediction[:, :, :3], -prediction[:, :, 3:]], 2), t, x, generator=seeded(2))
+    assert not torch.allclose(ours, other)
+
+
+def test_diffusers_own_callback_for_sdxl_ends_guidance(folders: dict[str, Path]) -> None:
+    pipeline = extended(folders["sdxl"])
+    guided = perform(pipeline, "generate", num_inference_steps=3).depth
+    cut = perform(
+        pipeline, "generate", num_inference_steps=3, callback_on_step_end=SDXLCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=0)
+    ).depth
+    assert not torch.equal(cut, guided)
+    never = perform(
+        pipeline,
+        "generate",
+        num_inference_steps=3,
+        callback_on_step_end=SDXLCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=99),
+    ).depth
+    assert torch.equal(never, guided)
+
+
+def test_a_callback_that_names_unknown_tensors_is_refused_before_a_step_is_made(folders: dict[str, Path]) -> None:
+    pipeline, calls = extended(folders["sd1"]), []
+
+    class Strange:
+        tensor_inputs = ("latents", "weather")
+
+        def __call__(self, *arguments: Any) -> dict[str, Tensor]:
+            calls.append(arguments)
+            return {}
+
+    for task in ("generate", "predict"):
+        with pytest.raises(RangeError, match="weather"):
+            perform(pipeline, task, callback_on_step_end=Strange())
+    assert calls == []

@@ -98,6 +98,9 @@ def test_the_card_says_what_the_provenance_file_says(tmp_path: Path) -> None:
     assert card.startswith("---\nlibrary_name: diffusers\n")
     assert "- recipe: stage1\n- steps: 12\n- samples seen: 48\n- commit: abc" in card
     assert (second / "provenance.json").read_text() == (first / "provenance.json").read_text()
+    tiny_pipeline().save_pretrained(second)  # another model in its place, which says nothing
+    assert "does not say how it was trained" in (second / "README.md").read_text()
+    assert not (second / "provenance.json").exists()
 
 
 def test_prompts_are_encoded_alone(tmp_path: Path) -> None:
@@ -128,6 +131,7 @@ def test_every_scheduler_makes_finite_maps(pipeline: JointNetPipeline, name: str
     assert output.images.shape == (1, 3, 32, 32)
     assert output.depth.shape == (1, 1, 32, 32)
     assert output.depth.isfinite().all()
+    assert output.images.isfinite().all()
 
 
 def settings_of(part: nn.Module) -> dict[str, Any]:
@@ -265,7 +269,11 @@ def test_sliced_attention_and_a_sliced_or_tiled_autoencoder_change_little(pipeli
     assert torch.allclose(make(pipeline, **two).depth, expected, atol=1e-4)
     pipeline.disable_attention_slicing()
     pipeline.vae.enable_slicing()
+    decoded: list[int] = []
+    hook = pipeline.vae.decoder.register_forward_pre_hook(lambda _, given: decoded.append(len(given[0])))
     assert torch.allclose(make(pipeline, **two).depth, expected, atol=1e-4)
+    hook.remove()
+    assert set(decoded) == {1}
     pipeline.vae.enable_tiling()
     pipeline.vae.tile_latent_min_size = expected.shape[-1] // pipeline.codec.factor // 2
     pipeline.vae.tile_sample_min_size = expected.shape[-1] // 2

@@ -45,3 +45,13 @@ def test_half_rescale_is_half_way() -> None:
 def test_guidance_without_a_negative_prompt_is_an_error() -> None:
     with pytest.raises(ValueError, match="negative"):
         Guided(denoiser, 2.0)(X, T, Conditioning(text(1.0)))
+
+
+def test_a_learned_variance_is_the_prompts_own_and_is_not_guided() -> None:
+    def learned(x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        prediction = denoiser(x, t, conditioning)
+        return torch.cat([prediction, 10 * prediction], 2)
+
+    guided = Guided(learned, 7.5, rescale=0.5)(X, T, BOTH)
+    assert torch.equal(guided[:, :, :4], Guided(denoiser, 7.5, rescale=0.5)(X, T, BOTH))
+    assert torch.allclose(guided[:, :, 4:], 10 * denoiser(X, T, Conditioning(text(2.0))))

@@ -22,11 +22,12 @@ __all__ = ["JointNetPipeline"]
 
 
 def keep_side_files(source: str | Path | None, folder: Path) -> None:
-    """Copy a model's side files to where it is saved, if it was loaded from a folder that has them."""
-    if source is None or not Path(source).is_dir() or Path(source).resolve() == folder.resolve():
+    """Copy a model's side files to where it is saved, if it was loaded from a folder that has them; those of another model go."""
+    if source is not None and Path(source).resolve() == folder.resolve():
         return
     for name in SIDE_FILES:
-        if (Path(source) / name).is_file():
+        (folder / name).unlink(missing_ok=True)
+        if source is not None and (Path(source) / name).is_file():
             shutil.copy(Path(source) / name, folder)
 
 
@@ -74,6 +75,7 @@ def _training(said: dict[str, Any]) -> list[str]:
         "seconds": said.get("seconds"),
         "data": said.get("data") or said.get("scenes"),
         "start": said.get("start"),
+        "base": said.get("base"),
         "machine": ", ".join(f"{name} {value}" for name, value in said.get("machine", {}).items()) or None,
         "commit": said.get("commit"),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,18 @@ from jointnet.json_files import read_named_values
 
 INDEX_FILE = "model_index.json"
 
-BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError, EOFError, SafetensorError)
+BROKEN = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    RuntimeError,
+    EOFError,
+    SafetensorError,
+    pickle.UnpicklingError,
+)
 """What diffusers, transformers and torch raise for a folder whose files are missing, damaged or do not fit each other."""
 
 RELEASE_BRANCH = "jointnet"

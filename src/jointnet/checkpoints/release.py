@@ -26,6 +26,7 @@ from jointnet.models.joint_unet import JointUNet
 Weights = dict[str, Tensor]
 _RGB, _DENSE = "unet", RELEASE_BRANCH
 _STEM = "diffusion_pytorch_model"
+_FILES = ("config.json", f"{_STEM}.safetensors", f"{_STEM}.bin")
 _CLASS = "JointNetModel"
 _OWN_SETTINGS = ("joint_in_channels", "has_masked_latent_input")
 _PREDICTION, _MODALITY = "prediction_type", "modality"
@@ -57,8 +58,12 @@ def read_release(path: Path, modality: str | None = None) -> Release:
     with tempfile.TemporaryDirectory() as folder:
         try:
             with zipfile.ZipFile(path) as archive:
-                archive.extractall(folder)
-        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, NotImplementedError) as error:
+                archive.extractall(folder, [name for name in archive.namelist() if Path(name).name in _FILES])
+        except OSError as error:
+            raise ModelFolderError(
+                f"cannot unpack {str(path)!r} into {tempfile.gettempdir()}: {first_line(error)}; free space there, or unpack it yourself"
+            ) from error
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, NotImplementedError) as error:
             raise ModelFolderError(f"cannot unpack {str(path)!r}: {first_line(error)}; fetch it again") from error
         try:
             return _read_folder(_with_branches(Path(folder)), modality)
@@ -85,6 +90,11 @@ def _read_folder(folder: Path, modality: str | None) -> Release:
     if modality is not None and made not in (None, modality):
         raise ModelFolderError(f"got a checkpoint of {made} in {str(folder)!r}; expected {modality}")
     dense = modality or str(made or "depth")
+    differing = sorted(k for k in configs[_RGB].keys() | configs[_DENSE].keys() if _differs(k, configs[_RGB], configs[_DENSE]))
+    if differing:
+        raise ModelFolderError(
+            f"got branches in {str(folder)!r} whose configs differ in {', '.join(differing)}; expected two of one checkpoint"
+        )
     masked = bool(configs[_RGB].get("has_masked_latent_input"))
     weights = {branch: _read_weights(folder / branch) for branch in (_RGB, _DENSE)}
     try:
@@ -105,8 +115,13 @@ def _read_folder(folder: Path, modality: str | None) -> Release:
         ours_by_key = {ours: weights[branch].pop(key).to(torch.float32, copy=True) for ours, (branch, key) in names.items()}
         joint.load_state_dict(ours_by_key, assign=True)
     except RuntimeError as error:
-        raise ModelFolderError(f"weights of {str(folder)!r} do not fit its config: {str(error).splitlines()[1].strip()}") from error
+        raise ModelFolderError(f"weights of {str(folder)!r} do not fit its config: {str(error).splitlines()[-1].strip()}") from error
     return Release(joint.eval(), prediction)
+
+
+def _differs(key: str, rgb: dict[str, Any], dense: dict[str, Any]) -> bool:
+    """Whether the branches' configs say different things of the U-Net, or of what is made; where one says nothing, they do not."""
+    return not key.startswith("_") and key not in _OWN_SETTINGS and key in rgb and key in dense and rgb[key] != dense[key]
 
 
 def write_release(joint: JointUNet, folder: Path, prediction_type: str = "epsilon") -> None:

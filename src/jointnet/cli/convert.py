@@ -39,7 +39,7 @@ def run_release(options: argparse.Namespace) -> None:
     prepare_folder(options.output)
     with replacing(options.output) as folder:
         JointNetPipeline.from_release(options.folder, options.base, options.modality).save_pretrained(folder)
-        origin = {"recipe": "the authors' release", "start": f"{options.folder.name} on {options.base}"}
+        origin = {"recipe": "the authors' release", "start": options.folder.name, "base": options.base}
         (folder / PROVENANCE_FILE).write_text(json.dumps(origin, indent=1) + "\n")
         write_card(folder)
     print(options.output)

@@ -24,8 +24,16 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps(facts, indent=2))
         return
     for name, value in facts.items():
-        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        print(f"{name}: {', '.join(shown) if isinstance(shown, list) else shown}")
+        print(f"{name}: {in_words(value)}")
+
+
+def in_words(value: Any) -> str:
+    """A fact in a line; what is long in it (configurations, curves) is left to --json."""
+    if isinstance(value, list):
+        return ", ".join(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {part}" for key, part in value.items() if not isinstance(part, dict | list))
+    return str(value)
 
 
 def describe_model(model: str) -> dict[str, Any]:
@@ -46,7 +54,7 @@ def describe_model(model: str) -> dict[str, Any]:
     depth = {"depth": f"near / z, near = {near_m} m" if near_m else "up to scale and shift"} if "depth" in pipeline.modalities else {}
     return {
         "folder": str(folder),
-        "base": architecture(pipeline.unet),
+        "base": architecture(pipeline.unet) + (f" ({said['base']})" if "base" in said else ""),
         "modalities": list(pipeline.modalities),
         "size": f"{pipeline.default_size} px, multiples of {pipeline.size_multiple}",
         "prediction": pipeline.scheduler.config.get("prediction_type", "epsilon"),
@@ -56,5 +64,5 @@ def describe_model(model: str) -> dict[str, Any]:
         "parameters": {**counts, "all": sum(counts.values())},
         "memory of the weights in MiB": {name: round(sum(counts.values()) * size / 2**20) for name, size in BYTES.items()},
         "stages": stages_of(folder) or "it does not say",
-        "trained": {name: value for name, value in said.items() if not isinstance(value, dict | list)} or "it does not say",
+        "provenance": said or "it does not say",
     }

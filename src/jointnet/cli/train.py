@@ -38,11 +38,12 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the command. Raises: JointNetError."""
     from jointnet.checkpoints.card import write_card
-    from jointnet.checkpoints.folder import replacing, save_half, stages_of
+    from jointnet.checkpoints.folder import provenance_of, replacing, save_half, stages_of
     from jointnet.cli.output import prepare_folder
     from jointnet.data.folder import FolderSource
     from jointnet.data.samples import encode_source
     from jointnet.loading import model_folder
+    from jointnet.sampling.steps import with_fixed_variance
     from jointnet.training.joint import train_joint
     from jointnet.training.loss import NoiseSchedule
     from jointnet.training.provenance import code_commit, write_provenance
@@ -56,17 +57,27 @@ def run(options: argparse.Namespace) -> None:
     config = replace(config, modalities=pipeline.modalities)
     source = FolderSource(options.data, options.size or pipeline.default_size)
     start, stages = model_folder(options.start).resolve(), [*stages_of(pipeline.name_or_path), options.recipe]
+    base = provenance_of(start).get("base") or (str(options.start) if is_base(start) else None)
     facts = {"recipe": options.recipe, "start": str(start), "data": str(options.data.resolve()), "size": source.size}
     claim(options.output, facts, config=asdict(config), commit=code_commit())
     encoder, unconditional = pipeline.training_text()
     samples = encode_source(source, pipeline.modalities, pipeline.codec, options.output / "latents", encoder, unconditional)
     schedule = NoiseSchedule.of(pipeline.scheduler, pipeline.image_noising_scheduler)
     progress = train_joint(pipeline.joint_unet, samples, schedule, config, options.output, budget_minutes=options.budget)
+    pipeline.scheduler = with_fixed_variance(pipeline.scheduler)
     with replacing(options.output / "model") as folder:
         save_half(pipeline, folder)
-        write_provenance(folder, options.recipe, config, progress, stages=stages, data=str(options.data), start=str(options.start))
+        said = {"base": base, "stages": stages, "data": str(options.data), "start": str(options.start)}
+        write_provenance(folder, options.recipe, config, progress, **{name: value for name, value in said.items() if value is not None})
         write_card(folder)
     print(options.output / "model")
+
+
+def is_base(folder: Path) -> bool:
+    """Whether a folder holds a text-to-image pipeline rather than a joint model. Raises: ModelFolderError."""
+    from jointnet.checkpoints.folder import pipeline_class
+
+    return pipeline_class(folder) != "JointNetPipeline"
 
 
 def configure(options: argparse.Namespace) -> TrainConfig:
@@ -94,9 +105,8 @@ def open_start(start: str, modalities: tuple[str, ...] | None) -> JointNetPipeli
     for name in modalities or ():
         get_modality(name)
     folder = model_folder(start)
-    kind = pipeline_class(folder)
-    if kind != JointNetPipeline.__name__:
-        check_class(kind)
+    if is_base(folder):
+        check_class(pipeline_class(folder))
         return JointNetPipeline.from_base(folder, modalities or ("rgb", "depth"), local_files_only=True)
     pipeline = load(start)
     if modalities is not None and modalities != pipeline.modalities:

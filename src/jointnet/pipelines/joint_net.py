@@ -26,7 +26,7 @@ from jointnet.pipelines.bases import HUB_OPTIONS, check_fit, check_prediction, c
 from jointnet.pipelines.conventions import PAPER, Conventions
 from jointnet.pipelines.low_res import SmallMaps
 from jointnet.pipelines.output import OUTPUT_TYPES, JointNetPipelineOutput, package
-from jointnet.pipelines.run import Sampling, StepEnd, solve
+from jointnet.pipelines.run import Sampling, StepEnd, solve, tensors_shown
 from jointnet.pipelines.safety import censored
 from jointnet.pipelines.task import generate
 from jointnet.pipelines.task_methods import TaskMethods
@@ -71,6 +71,8 @@ class JointNetPipeline(
         "negative_prompt_embeds",
         "pooled_prompt_embeds",
         "negative_pooled_prompt_embeds",
+        "add_text_embeds",
+        "add_time_ids",
     ]
 
     vae: AutoencoderKL | None
@@ -263,7 +265,7 @@ class JointNetPipeline(
         """
         height, width = (self.default_size if side is None else side for side in (height, width))
         self.check_size(height, width)
-        self.check_output(output_type, callback_on_step_end_tensor_inputs)
+        self.check_output(output_type, callback_on_step_end, callback_on_step_end_tensor_inputs)
         guidance_scale = self.config.default_guidance if guidance_scale is None else guidance_scale
         said = Prompt(
             prompt=prompt,
@@ -322,11 +324,11 @@ class JointNetPipeline(
         codec.reads_first_channel = conventions.reads_first_channel
         return codec
 
-    def check_output(self, output_type: str, callback_inputs: Sequence[str]) -> None:
+    def check_output(self, output_type: str, callback: StepEnd | None, callback_inputs: Sequence[str]) -> None:
         """Raises: RangeError."""
         if output_type not in OUTPUT_TYPES:
             raise RangeError(f"got output_type {output_type!r}; expected one of {', '.join(OUTPUT_TYPES)}")
-        unknown = set(callback_inputs) - set(self._callback_tensor_inputs)
+        unknown = set(tensors_shown(callback, callback_inputs)) - set(self._callback_tensor_inputs)
         if unknown:
             raise RangeError(f"got callback tensor inputs {sorted(unknown)}; expected some of {self._callback_tensor_inputs}")
 

@@ -38,7 +38,8 @@ def read_low_res(
     """Smaller maps of every modality, enlarged to the task's size and noised; None for bases that do not upscale.
 
     A modality that is wholly known, or only refined, gives its own smaller map.
-    Raises: ShapeError if one is missing or there is no use for them; RangeError for a noise level that is no timestep.
+    Raises: ShapeError if one is missing, of another shape than the picture's, or of no use; RangeError for a noise level that is no
+        timestep.
     """
     if not pipeline.joint_unet.config.low_res_channels:
         if given is not None:
@@ -54,10 +55,18 @@ def read_low_res(
         small = codec.encode(name, within_limits(name, as_maps(name, maps[name])) if name in maps else _own(task, name))
         if batch % len(small):
             raise ShapeError(f"got {len(small)} smaller {name} maps for {batch} pictures; pass one, or one for each")
+        _check_shape(name, small, task.size, pipeline.size_multiple)
         rows.append(enlarge(small[:, None].to(device, dtype), task.size).repeat_interleave(batch // len(small), 0))
     enlarged = torch.cat(rows, 1)  # (B, M, 3, H, W)
     level = torch.full((batch,), noise_level, device=device)
     return noise_low_res(enlarged, level, draw_like(enlarged, generator), alpha_bar)
+
+
+def _check_shape(name: str, small: Tensor, size: tuple[int, int], multiple: int) -> None:
+    """Whether a smaller map has the picture's shape, but for rounding to multiples. Raises: ShapeError."""
+    (height, width), (small_height, small_width) = size, small.shape[-2:]
+    if abs(small_height * width / small_width - height) > multiple:
+        raise ShapeError(f"got a smaller {name} of {small_height}x{small_width} px for {height}x{width}; expected one of the same shape")
 
 
 def _by_modality(given: SmallMaps | None) -> Mapping[str, MapInput]:

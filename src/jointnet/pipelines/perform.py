@@ -115,7 +115,7 @@ def _check_task(pipeline: JointNetPipeline, task: Task, options: TaskOptions) ->
     form = options.get("output_type", "pil")
     if form == "latent":
         raise RangeError("got output_type 'latent'; tasks return maps, with the known pixels in them: expected pil, np or pt")
-    pipeline.check_output(form, options.get("callback_on_step_end_tensor_inputs", ()))
+    pipeline.check_output(form, options.get("callback_on_step_end"), options.get("callback_on_step_end_tensor_inputs", ()))
     names = ", ".join(pipeline.modalities)
     unknown = set(task.maps) - set(pipeline.modalities)
     if unknown:

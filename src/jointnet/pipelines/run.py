@@ -192,20 +192,33 @@ class StepReport:
     def __init__(self, pipeline: JointNetPipeline, bar: Any, sampling: Sampling) -> None:
         self.pipeline, self.bar = pipeline, bar
         self.callback = sampling.callback_on_step_end
-        self.inputs: Sequence[str] = getattr(self.callback, "tensor_inputs", sampling.callback_on_step_end_tensor_inputs)
+        self.inputs = tensors_shown(self.callback, sampling.callback_on_step_end_tensor_inputs)
 
     def __call__(self, index: int, t: Tensor, x: Tensor, conditioning: Conditioning) -> tuple[Tensor, Conditioning]:
         self.bar.update()
         if self.callback is None:
             return x, conditioning
         text, negative = conditioning.text, conditioning.negative
-        tensors: dict[str, Any] = {"latents": x.flatten(1, 2), **_shown("", text), **_shown("negative_", negative)}
+        tensors: dict[str, Any] = {"latents": x.flatten(1, 2), **_shown("", text), **_shown("negative_", negative), **self._added(x, text)}
         given = {name: tensors[name] for name in self.inputs}
-        tensors.update(self.callback(self.pipeline, index, t, given) or {})
+        made = self.callback(self.pipeline, index, t, given) or {}
+        tensors.update({"pooled_prompt_embeds": made["add_text_embeds"], **made} if "add_text_embeds" in made else made)
         changed = replace(
             conditioning, text=_changed("", text, tensors), negative=None if negative is None else _changed("negative_", negative, tensors)
         )
         return tensors["latents"].unflatten(1, x.shape[1:3]), changed
+
+    def _added(self, x: Tensor, text: Text) -> dict[str, Tensor | None]:
+        """What SDXL is told besides, by the names that diffusers' callbacks for it use; its sizes are shown, not taken back."""
+        if not self.pipeline.joint_unet.reads_sizes:
+            return {"add_text_embeds": None, "add_time_ids": None}
+        height, width = (side * self.pipeline.codec.factor for side in x.shape[-2:])
+        return {"add_text_embeds": text.added["text_embeds"], "add_time_ids": size_ids((height, width)).to(x).expand(len(x), -1)}
+
+
+def tensors_shown(callback: StepEnd | None, asked: Sequence[str]) -> Sequence[str]:
+    """The tensors a callback is given: those it names itself, as diffusers' own do, or those that were asked for."""
+    return getattr(callback, "tensor_inputs", asked)
 
 
 def _shown(prefix: str, text: Text | None) -> dict[str, Tensor | None]:

@@ -148,6 +148,14 @@ def learns_variance(scheduler: Any) -> bool:
     return _setting(scheduler, "variance_type") in ("learned", "learned_range")
 
 
+def with_fixed_variance(scheduler: Any) -> Any:
+    """The scheduler, or one like it that takes no learned variance: for a network whose predictions alone were trained further."""
+    if not learns_variance(scheduler):
+        return scheduler
+    kind = type(scheduler)
+    return kind.from_config(scheduler.config, variance_type=inspect.signature(kind.__init__).parameters["variance_type"].default)
+
+
 def _setting(scheduler: Any, name: str) -> Any:
     """A setting the scheduler has itself: its config also keeps those of the scheduler it was made from."""
     return scheduler.config.get(name) if name in inspect.signature(type(scheduler).__init__).parameters else None

@@ -170,7 +170,8 @@ class Chain:
             with replacing(folder) as unfinished:
                 save_half(pipeline, unfinished)
                 (unfinished / VOCABULARY_FILE).write_text(json.dumps(vocabulary(), indent=1) + "\n")
-                write_provenance(unfinished, recipe, config, progress, stages=stages, scenes=f"train 0..{self.training_scenes - 1}")
+                said = {"base": "demo-base", "stages": stages, "scenes": f"train 0..{self.training_scenes - 1}"}
+                write_provenance(unfinished, recipe, config, progress, **said)
                 write_card(unfinished)
         return JointNetPipeline.from_pretrained(folder)
 
