@@ -15,7 +15,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def commands_of(page: Path) -> list[str]:
-    blocks = re.findall(r"^```\w*\n(.*?)^```$", page.read_text(), re.S | re.M)
+    blocks = re.findall(r"^```[^\n]*\n(.*?)^```$", page.read_text(), re.S | re.M)
     return [line.strip() for block in blocks for line in block.splitlines() if line.strip().startswith("jointnet ")]
 
 

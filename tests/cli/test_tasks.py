@@ -168,3 +168,21 @@ def test_what_a_panorama_was_is_carried_on_to_its_mesh(model_folder: Path, maps:
     result = json.loads((maps / "out" / "result.json").read_text())
     assert (result["projection"], result["span_deg"]) == ("cylindrical", 120.0)
     assert result["options"]["tiled"] is True
+
+
+def test_a_result_takes_the_place_of_an_earlier_one_whole(model_folder: Path, maps: Path, tmp_path: Path) -> None:
+    command = ["predict", str(maps / "image.png"), "--model", str(model_folder), "--steps", "1", "-o", str(tmp_path / "out")]
+    assert main([*command, "--ensemble", "2"]) == 0
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    assert (tmp_path / "out" / "depth_uncertainty.npy").exists()
+    assert main(command) == 0
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert not any("uncertainty" in name for name in left)
+    assert {"notes.txt", "image.png", "depth.npy", "result.json"} <= left
+
+
+def test_a_panoramas_scene_is_one_of_its_files(model_folder: Path, tmp_path: Path) -> None:
+    command = ["panorama", "grass", "--model", str(model_folder), "--steps", "1", "--size", "32x64", "-o", str(tmp_path)]
+    assert main(command) == 0
+    assert "scene.glb" in json.loads((tmp_path / "result.json").read_text())["files"]
+    assert (tmp_path / "scene.glb").exists()

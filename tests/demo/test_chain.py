@@ -19,7 +19,7 @@ from jointnet.demo.measure.tasks import TASKS, TaskConfig, measure_task
 from jointnet.demo.measure.tasks_report import write_tasks_report
 from jointnet.demo.training import chain
 from jointnet.demo.training.chain import Chain, build, install, unpack
-from jointnet.errors import ModelFolderError, UnknownNameError
+from jointnet.errors import ModelFolderError, RunFolderError, UnknownNameError
 
 
 @pytest.mark.slow
@@ -32,7 +32,7 @@ def test_every_step_from_nothing(tmp_path: Path) -> None:
     steps.tasks()
     steps.regressor()
     steps.rgbdn()
-    install(tmp_path / "work", tmp_path / "weights")
+    install(tmp_path / "work", weights=tmp_path / "weights")
     for name in ("base", "rgbd", "tasks", "rgbdn"):
         provenance = json.loads((tmp_path / "weights" / name / "provenance.json").read_text())
         assert provenance["steps"] > 0
@@ -78,19 +78,27 @@ def test_every_step_from_nothing(tmp_path: Path) -> None:
 def test_unknown_steps_and_unfinished_models_are_named(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="'stage9'; expected some of scenes"):
         build(tmp_path, ("stage9",))
-    with pytest.raises(ModelFolderError, match="jointnet demo build"):
-        install(tmp_path)
+    with pytest.raises(ModelFolderError, match="no finished model of rgbdn in"):
+        install(tmp_path, ("rgbdn",))
     assert BUILD_STEPS[0] == "scenes"
 
 
 def test_the_packages_models_count_as_finished_steps(tmp_path: Path) -> None:
-    finished = tmp_path / "base" / "model"
-    finished.mkdir(parents=True)
     unpack(tmp_path, besides=("tasks",))
-    assert not list(finished.iterdir())
     assert not (tmp_path / "tasks").exists()
+    unpack(tmp_path, besides=("tasks",))  # they are the package's own already
     assert Chain(tmp_path).autoencoder().config.latent_channels == 8
     assert Chain(tmp_path).stage2().modalities == ("rgb", "depth")
+    (tmp_path / "base" / "model" / "provenance.json").write_text('{"recipe": "another"}')
+    with pytest.raises(RunFolderError, match="another model than the package's"):
+        unpack(tmp_path)
+    assert not (tmp_path / "tasks").exists()
+
+
+def test_only_the_steps_that_were_asked_for_are_installed(tmp_path: Path) -> None:
+    unpack(tmp_path / "work")
+    install(tmp_path / "work", ("tasks", "regressor"), tmp_path / "weights")
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == ["tasks"]
 
 
 def test_the_command_starts_from_the_packages_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

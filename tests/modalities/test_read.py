@@ -257,3 +257,22 @@ def test_a_few_outliers_of_a_decoder_are_taken_and_another_unit_is_not() -> None
     for wrong in (disparity * 80, disparity.masked_fill(disparity > 1.6, torch.nan)):
         with pytest.raises(RangeError, match="got depth from"):
             as_maps("depth", wrong)
+
+
+def test_a_broken_exif_block_is_named(tmp_path: Path) -> None:
+    Image.fromarray(COLOURS).save(tmp_path / "a.png", exif=b"Exif\x00\x00nonsense of sixteen")
+    with pytest.raises(InputFileError, match=r"a\.png"):
+        read_picture(tmp_path / "a.png")
+
+
+def test_masks_of_floats_and_of_32_bits_keep_their_meaning(tmp_path: Path) -> None:
+    asked = np.zeros((6, 8), np.float32)
+    asked[:3] = 1
+    for name, values in (("f.tiff", asked), ("i.tiff", (asked * 65535).astype(np.int32)), ("one.tiff", asked.astype(np.int32))):
+        Image.fromarray(values).save(tmp_path / name)
+        assert np.array_equal(read_mask(tmp_path / name)[0, 0].numpy(), asked)
+    Image.fromarray((asked * 1e6).astype(np.int32)).save(tmp_path / "wide.tiff")
+    with pytest.raises(RangeError, match=r"wide\.tiff.*expected 0 and 1, 255 or 65535"):
+        read_mask(tmp_path / "wide.tiff")
+    with pytest.raises(ShapeError, match="one size for a batch"):
+        as_masks([torch.zeros(1, 4, 4), torch.zeros(1, 4, 5)])

@@ -450,7 +450,7 @@ def test_a_batch_with_a_large_ensemble_equals_its_single_pictures(monkeypatch: p
         assert torch.allclose(both[i], predicted(pictures[i : i + 1], 5 + i)[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("call", ["predict", "panorama"])
+@pytest.mark.parametrize("call", ["predict", "panorama", "around a photo"])
 def test_an_interrupt_stops_all_passes_of_a_task(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from jointnet.pipelines import task_methods
 
@@ -465,8 +465,45 @@ def test_an_interrupt_stops_all_passes_of_a_task(call: str, monkeypatch: pytest.
     if call == "predict":
         pipeline.predict(picture(32, 32), ensemble=6, **options(callback_on_step_end=stop))
     else:
-        pipeline.panorama("grass", height=32, width=64, scale=2, **options(callback_on_step_end=stop))
+        photo = picture() if call == "around a photo" else None
+        made = pipeline.panorama("grass", height=32, width=64, scale=2, image=photo, **options(callback_on_step_end=stop))
+        assert made.depth.isfinite().all()
     assert steps == [0]
+
+
+def test_a_panorama_around_a_photo_takes_batches_and_texts_as_any_other() -> None:
+    pipeline = pipeline_of("both")
+    wide: dict[str, Any] = {"height": 32, "width": 128, "image": picture(), "image_fov_deg": 50}
+    two = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+    both = pipeline.panorama(["grass", "a box"], **wide, **options(generator=two))
+    assert both.depth.shape == (2, 1, 32, 128)
+    for i, prompt in enumerate(["grass", "a box"]):
+        alone = pipeline.panorama(prompt, **wide, **options(generator=[torch.Generator().manual_seed(3 + i)]))
+        assert torch.allclose(both.depth[i], alone.depth[0], atol=1e-4)
+    embeds, negative = pipeline.encode_prompt("grass", negative_prompt="snow")
+    told = pipeline.panorama("grass", **wide, **options(negative_prompt="snow", guidance_scale=3.0)).depth
+    embedded = options(prompt_embeds=embeds, negative_prompt_embeds=negative, guidance_scale=3.0)
+    assert torch.allclose(pipeline.panorama(**wide, **embedded).depth, told, atol=1e-4)
+
+
+def test_maps_of_other_sizes_are_refused_before_they_are_enlarged() -> None:
+    with pytest.raises(ShapeError, match="expected one size for all"):
+        pipeline_of("blending").refine(picture(), {"depth": depth(20, 57)}, scale=2, **options())
+
+
+def test_repeats_of_steps_are_refused_where_nothing_is_known() -> None:
+    with pytest.raises(RangeError, match="4 resamples of each step where nothing is known"):
+        pipeline_of("blending").refine(picture(), {"depth": depth()}, **options(num_resamples=4))
+
+
+def test_whether_a_canvas_is_large_is_told_by_the_size_it_is_worked_on_at() -> None:
+    pipeline = pipeline_of("blending")
+    side = pipeline.default_size
+    task = generate((side, side))
+    for processing_size, share in ((5 * side, 0.0), (2 * side, 0.4)):
+        tiles = tiling_of(pipeline, task, {"tiled": True, "processing_size": processing_size})
+        assert tiles is not None
+        assert tiles.whole_share == share
 
 
 def test_one_negative_prompt_serves_all_prompts() -> None:

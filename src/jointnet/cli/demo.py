@@ -70,7 +70,7 @@ def run_build(options: argparse.Namespace) -> None:
         unpack(options.work, besides=tuple(options.steps))
     build(options.work, tuple(options.steps) or BUILD_STEPS, options.budget)
     if options.install:
-        install(options.work)
+        install(options.work, tuple(options.steps) or BUILD_STEPS)
 
 
 def run_scene(options: argparse.Namespace) -> None:

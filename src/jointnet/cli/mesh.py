@@ -13,6 +13,8 @@ from jointnet.json_files import read_named_values
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from jointnet.geometry.mesh import Mesh
+
 
 _SAID_OF_A_LENS = {"projection": (str,), "fov_deg": (float, int), "span_deg": (float, int), "depth_near_m": (float, int, type(None))}
 """What a mesh is made by, and its types in result.json."""
@@ -52,6 +54,7 @@ def add_depth_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command. Raises: JointNetError."""
+    from jointnet.geometry.files import check_mesh_path, write_mesh
     from jointnet.modalities.read import read_map, read_picture
 
     image, disparity = read_picture(options.image)[0], read_map(options.depth, "depth")[0]
@@ -66,7 +69,8 @@ def run(options: argparse.Namespace) -> None:
         wrong, right = ("--span", "--fov") if is_pinhole else ("--fov", "--span")
         raise RangeError(f"got {wrong} with a {options.projection} projection; expected {right}")
     default = said.get("fov_deg", 55.0) if is_pinhole else said.get("span_deg", 180.0)
-    print(write_scene(image, disparity, options, default if given is None else given, said, options.output))
+    check_mesh_path(options.output)
+    print(write_mesh(scene_mesh(image, disparity, options, default if given is None else given, said), options.output))
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -95,18 +99,15 @@ def depth_range(options: argparse.Namespace, said: dict[str, Any]) -> tuple[floa
     return chosen
 
 
-def write_scene(image: Tensor, disparity: Tensor, options: argparse.Namespace, angle_deg: float, said: dict[str, Any], path: Path) -> Path:
-    """Image (3, H, W) and disparity (1, H, W) -> a file."""
+def scene_mesh(image: Tensor, disparity: Tensor, options: argparse.Namespace, angle_deg: float, said: dict[str, Any]) -> Mesh:
+    """Image (3, H, W) and disparity (1, H, W) -> a mesh. Raises: RangeError."""
     import numpy as np
 
     from jointnet.geometry.depth import depth_from_disparity
-    from jointnet.geometry.files import check_mesh_path, write_mesh
     from jointnet.geometry.mesh import build_mesh
     from jointnet.geometry.projection import get_projection
     from jointnet.modalities.files import channels_last, to_pil
 
-    check_mesh_path(path)
     depth_m = depth_from_disparity(channels_last(disparity), *depth_range(options, said))
     projection = get_projection(options.projection, angle_deg)
-    mesh = build_mesh(np.asarray(to_pil(image)), depth_m, projection, edge_threshold=options.edge_threshold)
-    return write_mesh(mesh, path)
+    return build_mesh(np.asarray(to_pil(image)), depth_m, projection, edge_threshold=options.edge_threshold)

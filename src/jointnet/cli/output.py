@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from jointnet.errors import OutputError
+from jointnet.json_files import read_named_values
 from jointnet.modalities import get_modality
 from jointnet.modalities.files import ColourPreview, FloatArray
 from jointnet.modalities.modality import WritableMap
@@ -30,11 +31,16 @@ def prepare_folder(folder: Path) -> Path:
 
 
 def write_set(
-    folder: Path, maps: Mapping[str, Tensor], result: Mapping[str, Any], uncertainty: Mapping[str, Tensor] | None = None
+    folder: Path,
+    maps: Mapping[str, Tensor],
+    result: Mapping[str, Any],
+    uncertainty: Mapping[str, Tensor] | None = None,
+    more: Mapping[str, WritableMap] | None = None,
 ) -> list[Path]:
-    """Write one image's maps, each (c, H, W), in all forms, their uncertainty (1, H, W), and result.json last.
+    """Write one image's maps, each (c, H, W), in all forms, their uncertainty (1, H, W), what else there is, and result.json last.
 
-    No file gets its name before all of them are written. Raises: OutputError.
+    No file gets its name before all of them are written; files of an earlier result that this one does not have are removed.
+    Raises: OutputError.
     """
     prepare_folder(folder)
     files: dict[str, WritableMap] = {}
@@ -42,11 +48,14 @@ def write_set(
         files |= get_modality(name).files(map_)
     for name, map_ in (uncertainty or {}).items():
         files |= {f"{name}_uncertainty.npy": FloatArray(map_), f"{name}_uncertainty.png": ColourPreview(map_)}
+    files |= more or {}
     files["result.json"] = _Text(json.dumps({**result, "files": sorted(files)}, indent=2, ensure_ascii=False) + "\n")
     unfinished = {name: folder / f".{name}" for name in files}
     try:
         for name, content in files.items():
             content.write(unfinished[name])
+        for name in _earlier_files(folder) - set(files):
+            (folder / name).unlink(missing_ok=True)
         for name, path in unfinished.items():
             os.replace(path, folder / name)
     except OSError as error:
@@ -55,6 +64,15 @@ def write_set(
         for path in unfinished.values():
             path.unlink(missing_ok=True)
     return [folder / name for name in files]
+
+
+def _earlier_files(folder: Path) -> set[str]:
+    """Files that an earlier result in the folder wrote beside its result.json; none if that is not ours, or unreadable."""
+    try:
+        named = read_named_values(folder / "result.json").get("files", [])
+    except (OSError, ValueError):
+        return set()
+    return {name for name in named if isinstance(name, str) and Path(name).name == name} if isinstance(named, list) else set()
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from jointnet.cli.arguments import number, size, whole_number
-from jointnet.cli.mesh import add_depth_arguments, depth_range, write_scene
+from jointnet.cli.mesh import add_depth_arguments, depth_range, scene_mesh
 from jointnet.cli.sampling import add_sampling_arguments, add_stride_argument, describe_run, first_of, open_model, task_options
 from jointnet.demo.bundled import TASK_MODEL
-from jointnet.errors import InputFileError
+from jointnet.errors import InputFileError, OutputError
 
 
 def add_parser(commands: Any) -> None:
@@ -33,6 +33,7 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the command. Raises: JointNetError."""
     from jointnet.cli.output import write_set
+    from jointnet.geometry.files import MeshFile
     from jointnet.modalities.read import read_picture
 
     if not options.prompt and options.image is None:
@@ -57,7 +58,9 @@ def run(options: argparse.Namespace) -> None:
     scene = {"projection": options.projection, "span_deg": options.span}
     result = describe_run(pipeline, options, options.prompt, options.seed, **scene)
     result["seconds"] = round(time.monotonic() - begun, 2)
-    for path in write_set(options.output, maps, result):
+    mesh = scene_mesh(maps["rgb"], maps["depth"], options, options.span, result) if "depth" in maps else None
+    scene_file = {} if mesh is None or not len(mesh.faces) else {"scene.glb": MeshFile(mesh)}
+    for path in write_set(options.output, maps, result, more=scene_file):
         print(path)
-    if "depth" in maps:
-        print(write_scene(maps["rgb"], maps["depth"], options, options.span, result, options.output / "scene.glb"))
+    if mesh is not None and not scene_file:
+        raise OutputError("wrote the maps but no scene.glb: its triangles are all cut at depth edges; run jointnet mesh --edge-threshold")

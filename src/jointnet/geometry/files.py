@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,17 @@ def check_mesh_path(path: Path) -> None:
     """Raises: OutputError for a suffix that is not one of SUFFIXES."""
     if path.suffix.lower() not in SUFFIXES:
         raise OutputError(f"got output file {str(path)!r}; expected one that ends in {' or '.join(SUFFIXES)}")
+
+
+@dataclass(frozen=True)
+class MeshFile:
+    """A mesh that knows how to write itself, for sets of files."""
+
+    mesh: Mesh
+
+    def write(self, path: Path) -> None:
+        """Raises: OutputError."""
+        write_mesh(self.mesh, path)
 
 
 def write_mesh(mesh: Mesh, path: Path) -> Path:
@@ -60,4 +72,6 @@ def write_mesh(mesh: Mesh, path: Path) -> Path:
         os.replace(unfinished, path)
     except OSError as error:
         raise OutputError(f"cannot write {str(path)!r}: {error.strerror}; choose another place with -o") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
     return path

@@ -50,6 +50,8 @@ def place_photo(photo: Tensor, fov_deg: float, projection: Projection, span_deg:
 def place_disparity(disparity01: Tensor, fov_deg: float, projection: Projection, span_deg: float, size: tuple[int, int]) -> Tensor:
     """The disparity of a perspective photo as that of a canvas of another projection, which measures depth otherwise.
 
+    Exact for disparity that is 0 infinitely far (near / z); one known up to scale and shift only is taken as such.
+
     Args: as ``place_photo``, but for ``disparity01`` (B, 1, h, w) in [0, 1], 0 infinitely far.
     Returns: (B, 1, H, W) in [0, 1].
     """

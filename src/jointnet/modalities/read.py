@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,8 +45,7 @@ def as_maps(modality: str, value: MapInput) -> Tensor:
     if isinstance(value, Tensor):
         return _batch(modality, _stored(value, modality), channels)
     maps = [as_maps(modality, each) for each in value]
-    if len({m.shape[1:] for m in maps}) != 1:
-        raise ShapeError(f"got {modality} maps of sizes {[tuple(m.shape[-2:]) for m in maps]}; expected one size for a batch")
+    _check_sizes(f"{modality} maps", maps)
     return torch.cat(maps)
 
 
@@ -63,7 +63,15 @@ def as_masks(value: MapInput) -> Tensor:
         value = value[None, None] if value.ndim == 2 else value[:, None] if value.ndim == 3 else value
     if isinstance(value, Tensor):
         return (_batch("mask", value.float() / _white(value), 1) >= 0.5).float()
-    return torch.cat([as_masks(each) for each in value])
+    masks = [as_masks(each) for each in value]
+    _check_sizes("masks", masks)
+    return torch.cat(masks)
+
+
+def _check_sizes(what: str, maps: Sequence[Tensor]) -> None:
+    """Raises: ShapeError."""
+    if len({m.shape[1:] for m in maps}) != 1:
+        raise ShapeError(f"got {what} of sizes {[tuple(m.shape[-2:]) for m in maps]}; expected one size for a batch")
 
 
 def _white(mask: Tensor) -> int:
@@ -79,13 +87,13 @@ def _white(mask: Tensor) -> int:
 
 
 def _mask_pixels(image: Image.Image) -> np.ndarray:
-    """(H, W): 16 bit where the file has them."""
-    image = ImageOps.exif_transpose(image)
+    """(H, W): 16 or 32 bit, or floats, where the file has them."""
+    image = _upright(image)
     if image.has_transparency_data:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
         if alpha.min() < 255:
             return 255 - alpha
-    return _native(np.asarray(image)) if image.mode.startswith("I;16") else np.asarray(_converted(image, "L"))
+    return _native(np.asarray(image)) if image.mode == "F" or image.mode.startswith("I") else np.asarray(_converted(image, "L"))
 
 
 def read_picture(path: Path) -> Tensor:
@@ -126,7 +134,8 @@ def read_map(path: Path, modality: str) -> Tensor:
 
 def read_mask(path: Path) -> Tensor:
     """A mask file, white where something is asked -> (1, 1, H, W) of 0 and 1. Raises: InputFileError."""
-    return as_masks(_open(path))
+    with _naming(path):
+        return as_masks(_open(path))
 
 
 @contextmanager
@@ -161,18 +170,23 @@ def _open(path: Path) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 image.load()
+                return _upright(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = Image.MAX_IMAGE_PIXELS
         raise InputFileError(f"got {str(path)!r} with more pixels than the limit of {limit}; make it smaller first") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, struct.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputFileError(f"cannot read {str(path)!r} as a picture: {reason}") from error
-    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """A picture turned as its EXIF block says."""
+    return ImageOps.exif_transpose(image)
 
 
 def _picture(image: Image.Image) -> Tensor:
     """Any PIL mode -> (3, H, W) in [0, 1]."""
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return _stored(torch.from_numpy(_pixels(image)), "rgb").expand(3, -1, -1).contiguous()
     if image.has_transparency_data:
@@ -183,7 +197,7 @@ def _picture(image: Image.Image) -> Tensor:
 
 def _pixels(image: Image.Image) -> np.ndarray:
     """Stored values, (H, W) or (H, W, 3): 16 bit where the file has them."""
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode == "I":
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:

@@ -27,7 +27,8 @@ WHOLE_IMAGE_LIMIT = 16
 """Canvases larger than this many windows have no whole-image tile unless a Tiling asks for one: it would not fit into memory."""
 
 
-_PROMPT_OPTIONS = {field.name for field in fields(Prompt)} - {"prompt"}
+PROMPT_OPTIONS = {field.name for field in fields(Prompt)} - {"prompt"}
+"""What a task takes besides the prompt that says something of the text."""
 
 
 class TaskOptions(TypedDict, total=False):
@@ -86,7 +87,7 @@ def perform(pipeline: JointNetPipeline, task: Task, prompt: str | list[str], opt
         return {name: value[:, None] for name, value in task.maps.items()}
     embeds = options.get("prompt_embeds")
     prompts = [prompt] * (task.batch or 1) if isinstance(prompt, str) else list(prompt)
-    told = {name: options[name] for name in _PROMPT_OPTIONS if name in options}  # pyright: ignore[reportTypedDictNotRequiredAccess]
+    told = {name: options[name] for name in PROMPT_OPTIONS if name in options}  # pyright: ignore[reportTypedDictNotRequiredAccess]
     said = Prompt(**{"prompt": prompts if embeds is None else None, **told})
     scale = options.get("guidance_scale")
     if scale is None:
@@ -96,12 +97,12 @@ def perform(pipeline: JointNetPipeline, task: Task, prompt: str | list[str], opt
         raise ShapeError(f"got {task.batch} pictures and {rows} prompts; pass one prompt, or one for each picture")
     lora_scale = (options.get("cross_attention_kwargs") or {}).get("scale")
     conditioning = pipeline.condition_on(said, num_images_per_prompt=repeats, guidance_scale=scale, lora_scale=lora_scale)
-    tiling = tiling_of(pipeline, task, options)
+    tiling, size = plan(pipeline, task, options)
     chosen = {f.name: options[f.name] for f in fields(Sampling) if f.name in options}  # pyright: ignore[reportTypedDictNotRequiredAccess]
     sampling = Sampling(**{**chosen, "guidance_scale": scale, "tiling": tiling})
     if isinstance(sampling.generator, list):
         sampling = replace(sampling, generator=[g for g in sampling.generator for _ in range(repeats)])
-    work = task.resized(working_size(pipeline, task.size, options.get("processing_size"), tiled=tiling is not None))
+    work = task.resized(size)
     codec = pipeline.codec_for(tiling, sampling.conventions)
     maps = codec.decode_all(solve(pipeline, work, codec, conditioning, sampling), pipeline.modalities)
     return {name: value.unflatten(0, (rows, repeats)) for name, value in maps.items()}
@@ -127,6 +128,12 @@ def _check_task(pipeline: JointNetPipeline, task: Task, options: TaskOptions) ->
         raise ShapeError("got masks without a hole: nothing is asked; expected white (1) where something is to be made anew")
 
 
+def plan(pipeline: JointNetPipeline, task: Task, options: TaskOptions) -> tuple[Tiling | None, tuple[int, int]]:
+    """The tiles a task is worked on in (None: at once), and the size it is worked on at."""
+    tiling = tiling_of(pipeline, task, options)
+    return tiling, working_size(pipeline, task.size, options.get("processing_size"), tiled=tiling is not None)
+
+
 def tiling_of(pipeline: JointNetPipeline, task: Task, options: TaskOptions) -> Tiling | None:
     """The tiles a task is worked on in, without the whole image where that is large; None: at once."""
     wraps = options.get("wraps", False)
@@ -137,12 +144,9 @@ def tiling_of(pipeline: JointNetPipeline, task: Task, options: TaskOptions) -> T
         if wraps or "stride" in options:
             raise RangeError("got tiled=False with wraps or a stride, which are for tiles; leave out one or the other")
         return None
-    windows = task.size[0] * task.size[1] / pipeline.default_size**2
-    return (
-        tiles_of(pipeline, options, wraps=wraps)
-        if windows <= WHOLE_IMAGE_LIMIT
-        else tiles_of(pipeline, options, wraps=wraps, whole_share=0.0)
-    )
+    height, width = working_size(pipeline, task.size, options.get("processing_size"), tiled=True)
+    is_large = height * width > WHOLE_IMAGE_LIMIT * pipeline.default_size**2
+    return tiles_of(pipeline, options, wraps=wraps, **({"whole_share": 0.0} if is_large else {}))
 
 
 def tiles_of(pipeline: JointNetPipeline, options: TaskOptions, **changes: Any) -> Tiling:

@@ -11,13 +11,14 @@ from torch import Tensor
 from jointnet.geometry.projection import Projection
 from jointnet.geometry.warp import place_disparity, place_photo
 from jointnet.modalities.modality import within_limits
-from jointnet.pipelines.perform import TaskOptions, perform_once
+from jointnet.pipelines.perform import PROMPT_OPTIONS, TaskOptions, perform_once
 from jointnet.pipelines.task import Task, given
 
 if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline
 
-_OF_THE_CANVAS = ("tiled", "wraps", "stride", "processing_size", "low_res", "guidance_scale")
+_OF_THE_CANVAS = {"tiled", "wraps", "stride", "processing_size", "low_res", "guidance_scale", *PROMPT_OPTIONS}
+"""Options that say something of the panorama, not of the photo."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,20 @@ class Photo:
     disparity01: Tensor | None = None
 
     def with_depth(self, pipeline: JointNetPipeline, options: TaskOptions) -> Photo:
-        """The photo and its depth, predicted at the model's size; the photo alone if the model has no depth or upscales."""
+        """The photo and its depth, predicted at the model's size without a prompt; the photo alone if the model has no depth or upscales.
+
+        With a list of generators, each has a depth of its own.
+        """
         if "depth" not in pipeline.modalities or pipeline.joint_unet.config.low_res_channels:
             return self
         alone: TaskOptions = {**options}
         for name in _OF_THE_CANVAS:
             alone.pop(name, None)
-        task = given({"rgb": self.rgb})
+        generator = alone.get("generator")
+        rgb = self.rgb.expand(len(generator), -1, -1, -1) if isinstance(generator, list) and len(self.rgb) == 1 else self.rgb
+        task = given({"rgb": rgb})
         made = task.composited(perform_once(pipeline, task, "", alone))
-        return replace(self, disparity01=within_limits("depth", made["depth"]))
+        return replace(self, rgb=rgb, disparity01=within_limits("depth", made["depth"]))
 
     def known_in(self, task: Task) -> Task:
         """The same task with the photo's pixels known, and their depth unless the task refines it or the photo covers all."""

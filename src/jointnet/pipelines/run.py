@@ -108,6 +108,10 @@ def solve(pipeline: JointNetPipeline, task: Task, codec: Codec, conditioning: Co
         x = add_noise(scheduler, known.latents, noise, steps[:1].expand(noise.shape[:2]))
     if known is not None and not task.knows:
         known = None  # maps were only the start
+    if known is None and sampling.num_resamples > 1:
+        raise RangeError(
+            f"got {sampling.num_resamples} resamples of each step where nothing is known; they are for known maps: leave it out"
+        )
 
     low_res = read_low_res(pipeline, task, codec, batch, sampling.low_res, sampling.noise_level, sampling.generator)
     conditioning = replace(conditioning, low_res=low_res)

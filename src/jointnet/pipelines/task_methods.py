@@ -18,7 +18,7 @@ from jointnet.modalities.resize import resize_lanczos, resize_picture
 from jointnet.pipelines import task as tasks
 from jointnet.pipelines.conventions import PAPER, Conventions
 from jointnet.pipelines.output import JointNetPipelineOutput
-from jointnet.pipelines.perform import TaskOptions, finish, perform, perform_once, tiles_of
+from jointnet.pipelines.perform import TaskOptions, finish, perform, perform_once, plan, tiles_of
 from jointnet.pipelines.photo import Photo
 from jointnet.sampling.tiling import Tiling
 
@@ -52,7 +52,8 @@ class TaskMethods:
             raise RangeError(f"got an ensemble of {ensemble}; expected at least 1")
         pipeline = cast("JointNetPipeline", self)
         task = tasks.given({"rgb": as_maps("rgb", image)})
-        at_once = min(ENSEMBLE_BATCH, max(1, ENSEMBLE_PIXELS // pipeline.default_size**2))  # the same for a batch and its single pictures
+        height, width = plan(pipeline, task, options)[1]
+        at_once = min(ENSEMBLE_BATCH, max(1, ENSEMBLE_PIXELS // (height * width)))  # the same for a batch and its single pictures
         parts: list[dict[str, Tensor]] = []
         for done in range(0, ensemble, at_once):
             parts.append(perform(pipeline, task, prompt, options, min(at_once, ensemble - done)))
@@ -132,7 +133,9 @@ class TaskMethods:
         maps = {"rgb": as_maps("rgb", image), **{name: as_maps(name, value) for name, value in dense.items()}}
         conventions = options.get("conventions", PAPER)
         chosen = tuple(maps) if only is None else (only,) if isinstance(only, str) else only
-        task = tasks.refine(enlarged(maps, scale, conventions), chosen, strength)
+        task = tasks.refine(maps, chosen, strength)
+        if scale > 1:
+            task = tasks.refine(enlarged(task.maps, scale, conventions), chosen, strength)
         is_large = max(task.size) > pipeline.default_size and "processing_size" not in options
         if options.get("tiled", is_large or options.get("wraps", False) or "stride" in options) is True:
             options["tiled"] = refining_tiles(pipeline, options, wraps=options.get("wraps", False))
@@ -180,8 +183,10 @@ class TaskMethods:
 
         task, photo = tasks.generate(size), None
         if image is not None:
-            photo = Photo(as_maps("rgb", image), image_fov_deg, lens, span_deg)
-            task = photo.with_depth(pipeline, options).known_in(task)
+            photo = Photo(as_maps("rgb", image), image_fov_deg, lens, span_deg).with_depth(pipeline, options)
+            task = photo.known_in(task)
+            if pipeline.interrupt:
+                return finish(pipeline, task, filled(task.maps, pipeline.modalities), options)
         made = task.composited(perform_once(pipeline, task, prompt, wide))
         if scale > 1 and not pipeline.interrupt:
             task = tasks.refine(enlarged(made, scale, conventions), tuple(made))
@@ -216,12 +221,19 @@ def _merged(samples: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
 
 
 def enlarged(maps: Mapping[str, Tensor], scale: int, conventions: Conventions = PAPER) -> dict[str, Tensor]:
-    """Maps at so many times their size: pictures bicubically, dense maps by repeating pixels (Sec. 5.2); as they are at once."""
-    if scale == 1:
-        return dict(maps)
+    """Maps of one size at so many times it: pictures bicubically, dense maps by repeating pixels (Sec. 5.2)."""
     height, width = (side * scale for side in next(iter(maps.values())).shape[-2:])
-    made = {name: interpolate(value, size=(height, width)) for name, value in maps.items()}
-    if "rgb" in maps:
-        resize = resize_lanczos if conventions.has_lanczos_pictures else resize_picture
-        made["rgb"] = resize(within_limits("rgb", maps["rgb"]), (height, width))
-    return made
+    resize = resize_lanczos if conventions.has_lanczos_pictures else resize_picture
+
+    def larger(name: str, value: Tensor) -> Tensor:
+        if name == "rgb":
+            return resize(within_limits("rgb", value), (height, width))
+        return interpolate(value, size=(height, width))
+
+    return {name: larger(name, value) for name, value in maps.items()}
+
+
+def filled(maps: Mapping[str, Tensor], modalities: Sequence[str]) -> dict[str, Tensor]:
+    """Maps of all modalities, of which those that are not there yet are empty."""
+    batch, _, *size = next(iter(maps.values())).shape
+    return {name: maps[name] if name in maps else torch.zeros(batch, get_modality(name).channels, *size) for name in modalities}

@@ -71,12 +71,12 @@ def demo_masked() -> TrainConfig:
 
 
 def demo_independent() -> TrainConfig:
-    """Independent timesteps for the demo base, as long and as fast as the masked-input stage."""
+    """Independent timesteps for the demo base, at the masked-input stage's rate."""
     return replace(demo_masked(), has_masked_input=False, has_independent_timesteps=True)
 
 
 def demo_tasks() -> TrainConfig:
-    """Both ways for the demo base, as long and as fast as each of them."""
+    """Both ways for the demo base, at the rate of each of them."""
     return replace(demo_masked(), has_independent_timesteps=True)
 
 

@@ -67,7 +67,7 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
     all_decoded = round_trip(joint.codec, "rgb", scenes.rgb)
     decoded = {n: round_trip(joint.codec, n, m) for n, m in {"depth": disparity01, "normal": normal}.items()} | {"rgb": all_decoded[:few]}
 
-    sampled = f"{type(joint.scheduler).__name__}-{config.steps}-{config.guidance:g}"
+    sampled = f"{type(joint.scheduler).__name__}-{config.steps}-{config.guidance:g}-{precision_name()}"
     base_folder = work / f"base-{of_weights(base.unet)}-{sampled}"
     joint_folder = work / f"joint-{of_weights(joint.joint_unet)}-{sampled}"
     by_base = generated(base.unet, _with_base(base, prompts, config), len(prompts), base_folder, FIRST_SEED)
@@ -127,7 +127,7 @@ def compare_sampling(work: Path, judges: tuple[AttributeJudge, DepthRegressor], 
         joint = load(name)
         joint.set_progress_bar_config(disable=True)
         joint.scheduler = scheduler.from_config({**joint.scheduler.config, "set_alpha_to_one": False})
-        folder = work / f"validation-{of_weights(joint.joint_unet)}-{scheduler.__name__}-{config.steps}-{guidance:g}"
+        folder = work / f"validation-{of_weights(joint.joint_unet)}-{scheduler.__name__}-{config.steps}-{guidance:g}-{precision_name()}"
         make = _with_joint(joint, prompts, replace(config, guidance=guidance))
         made = generated(joint.joint_unet, make, len(prompts), folder, FIRST_SEED)
         images = floats(made["rgb"])

@@ -67,7 +67,8 @@ class _Run:
             images, dense, *_ = task(scenes, options)
             return {"rgb": images, **dense}
 
-        folder = self.work / f"{name}-{of_weights(pipeline.joint_unet)}-{self.config.steps}"
+        sampled = f"{type(pipeline.scheduler).__name__}-{self.config.steps}-{precision_name()}"
+        folder = self.work / f"{name}-{of_weights(pipeline.joint_unet)}-{sampled}"
         return generated(pipeline.joint_unet, make, self.config.num_scenes, folder, FIRST_SEED)
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from jointnet.checkpoints.card import write_card
-from jointnet.checkpoints.folder import PROVENANCE_FILE, VOCABULARY_FILE, replacing, save_half, stages_of
+from jointnet.checkpoints.folder import PROVENANCE_FILE, VOCABULARY_FILE, provenance_of, replacing, save_half, stages_of
 from jointnet.data.latents import load_latents
 from jointnet.data.samples import LatentSamples, encode_modality, encode_source
 from jointnet.demo.bundled import BUILD_STEPS, BUNDLED, GUIDANCE, WEIGHTS
@@ -28,7 +28,7 @@ from jointnet.demo.training.source import SceneSource
 from jointnet.demo.world.cache import SceneCache
 from jointnet.demo.world.captions import vocabulary
 from jointnet.demo.world.scene import NEAR_M
-from jointnet.errors import ModelFolderError, UnknownNameError
+from jointnet.errors import ModelFolderError, RunFolderError, UnknownNameError
 from jointnet.modalities.codec import LatentCodec
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import get_recipe
@@ -180,30 +180,34 @@ INSTALLED = {"base": "demo-base", "stage2": "demo", "tasks": "demo-tasks", "rgbd
 """Step -> the name its model is bundled under."""
 
 
-def install(root: Path, weights: Path = WEIGHTS) -> None:
-    """Copy the finished models into the package, replacing what is there.
+def install(root: Path, steps: tuple[str, ...] = BUILD_STEPS, weights: Path = WEIGHTS) -> None:
+    """Copy the finished models of some steps into the package, replacing what is there.
 
     Raises: ModelFolderError if none is finished.
     """
-    finished = {step: name for step, name in INSTALLED.items() if (root / step / "model" / PROVENANCE_FILE).exists()}
+    finished = {s: name for s, name in INSTALLED.items() if s in steps and (root / s / "model" / PROVENANCE_FILE).exists()}
     if not finished:
-        raise ModelFolderError(f"got no finished model in {root}; run: jointnet demo build")
+        raise ModelFolderError(f"got no finished model of {', '.join(steps)} in {root}; the package holds those of {', '.join(INSTALLED)}")
     for step, name in finished.items():
         with replacing(weights / BUNDLED[name]) as unfinished:
             shutil.copytree(root / step / "model", unfinished, dirs_exist_ok=True)
 
 
 def unpack(root: Path, besides: tuple[str, ...] = (), weights: Path = WEIGHTS) -> None:
-    """Count the package's models as finished in the working folder, so that later steps start from them.
+    """Count the package's models as finished in the working folder, so that later steps start from them; ``besides`` are left alone.
 
-    Steps in ``besides``, and what the folder has already, are left alone.
+    Raises: RunFolderError if the folder holds another model of a step.
     """
     bundled = {"autoencoder": weights / BUNDLED["demo-base"] / "vae"}
     bundled |= {step: weights / BUNDLED[name] for step, name in INSTALLED.items()}
     for step, model in bundled.items():
         target = root / step / "model"
-        if step not in besides and model.is_dir() and not target.exists():
+        if step in besides or not model.is_dir():
+            continue
+        if not target.exists():
             shutil.copytree(model, target)
+        elif provenance_of(target) != provenance_of(model):
+            raise RunFolderError(f"got {str(target)!r}, which is another model than the package's; pass another --work, or delete it")
 
 
 def check_steps(steps: tuple[str, ...]) -> None:

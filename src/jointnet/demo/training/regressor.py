@@ -15,7 +15,7 @@ from jointnet.training.state import Progress
 
 
 def regressor_config() -> OptimConfig:
-    """Cosine from 1e-3, averaged weights, as long as the stage it is compared with."""
+    """Cosine from 1e-3, averaged weights."""
     return OptimConfig(
         lr=1e-3,
         batch_size=32,
