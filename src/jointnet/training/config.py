@@ -7,7 +7,7 @@ from math import cos, pi
 from typing import Literal
 
 Precision = Literal["float32", "bfloat16", "fastest"]
-"""fastest: bfloat16, but float32 on a processor that has no instructions for bfloat16 and would take twice as long with it."""
+"""fastest: bfloat16, but float32 on a processor that has no instructions for bfloat16, where it is the faster one."""
 
 
 @dataclass(frozen=True, kw_only=True)
