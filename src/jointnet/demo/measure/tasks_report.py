@@ -36,8 +36,8 @@ def _depth_table(rows: dict[str, Any]) -> str:
 
 def _image_to_depth(rows: dict[str, Any], config: dict[str, Any]) -> str:
     limit = 1.2 * rows[LATENT_REGRESSOR]["abs_rel"]
-    many = config["ensemble"]
-    value = rows[f"{BOTH}, ensemble of {many}"]["abs_rel"]
+    values = {count: rows[f"{BOTH}, ensemble of {count}"]["abs_rel"] for count in (1, config["ensemble"])}
+    judged = "; ".join(f"ensemble of {count}: {value:.4f}, {verdict(value <= limit)}" for count, value in values.items())
     return "\n\n".join(
         [
             "## Image to depth",
@@ -45,8 +45,7 @@ def _image_to_depth(rows: dict[str, Any], config: dict[str, Any]) -> str:
             "Both: what is wholly known is shown clean, as with independent timesteps, and the network also reads masks; the package holds "
             "this model.",
             _depth_table(rows),
-            f"Aim: AbsRel at most 1.2 x the latent regressor's = {limit:.4f}. {BOTH}, ensemble of {many}: {value:.4f}, "
-            f"{verdict(value <= limit)}.",
+            f"Aim: AbsRel at most 1.2 x the latent regressor's = {limit:.4f}. {BOTH}, {judged}.",
         ]
     )
 
