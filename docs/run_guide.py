@@ -1,6 +1,7 @@
 """Runs the commands and the Python of docs/guide.md in a fresh folder and makes its pictures: python docs/run_guide.py [PICTURE]
 
-Commands of a model that has to be made first are left out, and named, where it has not been."""
+Commands of a model that has to be made first are left out, and named, where it has not been.
+"""
 
 from __future__ import annotations
 

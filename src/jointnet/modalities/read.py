@@ -88,7 +88,7 @@ def _white(mask: Tensor) -> int:
 
 def _mask_pixels(image: Image.Image) -> np.ndarray:
     """(H, W): 16 or 32 bit, or floats, where the file has them."""
-    image = _upright(image)
+    image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
         if alpha.min() < 255:
@@ -170,7 +170,7 @@ def _open(path: Path) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 image.load()
-                return _upright(image)
+                return ImageOps.exif_transpose(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = Image.MAX_IMAGE_PIXELS
         raise InputFileError(f"got {str(path)!r} with more pixels than the limit of {limit}; make it smaller first") from error
@@ -179,14 +179,9 @@ def _open(path: Path) -> Image.Image:
         raise InputFileError(f"cannot read {str(path)!r} as a picture: {reason}") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """A picture turned as its EXIF block says."""
-    return ImageOps.exif_transpose(image)
-
-
 def _picture(image: Image.Image) -> Tensor:
     """Any PIL mode -> (3, H, W) in [0, 1]."""
-    image = _upright(image)
+    image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return _stored(torch.from_numpy(_pixels(image)), "rgb").expand(3, -1, -1).contiguous()
     if image.has_transparency_data:
@@ -197,7 +192,7 @@ def _picture(image: Image.Image) -> Tensor:
 
 def _pixels(image: Image.Image) -> np.ndarray:
     """Stored values, (H, W) or (H, W, 3): 16 bit where the file has them."""
-    image = _upright(image)
+    image = ImageOps.exif_transpose(image)
     if image.mode == "I":
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
