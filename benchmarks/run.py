@@ -118,8 +118,8 @@ Aim: at most 2.0: {verdict(figures["ratio"] <= 2)}; the authors' release takes 2
 def _operations(figures: dict[str, Any]) -> str:
     return f"""## A step's operations
 
-Counted, a step of the joint network is {figures["ratio"]} x the base's operations: two whole branches and the exchanges between them, at the
-size above. Run one after the other they take about that much time, whoever implements them."""
+Counted, a step of the joint network is {figures["ratio"]} x the base's operations: two whole branches and the exchanges between
+them, at the size above. Run one after the other they take about that much time, whoever implements them."""
 
 
 def _memory(figures: dict[str, Any]) -> str:
