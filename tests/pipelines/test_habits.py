@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from accelerate import cpu_offload
+from accelerate.hooks import AlignDevicesHook, SequentialHook
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.schedulers import KarrasDiffusionSchedulers
@@ -235,10 +236,23 @@ def test_group_offload_of_the_whole_pipeline_changes_nothing(tmp_path: Path) -> 
 def test_sequential_offload_runs_from_weights_that_are_not_there() -> None:
     expected = make(tiny_pipeline()).depth
     pipeline = tiny_pipeline()
-    for part in modules_of(pipeline).values():  # what enable_sequential_cpu_offload does, but "cpu:0" is refused by accelerate
-        cpu_offload(part, torch.device("cpu"), offload_buffers=len(part._parameters) > 0)
+    pipeline.enable_sequential_cpu_offload(device="cpu")
+    for part in modules_of(pipeline).values():
+        for hook in hooks_of(part):
+            hook.execution_device = torch.device("cpu")  # the method says "cpu:0", to which accelerate moves no parameter
     assert all(p.device.type == "meta" for p in pipeline.joint_unet.parameters())
     assert torch.allclose(make(pipeline).depth, expected, atol=1e-5)
+    pipeline.remove_all_hooks()
+    assert all(p.device.type == "cpu" for p in pipeline.joint_unet.parameters())
+
+
+def hooks_of(part: nn.Module) -> Iterator[AlignDevicesHook]:
+    """What moves a component's weights."""
+    for module in part.modules():
+        hook = getattr(module, "_hf_hook", None)
+        for one in hook.hooks if isinstance(hook, SequentialHook) else [hook]:
+            if isinstance(one, AlignDevicesHook):
+                yield one
 
 
 def test_model_offload_calls_its_hooks_in_order() -> None:
