@@ -37,7 +37,7 @@ $(VENV)/base.installed: pyproject.toml $(VENV)/bin/python
 	touch $@
 
 $(VENV)/dev.installed: pyproject.toml $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e ".[train,eval,dev]"
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e ".[eval,dev]"
 	touch $@
 
 # The Khronos validator of .glb files, if there is npm; the test that needs it says so if there is none.

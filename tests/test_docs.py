@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from benchmarks import run as benchmarks
 from jointnet.cli.main import build_parser
+from jointnet.demo.measure.page import load_figures
+from jointnet.demo.measure.report import write_report
+from jointnet.demo.measure.tasks_report import write_tasks_report
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,6 +29,19 @@ def test_every_command_is_one_the_program_takes(page: Path) -> None:
     for command in commands_of(page):
         words = shlex.split(command, comments=True)[1:]
         assert build_parser().parse_args(words).command == words[0]
+
+
+@pytest.mark.parametrize(("name", "write"), [("tasks", write_tasks_report), ("demo-model", write_report)])
+def test_pages_of_figures_are_what_their_command_writes(name: str, write: Callable[..., None], tmp_path: Path) -> None:
+    docs = ROOT / "docs"
+    write(load_figures(docs / f"{name}.json"), tmp_path / "page.md", (docs / f"{name}-notes.md").read_text())
+    assert (tmp_path / "page.md").read_text() == (docs / f"{name}.md").read_text()
+
+
+def test_the_page_of_benchmarks_is_what_its_command_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmarks, "FIGURES", tmp_path / "benchmarks.json")
+    benchmarks.write(load_figures(ROOT / "docs" / "benchmarks.json"))
+    assert (tmp_path / "benchmarks.md").read_text() == (ROOT / "docs" / "benchmarks.md").read_text()
 
 
 def test_the_readme_and_the_guide_show_commands() -> None:

@@ -103,11 +103,19 @@ def test_info_says_what_a_model_is(model_folder: Path, capsys: pytest.CaptureFix
     facts = json.loads(capsys.readouterr().out)
     assert facts["modalities"] == ["rgb", "depth"]
     assert facts["parameters"]["all"] > facts["parameters"]["joint_unet"] > 0
+    assert facts["memory of the weights in MiB"] == {
+        name: round(facts["parameters"]["all"] * size / 2**20) for name, size in {"float32": 4, "bfloat16": 2, "float16": 2}.items()
+    }
     assert facts["provenance"] == facts["stages"] == "it does not say"
     assert facts["base"] == "Stable Diffusion 1.x and 2.x"
     assert main(["info", str(model_folder)]) == 0
     assert "modalities: rgb, depth" in capsys.readouterr().out
     assert main(["info", "nowhere"]) == 2
+    assert main(["info", "demo-tasks", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["stages"] == ["demo-stage1", "demo-tasks"]
+    assert facts["provenance"]["samples_seen"] > 0
+    assert facts["reads masks"] is facts["independent timesteps"] is True
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from PIL import Image
 from jointnet.cli.main import main
 from jointnet.cli.sampling import scheduler_like
 from jointnet.loading import load
-from tests.conftest import read_png
+from jointnet.pipelines.joint_net import JointNetPipeline
+from tests.conftest import read_png, tiny_pipeline
 
 SHORT = ["--steps", "2", "--seed", "3"]
 
@@ -79,6 +81,94 @@ def test_panorama_writes_a_scene(model_folder: Path, maps: Path) -> None:
     assert run("panorama", model_folder, maps / "photo", "grass", "--size", "32x128", "--image", maps / "image.png") == 0
 
 
+GIVEN = ["--image", "image.png", "--depth", "depth.png"]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "told"),
+    [
+        ("predict", ["image.png", "--processing-size", "16"], {"processing_size": 16}),
+        ("predict", ["image.png", "--wrap"], {"tiled": True, "wraps": True}),
+        ("predict", ["image.png", "--tiled", "--stride", "8"], {"tiled": True, "wraps": False, "stride": 8}),
+        ("predict", ["image.png", "--resample", "2"], {"num_resamples": 2}),
+        ("condition", ["depth.png", "--wrap"], {"tiled": True, "wraps": True}),
+        ("edit", [*GIVEN, "--mask", "mask.png", "--strength", "0.5"], {"strength": 0.5}),
+        ("refine", [*GIVEN, "--only", "image", "--strength", "0.8"], {"only": ["rgb"], "strength": 0.8}),
+        ("refine", GIVEN, {"only": None, "strength": 0.4, "scale": 1}),
+        ("panorama", ["grass", "--refine", "2"], {"scale": 2, "height": None, "width": None, "span_deg": 180}),
+        (
+            "panorama",
+            [
+                "--size",
+                "32x64",
+                "--projection",
+                "equirectangular",
+                "--span",
+                "90",
+                "--image",
+                "image.png",
+                "--image-fov",
+                "40",
+                "--resample",
+                "2",
+            ],
+            {"height": 32, "width": 64, "projection": "equirectangular", "span_deg": 90, "image_fov_deg": 40, "num_resamples": 2},
+        ),
+    ],
+)
+def test_what_is_typed_reaches_the_task(
+    command: str, arguments: list[str], told: dict[str, Any], model_folder: Path, maps: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, seen = getattr(JointNetPipeline, command), {}
+
+    def look(pipeline: JointNetPipeline, *given: Any, **options: Any) -> Any:
+        seen.update(options)
+        return method(pipeline, *given, **options)
+
+    monkeypatch.setattr(JointNetPipeline, command, look)
+    assert run(command, model_folder, maps / "out", *(maps / a if a.endswith(".png") else a for a in arguments)) == 0
+    assert told.items() <= seen.items()
+
+
+def test_normals_are_given_and_asked_as_depth_is(maps: Path) -> None:
+    model = maps / "model"
+    tiny_pipeline(("rgb", "depth", "normal")).save_pretrained(model)
+    Image.fromarray(np.full((40, 56, 3), (128, 128, 255), np.uint8)).save(maps / "normal.png")
+    given = ["--image", maps / "image.png", "--depth", maps / "depth.png", "--normal", maps / "normal.png"]
+    assert run("condition", model, maps / "a", maps / "normal.png", "--modality", "normal") == 0
+    assert np.array_equal(read_png(maps / "a" / "normal.png"), read_png(maps / "normal.png"))
+    assert run("edit", model, maps / "b", *given, "--normal-mask", maps / "mask.png") == 0
+    hole = read_png(maps / "mask.png") > 127
+    same = (read_png(maps / "b" / "normal.png") == read_png(maps / "normal.png")).all(-1)
+    assert same[~hole].all()
+    assert not same[hole].all()
+    assert np.array_equal(read_png(maps / "b" / "depth.png"), read_png(maps / "depth.png"))
+    assert run("refine", model, maps / "c", *given, "--only", "normal") == 0
+    assert np.array_equal(read_png(maps / "c" / "image.png"), read_png(maps / "image.png"))
+    assert not np.array_equal(read_png(maps / "c" / "normal.png"), read_png(maps / "normal.png"))
+
+
+def test_a_mesh_is_as_its_options_say(maps: Path) -> None:
+    """Of a ramp of disparity from 1 (left) to 0.1."""
+    Image.fromarray(np.tile(np.linspace(65535, 6554, 56), (40, 1)).astype(np.uint16)).save(maps / "depth.png")
+
+    def mesh(*options: str) -> trimesh.Trimesh:
+        assert main(["mesh", str(maps / "image.png"), str(maps / "depth.png"), *options, "-o", str(maps / "x.glb")]) == 0
+        return trimesh.load(maps / "x.glb", force="mesh", process=False)
+
+    def range_m(*options: str) -> tuple[float, float]:
+        z = -mesh("--fov", "50", *options).vertices[:, 2]
+        return float(z.min()), float(z.max())
+
+    assert range_m("--near", "2", "--far", "10", "--disparity", "affine") == pytest.approx((2, 1 / (0.1 / 2 + 0.9 / 10)), rel=1e-3)
+    assert range_m("--near", "2", "--disparity", "scaled") == pytest.approx((2, 20), rel=1e-3)
+    around = mesh("--projection", "cylindrical", "--span", "360", "--near", "2").vertices
+    assert around[:, 2].max() > 1  # behind the camera too
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(6554, 65536, (40, 56)).astype(np.uint16)).save(maps / "depth.png")
+    assert len(mesh("--edge-threshold", "0.1").faces) < len(mesh("--edge-threshold", "100").faces)
+
+
 def test_another_scheduler_takes_over_the_models_noise_levels(model_folder: Path, maps: Path) -> None:
     for name, kind in {"euler": "EulerDiscreteScheduler", "ddpm": "DDPMScheduler"}.items():
         assert run("predict", model_folder, maps / name, maps / "image.png", "--scheduler", name) == 0
@@ -117,6 +207,8 @@ def test_bad_input_is_one_line_and_exit_code_2(model_folder: Path, maps: Path, c
         "processing size": ("predict", [maps / "image.png", "--processing-size", "33"]),
         "stride of 64": ("panorama", ["grass", "--size", "32x128", "--stride", "64"]),
         "neither a prompt nor --image": ("panorama", []),
+        "a span of 0": ("panorama", ["grass", "--span", "0"]),
+        "where nothing is known": ("panorama", ["grass", "--size", "32x128", "--resample", "2"]),
     }
     for message, (command, arguments) in cases.items():
         assert run(command, model_folder, maps / "bad", *arguments) == 2, message
@@ -130,6 +222,8 @@ def test_bad_input_is_one_line_and_exit_code_2(model_folder: Path, maps: Path, c
     "arguments",
     [
         ["refine", "--image", "a", "--depth", "b", "--strength", "1.1", "-o", "c"],
+        ["edit", "--image", "a", "--depth", "b", "--mask", "d", "--strength", "1.1", "-o", "c"],
+        ["edit", "--image", "a", "--depth", "b", "--mask", "d", "--strength", "-0.1", "-o", "c"],
         ["panorama", "x", "--span", "361", "-o", "c"],
         ["predict", "a", "--ensemble", "0", "-o", "c"],
         ["mesh", "a", "b", "--fov", "50", "--span", "180", "-o", "c.glb"],

@@ -46,6 +46,13 @@ def test_depth_files_of_both_kinds_are_read_alike(data: Path) -> None:
     assert np.abs(maps[0][0].numpy() - png).max() < 1e-6
 
 
+def test_sizes_and_crops_are_those_of_the_pictures(data: Path) -> None:
+    Image.new("RGB", (64, 128)).save(data / "tall.png")
+    ids = FolderSource(data, 32).size_ids()
+    assert ids[0].tolist() == [32, 40, 0, 4, 32, 32]  # original, crop, target: each height first
+    assert ids[-1].tolist() == [128, 64, 16, 0, 32, 32]
+
+
 def test_captions_are_drawn_from_all_lines(data: Path) -> None:
     assert FolderSource(data, 32).captions() == [["a red ball", "a box", "a box"], ["a ball", "a box", "a box"]]
 

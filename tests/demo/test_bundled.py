@@ -68,8 +68,9 @@ def test_the_base_is_a_genuine_stable_diffusion_folder() -> None:
     assert sky[2] > sky[0], "the sky is bluer than red"
 
 
-def test_the_joint_model_draws_depth_that_falls_towards_the_horizon() -> None:
-    pipeline = jointnet.load("demo")
+@pytest.mark.parametrize("name", ["demo", "demo-tasks"])
+def test_a_joint_model_draws_depth_that_falls_towards_the_horizon(name: str) -> None:
+    pipeline = jointnet.load(name)
     pipeline.set_progress_bar_config(disable=True)
     g = torch.Generator().manual_seed(0)
     depth = pipeline("a small blue box on sand under a blue sky", num_inference_steps=10, generator=g).depth[0]

@@ -182,12 +182,21 @@ def test_files_hold_the_mesh(tmp_path: Path) -> None:
     lens = Cylindrical(360)
     picture = np.random.default_rng(0).integers(0, 256, (*size_of(lens), 3), np.uint8)
     mesh = build_mesh(picture, exact_depth(lens, 1), lens)
-    loaded = trimesh.load(write_mesh(mesh, tmp_path / "scene.glb"), force="mesh", process=False)
+    (loaded,) = trimesh.load(write_mesh(mesh, tmp_path / "scene.glb"), process=False).geometry.values()
     assert len(loaded.faces) == len(mesh.faces)
     assert np.allclose(loaded.triangles, mesh.points[mesh.faces], atol=1e-4)
-    assert np.array_equal(np.asarray(loaded.visual.material.baseColorTexture.convert("RGB")), picture)
+    texture = np.asarray(loaded.visual.material.baseColorTexture.convert("RGB"))
+    assert np.array_equal(texture, picture)
+    used = np.unique(mesh.faces)
+    row, column = used // (picture.shape[1] + 1), used % (picture.shape[1] + 1)  # the first column is there twice
+    u, v = loaded.visual.uv.T
+    at = (np.floor((1 - v) * picture.shape[0]).astype(int), np.floor(u * picture.shape[1]).astype(int) % picture.shape[1])
+    assert np.array_equal(texture[at], picture[row, column % picture.shape[1]])
+    assert np.allclose(loaded.vertex_normals, mesh.normals[used], atol=1e-4)
     cloud = trimesh.load(write_mesh(mesh, tmp_path / "cloud.ply"), process=False)
     assert cloud.vertices.shape == (64 * 256, 3)
+    header = (tmp_path / "cloud.ply").read_bytes().partition(b"end_header")[0]
+    assert b"property float nx" in header
     assert np.array_equal(np.asarray(cloud.colors)[:, :3].reshape(picture.shape), picture)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cloud.ply", "scene.glb"]
 

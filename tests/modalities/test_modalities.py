@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from jointnet.errors import RangeError, ShapeError, UnknownNameError
 from jointnet.modalities import DEPTH, NORMAL, RGB
 from jointnet.modalities.codec import CodecTiles, LatentCodec
 from jointnet.modalities.files import FloatArray, Png8, Png16
-from jointnet.modalities.resize import resize_smooth
+from jointnet.modalities.resize import resize_picture, resize_smooth
 from tests.conftest import read_png, tiny_pipeline
 
 
@@ -29,6 +30,26 @@ def test_encode_and_decode_are_inverse(modality, maps: Tensor) -> None:
     assert images.shape == (2, 3, 8, 8)
     assert images.abs().max() <= 1
     assert torch.allclose(modality.decode(images), maps, atol=1e-6)
+
+
+@pytest.mark.parametrize("resize", [resize_picture, resize_smooth, DEPTH.resize, RGB.resize])
+def test_a_ramp_that_is_enlarged_and_brought_back_is_the_ramp(resize: Callable[[Tensor, tuple[int, int]], Tensor]) -> None:
+    down, across = torch.meshgrid(torch.linspace(0, 1, 24), torch.linspace(0, 1, 32), indexing="ij")
+    ramp = (0.7 * across + 0.2 * down)[None, None]
+    large = resize(ramp, (48, 96))
+    inside = (..., slice(6, -6), slice(6, -6))
+    expected = 0.7 * ((torch.arange(96) + 0.5) / 3 - 0.5) / 31 + 0.2 * (((torch.arange(48) + 0.5) / 2 - 0.5) / 23)[:, None]
+    assert torch.allclose(large[0, 0][inside], expected[inside], atol=0.01)
+    assert torch.allclose(resize(large, (24, 32))[inside], ramp[inside], atol=0.01)
+
+
+def test_resized_normals_stay_where_they_are_and_unit() -> None:
+    left, right = unit(1, 3, 1, 1), unit(1, 3, 1, 1)
+    halves = torch.cat([left.expand(-1, -1, 16, 16), right.expand(-1, -1, 16, 16)], -1)
+    large = NORMAL.resize(halves, (32, 96))
+    assert torch.allclose(large.norm(dim=1), torch.ones(1, 32, 96), atol=1e-5)
+    assert torch.allclose(large[..., :36], left.expand(-1, -1, 32, 36), atol=1e-5)
+    assert torch.allclose(large[..., -36:], right.expand(-1, -1, 32, 36), atol=1e-5)
 
 
 def test_no_normal_stays_none() -> None:

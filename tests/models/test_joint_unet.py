@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -147,6 +148,9 @@ def test_modalities_must_be_rgb_first_and_different(names: tuple[str, ...]) -> N
         ({"in_channels": 7, "num_class_embeds": 1000}, "num_class_embeds 1000"),
         ({"class_embed_type": "projection", "projection_class_embeddings_input_dim": 8}, "class_embed_type 'projection'"),
         ({"time_cond_proj_dim": 8}, "distilled guidance"),
+        ({"attention_type": "gated"}, "GLIGEN"),
+        ({"addition_embed_type": "image", "encoder_hid_dim": 32}, "addition_embed_type 'image'"),
+        ({"class_embeddings_concat": True, "class_embed_type": "timestep"}, "class_embeddings_concat"),
     ],
 )
 def test_an_unsupported_base_is_refused_by_name(changes: dict, name: str) -> None:
@@ -160,6 +164,17 @@ def test_an_upscaling_base_exchanges_the_noisy_maps_alone() -> None:
     joint = JointUNet.from_unet(tiny_unet("if-2"))
     assert (joint.in_channels, joint.exchanges["rgb_to_depth"].input.in_channels) == (3, 3)
     inputs = network_inputs("if-2", 1, 2)
+    for name, parameter in joint.exchanges.named_parameters():
+        if ".input." in name:
+            parameter.fill_(0.1)
+    other_small, other_noisy = dict(inputs), dict(inputs)
+    other_small["low_res"] = replace(inputs["low_res"], maps=inputs["low_res"].maps.clone())
+    other_small["low_res"].maps[:, 1] += 1
+    other_noisy["sample"] = inputs["sample"].clone()
+    other_noisy["sample"][:, 1] += 1
+    rgb = joint(**inputs).sample[:, 0]
+    assert torch.equal(joint(**other_small).sample[:, 0], rgb)
+    assert not torch.allclose(joint(**other_noisy).sample[:, 0], rgb, atol=1e-3)
     with pytest.raises(ShapeError, match="needs low_res"):
         joint(**{**inputs, "low_res": None})
     with pytest.raises(ShapeError, match="only an upscaling base"):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from jointnet.checkpoints.folder import save_half
 from jointnet.data.samples import encode_source
 from jointnet.errors import ModelFolderError, RangeError, ShapeError, UnsupportedBaseError
+from jointnet.modalities.modality import get_modality
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import independent, masked, stage1, stage2, tasks
 from jointnet.sampling.steps import step, with_fixed_variance
@@ -282,6 +283,19 @@ def test_a_tile_is_told_its_own_size(folders: dict[str, Path]) -> None:
     assert set(told) == {(side, side, 0, 0, side, side), (side, 2 * side, 0, 0, side, 2 * side)}
 
 
+def test_no_prompt_is_zeros_in_sampling_where_the_base_says_so(folders: dict[str, Path]) -> None:
+    pipeline = extended(folders["sdxl"])
+    assert pipeline.config.force_zeros_for_empty_prompt
+    texts: list[Tensor] = []
+    pipeline.joint_unet.register_forward_pre_hook(
+        lambda _module, arguments, told: texts.extend([arguments[2], told["added_cond_kwargs"]["text_embeds"]]), with_kwargs=True
+    )
+    for prompt in ("", PROMPT):
+        texts.clear()
+        pipeline(prompt, guidance_scale=1, num_inference_steps=1)
+        assert [bool((text == 0).all()) for text in texts] == [not prompt] * 2
+
+
 def test_training_tells_sizes_and_crops_of_the_data(folders: dict[str, Path], tmp_path: Path) -> None:
     pipeline = extended(folders["sdxl"])
     samples = encode_source(OnePicture(pipeline), pipeline.modalities, pipeline.codec, tmp_path, *pipeline.training_text())
@@ -328,6 +342,15 @@ def test_an_upscaling_base_needs_smaller_maps_and_takes_its_first_stages_output(
     assert not torch.equal(large.depth, other.depth)
     with pytest.raises(ShapeError, match="smaller rgb of 16x16 px for 64x128; expected one of the same shape"):
         second(PROMPT, width=128, low_res=picture(second, 0.25), num_inference_steps=1)
+
+
+def test_a_known_map_brings_its_own_smaller_version(folders: dict[str, Path]) -> None:
+    second = extended(folders["if-2"])
+    maps, small = picture(second), picture(second, 0.25)
+    own = perform(second, "predict", low_res={"depth": small["depth"]})
+    shrunk = get_modality("rgb").resize(maps["rgb"], small["rgb"].shape[-2:])
+    assert torch.allclose(own.depth, perform(second, "predict", low_res={**small, "rgb": shrunk}).depth, atol=1e-5)
+    assert not torch.allclose(own.depth, perform(second, "predict", low_res={**small, "rgb": 1 - shrunk}).depth, atol=1e-3)
 
 
 def test_a_scheduler_without_learned_variance_does_on_a_base_that_learns_it(folders: dict[str, Path]) -> None:

@@ -84,9 +84,11 @@ def test_t5_keeps_its_output_projections_in_float32(tmp_path) -> None:
     tiny_base("if-1").save_pretrained(tmp_path)
     pipeline = JointNetPipeline.from_base(tmp_path, torch_dtype=torch.float16)
     pipeline.set_progress_bar_config(disable=True)
-    dtypes = {name.split(".")[-2]: p.dtype for name, p in pipeline.text_encoder.named_parameters()}
-    assert dtypes["wo"] == torch.float32
-    assert dtypes["q"] == torch.float16
+    pipeline.save_pretrained(tmp_path / "joint")
+    for opened in (pipeline, JointNetPipeline.from_pretrained(tmp_path / "joint", torch_dtype=torch.float16)):
+        dtypes = {name.split(".")[-2]: p.dtype for name, p in opened.text_encoder.named_parameters()}
+        assert dtypes["wo"] == torch.float32
+        assert dtypes["q"] == torch.float16
     feed_forward = pipeline.text_encoder.encoder.block[0].layer[1].DenseReluDense
     feed_forward.wi_1.weight.data *= 1e3
     feed_forward.wo.weight.data *= 1e3

@@ -32,6 +32,24 @@ assert all(torch.equal(value, states[1][name]) for name, value in states[0].item
 print(loaded.name_or_path)
 """
 
+FROM_A_BASE = """
+import sys, torch
+from pathlib import Path
+from jointnet import JointNetPipeline
+from jointnet.checkpoints.release import write_release
+from tests.bases import tiny_base
+
+repo, folder = sys.argv[1:]
+base = tiny_base("sd2")
+base.save_pretrained(folder, push_to_hub=True, repo_id=repo)
+extended = JointNetPipeline.from_base(repo)
+assert all(torch.equal(value, extended.unet.state_dict()[name]) for name, value in base.unet.state_dict().items())
+release = Path(folder).with_name("release")
+write_release(extended.joint_unet, release)
+again = JointNetPipeline.from_release(release, base=repo)
+assert all(torch.equal(value, again.joint_unet.state_dict()[name]) for name, value in extended.joint_unet.state_dict().items())
+"""
+
 
 def oid(content: bytes) -> str:
     return hashlib.sha1(content).hexdigest()
@@ -97,12 +115,23 @@ def hub() -> Iterator[str]:
     server.server_close()
 
 
-def test_a_model_goes_to_the_hub_whole_and_comes_back_by_its_id(hub: str, tmp_path: Path) -> None:
+def run(program: str, hub: str, folder: Path) -> str:
+    """What a program of its own prints, for which the hub is ours."""
     quiet = {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
-    environment = {**os.environ, **quiet, "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-c", PROGRAM, REPO, str(tmp_path / "model")]
-    run = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr[-2000:]
+    environment = {**os.environ, **quiet, "HF_ENDPOINT": hub, "HF_HOME": str(folder / "home")}
+    command = [sys.executable, "-c", program, REPO, str(folder / "model")]
+    done = subprocess.run(command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_a_model_goes_to_the_hub_whole_and_comes_back_by_its_id(hub: str, tmp_path: Path) -> None:
+    printed = run(PROGRAM, hub, tmp_path)
     assert {"README.md", "pipeline.py", "model_index.json"} <= set(Hub.files)
     assert Hub.files["README.md"].startswith(b"---\nlibrary_name: diffusers\n")
-    assert str(tmp_path / "home") in run.stdout
+    assert str(tmp_path / "home") in printed
+
+
+def test_a_base_is_extended_by_its_id_and_serves_a_release(hub: str, tmp_path: Path) -> None:
+    run(FROM_A_BASE, hub, tmp_path)
+    assert "model_index.json" in Hub.files

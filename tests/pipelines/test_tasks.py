@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from jointnet.errors import RangeError, ShapeError, UnknownNameError
-from jointnet.pipelines import run
-from jointnet.pipelines.conventions import RELEASE
+from jointnet.modalities.codec import LatentCodec
+from jointnet.modalities.modality import get_modality
+from jointnet.modalities.resize import resize_lanczos, resize_picture
+from jointnet.pipelines import perform, run, task_methods
+from jointnet.pipelines.conventions import PAPER, RELEASE, Conventions
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.pipelines.perform import tiling_of
-from jointnet.pipelines.run import encode_known
+from jointnet.pipelines.run import Sampling, encode_known, solve
 from jointnet.pipelines.task import edit, generate, refine
 from jointnet.types import Known
 from tests.conftest import tiny_pipeline
@@ -49,6 +52,18 @@ def hole(height: int = 40, width: int = 57) -> Tensor:
     mask = torch.zeros(1, 1, height, width)
     mask[..., 10:25, 20:50] = 1
     return mask
+
+
+def runs_seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[LatentCodec, Sampling]]:
+    """The codec and the sampling of every run from here on, which goes on as it would."""
+    seen = []
+
+    def look(pipeline: Any, task: Any, codec: LatentCodec, conditioning: Any, sampling: Sampling) -> Tensor:
+        seen.append((codec, sampling))
+        return solve(pipeline, task, codec, conditioning, sampling)
+
+    monkeypatch.setattr(perform, "solve", look)
+    return seen
 
 
 @pytest.fixture(params=KINDS)
@@ -132,6 +147,40 @@ def test_refine_touches_only_what_it_is_asked_to(any_pipeline: JointNetPipeline)
     assert not torch.allclose(output.images, picture())
 
 
+def test_what_is_larger_than_the_model_is_refined_in_its_tiles_alone() -> None:
+    pipeline, sizes = pipeline_of("blending"), set()
+    pipeline.joint_unet.register_forward_pre_hook(lambda _, args: sizes.add(tuple(args[0].shape[-2:])))
+    side, window = 2 * pipeline.default_size, pipeline.unet.config.sample_size
+    pipeline.refine(picture(side, side), {"depth": depth(side, side)}, **options())
+    assert sizes == {(window, window)}
+    pipeline.refine(picture(side, side), {"depth": depth(side, side)}, **options(tiled=False, processing_size=side))
+    assert (2 * window, 2 * window) in sizes
+
+
+@pytest.mark.parametrize("conventions", [PAPER, RELEASE])
+def test_refinement_follows_its_conventions(conventions: Conventions, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, is_release = runs_seen(monkeypatch), conventions is RELEASE
+    given = picture(32, 32)
+    pipeline_of("blending").refine(given, {"depth": depth(32, 32)}, scale=2, **options(conventions=conventions))
+    tiling = seen[0][1].tiling
+    assert tiling is not None
+    assert (tiling.decays_everywhere, tiling.has_random_offset, tiling.whole_share) == (is_release, not is_release, 0)
+    by_lanczos, bicubic = resize_lanczos(given, (64, 64)), resize_picture(given, (64, 64))
+    larger = task_methods.enlarged({"rgb": given}, 2, conventions)["rgb"]
+    assert torch.equal(larger, by_lanczos if is_release else bicubic)
+    assert not torch.allclose(by_lanczos, bicubic, atol=1e-3)
+
+
+@pytest.mark.parametrize("conventions", [PAPER, RELEASE])
+def test_a_latent_pixel_is_asked_if_any_or_if_the_nearest_of_its_pixels_is(conventions: Conventions) -> None:
+    pipeline = pipeline_of("masked input")
+    one = torch.zeros(1, 1, 32, 32)
+    one[..., 5, 7] = 1  # 2 x 2 pixels a latent: the nearest of latent pixel (2, 3) is pixel (4, 6)
+    known = encode_known(pipeline, edit({"rgb": picture(32, 32)}, {"rgb": one}), pipeline.codec, 1, conventions)
+    asked = [tuple(where) for where in known.mask[0, 0, 0].nonzero().tolist()]
+    assert asked == ([] if conventions.has_nearest_masks else [(2, 3)])
+
+
 def test_refine_enlarges(any_pipeline: JointNetPipeline) -> None:
     output = any_pipeline.refine(picture(32, 32), {"depth": depth(32, 32)}, scale=2, **options())
     assert output.images.shape == (1, 3, 64, 64)
@@ -170,9 +219,36 @@ def test_a_photos_depth_is_what_is_predicted_of_the_photo_alone(any_pipeline: Jo
     assert torch.equal(output.depth[known > 0.5], wanted[known > 0.5])
 
 
-def test_a_panorama_is_refined_at_a_larger_size() -> None:
-    output = pipeline_of("blending").panorama("grass", height=32, width=64, scale=2, **options())
+@pytest.mark.parametrize("span", [180, 360])
+def test_both_passes_of_a_panorama_wrap_at_360_degrees_and_only_then(span: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = runs_seen(monkeypatch)
+    output = pipeline_of("blending").panorama("grass", height=32, width=64, span_deg=span, scale=2, **options())
     assert output.images.shape == (1, 3, 64, 128)
+    assert [sampling.tiling.whole_share for _, sampling in seen if sampling.tiling] == [0.4, 0.0]
+    for codec, sampling in seen:
+        assert sampling.tiling is not None
+        assert codec.tiles is not None
+        assert sampling.tiling.wraps == codec.tiles.wraps == (span == 360)
+
+
+def test_the_second_pass_of_a_panorama_changes_what_the_first_one_made() -> None:
+    pipeline, size = pipeline_of("blending"), {"height": 32, "width": 64}
+    small = pipeline.panorama("grass", **size, **options())
+    large = pipeline.panorama("grass", **size, scale=2, **options())
+    assert not torch.allclose(large.depth, task_methods.enlarged(small.dense, 2)["depth"], atol=1e-3)
+
+
+def test_by_default_a_panorama_is_four_times_as_wide_as_the_model_and_refinement_goes_back_by_0_4(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = pipeline_of("blending")
+    assert pipeline.panorama("grass", **options()).depth.shape == (1, 1, 32, 128)
+    shown: list[int] = []
+
+    def look(pipe: Any, step: int, t: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        shown.append(step)
+        return {}
+
+    pipeline.refine(picture(32, 32), {"depth": depth(32, 32)}, **options(num_inference_steps=10, callback_on_step_end=look))
+    assert len(shown) == 4
 
 
 def test_an_ensemble_gives_uncertainty(any_pipeline: JointNetPipeline) -> None:
@@ -181,6 +257,16 @@ def test_an_ensemble_gives_uncertainty(any_pipeline: JointNetPipeline) -> None:
     assert output.uncertainty["depth"].min() >= 0
     assert output.uncertainty["depth"].max() > 0
     assert list(output.uncertainty) == ["depth"]
+
+
+def test_an_ensemble_is_the_merger_of_its_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, generator = pipeline_of("both"), torch.Generator().manual_seed(0)
+    samples = [pipeline.predict(picture(32, 32), **options(generator=generator)).depth[0] for _ in range(3)]
+    monkeypatch.setattr(task_methods, "ENSEMBLE_BATCH", 1)
+    output = pipeline.predict(picture(32, 32), ensemble=3, **options())
+    merged, uncertainty = get_modality("depth").merge(torch.stack(samples))
+    assert torch.allclose(output.depth[0], merged, atol=1e-4)
+    assert torch.allclose(output.uncertainty["depth"][0], uncertainty, atol=1e-4)
 
 
 def test_a_batch_of_pictures_equals_its_single_pictures(any_pipeline: JointNetPipeline) -> None:
@@ -251,6 +337,34 @@ def test_three_modalities_share_every_task() -> None:
         both = pipeline.condition(dense={"depth": depth(32, 32)}, **options())
         assert torch.equal(both.depth, depth(32, 32))
         assert both.normal.shape == (1, 3, 32, 32)
+
+
+def normals(height: int = 32, width: int = 32) -> Tensor:
+    towards = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(3))
+    return towards / towards.norm(dim=1, keepdim=True)
+
+
+def test_three_modalities_are_edited_refined_and_spread_over_a_panorama() -> None:
+    pipeline = pipeline_of("both", ("rgb", "depth", "normal"))
+    dense = {"depth": depth(32, 32), "normal": normals()}
+    holes = hole(32, 32)
+    edited = pipeline.edit(picture(32, 32), dense, {"normal": holes}, **options())
+    known = (holes < 0.5).expand_as(edited.normal)
+    assert torch.equal(edited.depth, dense["depth"])
+    assert torch.equal(edited.normal[known], dense["normal"][known])
+    assert not torch.allclose(edited.normal[~known], dense["normal"][~known])
+    refined = pipeline.refine(picture(32, 32), dense, only="normal", scale=2, **options())
+    assert torch.equal(refined.depth, depth(32, 32).repeat_interleave(2, -1).repeat_interleave(2, -2))
+    assert refined.normal.shape == (1, 3, 64, 64)
+    merged = pipeline.predict(picture(32, 32), ensemble=3, **options())
+    assert merged.uncertainty.keys() == {"depth", "normal"}
+    length = merged.normal.norm(dim=1)
+    assert torch.isclose(length, length.round(), atol=1e-4).all()  # 1, or 0 where there is no normal
+    assert 0.2 < length.mean() <= 1
+    for photo in (None, picture()):
+        wide = pipeline.panorama("grass", height=32, width=128, image=photo, **options())
+        assert wide.normal.shape == (1, 3, 32, 128)
+        assert wide.normal.isfinite().all()
 
 
 def test_time_travel_works_on_models_without_masked_input() -> None:
@@ -423,8 +537,6 @@ def test_a_negative_prompt_turns_guidance_on() -> None:
 
 
 def test_a_large_ensemble_is_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jointnet.pipelines import task_methods
-
     pipeline = pipeline_of("blending")
     monkeypatch.setattr(task_methods, "ENSEMBLE_BATCH", 2)
     rows = []
@@ -435,8 +547,6 @@ def test_a_large_ensemble_is_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_batch_with_a_large_ensemble_equals_its_single_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each picture's generator is asked in the same parts, however many pictures there are."""
-    from jointnet.pipelines import task_methods
-
     pipeline = pipeline_of("blending")
     monkeypatch.setattr(task_methods, "ENSEMBLE_BATCH", 2)
     pictures = picture(32, 32, batch=2)
@@ -452,8 +562,6 @@ def test_a_batch_with_a_large_ensemble_equals_its_single_pictures(monkeypatch: p
 
 @pytest.mark.parametrize("call", ["predict", "panorama", "around a photo"])
 def test_an_interrupt_stops_all_passes_of_a_task(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jointnet.pipelines import task_methods
-
     pipeline, steps = pipeline_of("blending"), []
     monkeypatch.setattr(task_methods, "ENSEMBLE_BATCH", 2)
 

@@ -62,6 +62,16 @@ def test_the_whole_image_takes_part_in_the_first_share_of_the_steps() -> None:
         assert (tuple(x.shape) in recorder.shapes) == (index < 4)
 
 
+def test_steps_that_call_twice_count_once_for_the_whole_image() -> None:
+    """Second-order schedulers repeat timesteps: 0.4 of these five are the first two, however often they come."""
+    twice = torch.tensor([900, 700, 700, 500, 500, 300, 300, 100, 100])
+    recorder, x = Recorder(), canvas()
+    tiled = Tiled(recorder, Tiling(window=16), twice, torch.Generator().manual_seed(0))
+    for t in twice.tolist():
+        tiled(x, t_of(x, t), text(1))
+    assert [shape[-1] for shape in recorder.shapes].count(x.shape[-1]) == 3
+
+
 def test_the_whole_image_weighs_as_said() -> None:
     x = canvas()
 
@@ -97,7 +107,12 @@ def test_tiles_of_a_batch_keep_their_prompt_and_their_part_of_the_masks() -> Non
     x = canvas(2)
     recorder = Recorder()
     told = Conditioning(text(2).text, known=Known(x, (x[:, :, :1] > 0).float()))
-    Tiled(recorder, Tiling(window=16, batch_size=3, whole_share=0), TIMESTEPS, torch.Generator().manual_seed(0))(x, t_of(x, 300), told)
+    made = Tiled(recorder, Tiling(window=16, batch_size=3, whole_share=0), TIMESTEPS, torch.Generator().manual_seed(0))(
+        x, t_of(x, 300), told
+    )
+    assert max(len(c.text.embeds) for c in recorder.conditionings) == 3
+    at_once = Tiling(window=16, batch_size=100, whole_share=0)
+    assert torch.allclose(made, Tiled(Recorder(), at_once, TIMESTEPS, torch.Generator().manual_seed(0))(x, t_of(x, 300), told), atol=1e-6)
     seen = [c for c in recorder.conditionings if c.known is not None]
     assert seen
     for conditioning in seen:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import EDMEulerScheduler
@@ -19,7 +20,7 @@ from jointnet.training.config import OptimConfig
 from jointnet.training.joint import draw_shown, train_joint
 from jointnet.training.loop import batch_indices, fit
 from jointnet.training.loss import NoiseLevels, NoiseSchedule, draw_noise, joint_loss
-from jointnet.training.masks import draw_masks
+from jointnet.training.masks import draw_hole, draw_masks
 from jointnet.training.provenance import write_provenance
 from jointnet.training.state import Progress
 from jointnet.types import PredictionType, Text, size_ids
@@ -266,6 +267,21 @@ def test_the_mix_of_masks_has_every_kind_at_its_share() -> None:
     assert 0.1 < float((holes & same).float().mean()) < 0.25
     assert 0.1 < float((holes & ~same).float().mean()) < 0.25
     assert 0.3 < float(masks[holes].mean()) < 0.7
+
+
+def test_holes_are_boxes_and_strokes() -> None:
+    """Of the holes of one piece half are boxes, which fill their bounds; strokes do not."""
+    g = torch.Generator().manual_seed(0)
+    filled = []
+    for _ in range(400):
+        hole = draw_hole((32, 32), g)
+        rows, columns = (torch.nonzero(hole.any(axis)).flatten() for axis in (1, 0))
+        bounds = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
+        if bounds < 32 * 32:  # not turned inside out
+            filled.append(float(hole.sum() / bounds))
+    share = np.mean(np.array(filled) == 1)
+    assert 0.1 < share < 0.5
+    assert np.mean(np.array(filled) < 0.6) > 0.1
 
 
 def test_with_three_modalities_one_or_two_are_known() -> None:

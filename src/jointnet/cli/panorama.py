@@ -9,7 +9,15 @@ from typing import Any
 
 from jointnet.cli.arguments import number, size, whole_number
 from jointnet.cli.mesh import add_depth_arguments, depth_range, scene_mesh
-from jointnet.cli.sampling import add_sampling_arguments, add_stride_argument, describe_run, first_of, open_model, task_options
+from jointnet.cli.sampling import (
+    add_resample_argument,
+    add_sampling_arguments,
+    add_stride_argument,
+    describe_run,
+    first_of,
+    open_model,
+    task_options,
+)
 from jointnet.demo.bundled import TASK_MODEL
 from jointnet.errors import InputFileError, OutputError
 
@@ -25,6 +33,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--image", type=Path, metavar="PHOTO", help="a photo to paint the rest around")
     parser.add_argument("--image-fov", type=number(1, 179), default=60.0, metavar="DEG", help="angle across the photo's width (60)")
     add_stride_argument(parser)
+    add_resample_argument(parser)
     parser.add_argument("--refine", type=whole_number(1, 8), default=1, metavar="S", help="refine at S times the size (default: 1)")
     add_depth_arguments(parser)
     parser.set_defaults(run=run)

@@ -66,7 +66,12 @@ def add_size_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tiled", action="store_true", help="work at full size, in tiles of the model's size")
     parser.add_argument("--wrap", action="store_true", help="left and right edge are neighbours (with --tiled)")
     add_stride_argument(parser)
-    resample = "repeat each step N times (RePaint), for models without masked input"
+    add_resample_argument(parser)
+
+
+def add_resample_argument(parser: argparse.ArgumentParser) -> None:
+    """Time travel."""
+    resample = "repeat each step N times while something is known (RePaint), for models without masked input"
     parser.add_argument("--resample", type=whole_number(1, 100), default=1, metavar="N", help=resample)
 
 
@@ -148,8 +153,9 @@ def task_options(pipeline: JointNetPipeline, options: argparse.Namespace, prompt
         chosen["low_res"] = read_low_res(options.low_res, pipeline.modalities)
     if getattr(options, "stride", None) is not None:
         chosen["stride"] = options.stride
-    if hasattr(options, "tiled"):
+    if hasattr(options, "resample"):
         chosen["num_resamples"] = options.resample
+    if hasattr(options, "tiled"):
         if options.processing_size is not None:
             chosen["processing_size"] = options.processing_size
         if options.tiled or options.wrap:

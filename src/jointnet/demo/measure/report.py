@@ -23,7 +23,7 @@ def write_report(figures: dict[str, Any], path: Path, notes: str = "") -> None:
     config = figures["config"]
     parts = [
         "# The demo model, measured",
-        f"Every figure on this page was written by `{COMMAND}` ({origin(figures)}). "
+        f"The tables and their lines were written by `{COMMAND}` ({origin(figures)}). "
         f"Held-out test scenes; image i has seed 1000 + i; {config['steps']} steps of {figures['scheduler']}, guidance "
         f"{config['guidance']:g}.",
         f"![16 samples]({GRID_FILE})\n\nThe first 16 held-out prompts, none picked: image above, depth below.",
