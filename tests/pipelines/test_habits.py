@@ -358,6 +358,22 @@ def test_a_lora_of_the_base_acts_on_the_rgb_branch(tmp_path: Path) -> None:
     assert torch.allclose(make(pipeline, latents=latents()).images, plain.images, atol=1e-4)
 
 
+def test_a_lora_of_the_text_encoder_acts_as_in_the_bases_own_pipeline(tmp_path: Path) -> None:
+    encoder = tiny_pipeline().text_encoder
+    torch.manual_seed(3)
+    encoder.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    StableDiffusionPipeline.save_lora_weights(tmp_path, text_encoder_lora_layers=lora_weights(encoder))
+    pipeline, theirs = untrained(), base_of(untrained())
+    plain = make(pipeline, latents=latents()).images
+    for pipe in (pipeline, theirs):
+        pipe.load_lora_weights(tmp_path)
+    styled = make(pipeline, latents=latents()).images
+    assert (styled - plain).abs().max() > 1e-4
+    assert torch.allclose(styled, make(theirs, latents=latents()[:, :4], height=32, width=32).images, atol=1e-4)
+    pipeline.unload_lora_weights()
+    assert torch.allclose(make(pipeline, latents=latents()).images, plain, atol=1e-4)
+
+
 def test_freeu_acts_on_the_rgb_branch() -> None:
     pipeline = untrained()
     plain = make(pipeline, latents=latents())
