@@ -279,6 +279,29 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path, capsys
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "model"]
 
 
+def test_a_folder_that_only_has_an_entry_named_as_a_part_of_a_model_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "projects" / "jointnet").mkdir(parents=True)
+    (tmp_path / "projects" / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputError, match="holds jointnet and no model"), replacing(tmp_path / "projects"):
+        pass
+    assert (tmp_path / "projects" / "thesis.txt").read_text() == "mine"
+
+
+def test_what_lies_in_a_model_folder_and_is_no_part_of_the_model_stays(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    tiny_pipeline().save_pretrained(model)
+    for name in (".git/HEAD", "notes.txt", "pictures/a.txt"):
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_text("mine")
+    (model / "provenance.json").write_text("{}")
+    with replacing(model) as unfinished:
+        (unfinished / "model_index.json").write_text("{}")
+        (unfinished / "notes.txt").write_text("the model's")
+    assert {p.name for p in model.iterdir()} == {"model_index.json", ".git", "notes.txt", "pictures"}
+    assert (model / ".git" / "HEAD").read_text() == (model / "pictures" / "a.txt").read_text() == "mine"
+    assert (model / "notes.txt").read_text() == "the model's"
+
+
 def test_a_model_folder_is_whole_whatever_happens(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()

@@ -170,6 +170,8 @@ def test_a_mesh_is_as_its_options_say(maps: Path) -> None:
 
 
 def test_another_scheduler_takes_over_the_models_noise_levels(model_folder: Path, maps: Path) -> None:
+    given = ["--image", maps / "image.png", "--depth", maps / "depth.png", "--scheduler", "pndm", "--strength", "0.9"]
+    assert run("refine", model_folder, maps / "pndm", *given) == 0  # begins in the middle, which Runge-Kutta steps cannot
     for name, kind in {"euler": "EulerDiscreteScheduler", "ddpm": "DDPMScheduler"}.items():
         assert run("predict", model_folder, maps / name, maps / "image.png", "--scheduler", name) == 0
         assert json.loads((maps / name / "result.json").read_text())["scheduler"] == kind

@@ -12,6 +12,7 @@ from PIL import Image
 
 from jointnet.cli.main import main
 from jointnet.pipelines.joint_net import JointNetPipeline
+from tests.bases import tiny_base
 from tests.conftest import tiny_pipeline
 
 
@@ -103,6 +104,29 @@ def test_a_start_of_another_kind_or_of_other_modalities_is_refused(
     (other / "model_index.json").write_text(json.dumps({**index, "_class_name": "StableDiffusion3Pipeline"}))
     error = refused(other)
     assert "got a StableDiffusion3Pipeline; expected one of StableDiffusionPipeline (Stable Diffusion 1.x and 2.x), " in error
+
+
+def test_what_disparity_means_is_said_for_the_data_and_kept_on_it_alone(data: Path, base: Path, tmp_path: Path) -> None:
+    def near_m(start: Path, of: Path, *more: str) -> float | None:
+        out = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        assert main(["train", "stage1", "--from", str(start), "--data", str(of), "-o", str(out), *SHORT, *more]) == 0
+        return JointNetPipeline.from_pretrained(out / "model").config.depth_near_m
+
+    runs = set(tmp_path.iterdir())
+    assert near_m(base, data, "--depth-near", "2") == 2
+    (first,) = set(tmp_path.iterdir()) - runs
+    assert near_m(first / "model", data) == 2
+    shutil.copytree(data, tmp_path / "other")
+    assert near_m(first / "model", tmp_path / "other") is None
+    assert near_m(base, data) is None
+
+
+def test_a_size_that_the_base_does_not_take_is_refused_before_anything_is_encoded(data: Path, tmp_path: Path, capsys) -> None:
+    tiny_base("if-1").save_pretrained(tmp_path / "if")
+    out = tmp_path / "out"
+    assert main(["train", "stage1", "--from", str(tmp_path / "if"), "--data", str(data), "--size", "20", "-o", str(out), *SHORT]) == 2
+    assert "expected multiples of 8" in capsys.readouterr().err
+    assert not (out / "latents").exists()
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(data: Path, base: Path, tmp_path: Path) -> None:

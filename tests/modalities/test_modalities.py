@@ -169,11 +169,15 @@ def test_modalities_of_installed_packages_are_found(tmp_path: Path) -> None:
     facts.mkdir()
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: heat\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text("[jointnet.modalities]\nheat = heat\n")
-    code = "import jointnet; print(jointnet.get_modality('heat').name)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == "heat", done.stderr
+    for code in ("print(jointnet.get_modality('heat').name)", "print(*(n for n in jointnet.registered_modalities() if n == 'heat'))"):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import jointnet; {code}"],
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.strip() == "heat", done.stderr
 
 
 def test_an_unknown_modality_lists_the_known() -> None:

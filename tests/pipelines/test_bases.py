@@ -283,6 +283,17 @@ def test_a_tile_is_told_its_own_size(folders: dict[str, Path]) -> None:
     assert set(told) == {(side, side, 0, 0, side, side), (side, 2 * side, 0, 0, side, 2 * side)}
 
 
+def test_an_empty_caption_is_no_prompt_in_training_too(folders: dict[str, Path], tmp_path: Path) -> None:
+    pipeline = extended(folders["sdxl"])
+    samples = encode_source(OnePicture(pipeline), pipeline.modalities, pipeline.codec, tmp_path, *pipeline.training_text())
+    empty = samples.text_encoder.tokenize([""])
+    tokens = samples.tokens.clone()
+    tokens[:, 0] = empty
+    _, text = replace(samples, tokens=tokens).batch(torch.tensor([0, 1]), 0.0, seeded())
+    assert text.embeds[0].abs().max() == text.added["text_embeds"][0].abs().max() == 0
+    assert text.embeds[1].abs().max() > 0
+
+
 def test_no_prompt_is_zeros_in_sampling_where_the_base_says_so(folders: dict[str, Path]) -> None:
     pipeline = extended(folders["sdxl"])
     assert pipeline.config.force_zeros_for_empty_prompt
@@ -342,6 +353,13 @@ def test_an_upscaling_base_needs_smaller_maps_and_takes_its_first_stages_output(
     assert not torch.equal(large.depth, other.depth)
     with pytest.raises(ShapeError, match="smaller rgb of 16x16 px for 64x128; expected one of the same shape"):
         second(PROMPT, width=128, low_res=picture(second, 0.25), num_inference_steps=1)
+
+
+def test_what_a_task_of_the_first_stage_returned_is_brought_to_the_smaller_size(folders: dict[str, Path]) -> None:
+    second = extended(folders["if-2"])
+    large, size = picture(second), (second.default_size // 4,) * 2
+    small = {name: get_modality(name).resize(maps, size) for name, maps in large.items()}
+    assert torch.equal(perform(second, "generate", low_res=large).depth, perform(second, "generate", low_res=small).depth)
 
 
 def test_a_known_map_brings_its_own_smaller_version(folders: dict[str, Path]) -> None:

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPImageProcessor
 
-from jointnet.errors import ModelFolderError, ShapeError
+from jointnet.errors import ModelFolderError, RangeError, ShapeError
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.types import Known
 from tests.bases import assert_same_weights, tiny_base
@@ -232,6 +232,22 @@ def test_group_offload_of_the_whole_pipeline_changes_nothing(tmp_path: Path) -> 
     pipeline.enable_group_offload(torch.device("cpu"), offload_type="leaf_level", offload_to_disk_path=str(tmp_path))
     assert list(tmp_path.glob("*.safetensors"))
     assert torch.allclose(make(pipeline).depth, expected, atol=1e-4)
+
+
+@needs_cpu_group_offload
+def test_an_autoencoder_that_is_to_be_upcast_runs_as_it_is_where_it_is_offloaded_to_disk(tmp_path: Path) -> None:
+    pipeline = tiny_pipeline().to(torch.float16)
+    assert pipeline.vae.config.force_upcast
+    expected = make(pipeline).depth
+    pipeline.enable_group_offload(torch.device("cpu"), offload_type="leaf_level", offload_to_disk_path=str(tmp_path))
+    assert torch.allclose(make(pipeline).depth, expected, atol=0.02)
+    pipeline = tiny_pipeline().to(torch.float16)
+    with torch.no_grad():
+        pipeline.vae.decoder.conv_in.weight *= 3e4
+    assert make(pipeline).depth.isfinite().all()
+    pipeline.vae.enable_layerwise_casting(storage_dtype=torch.float16, compute_dtype=torch.float16)
+    with pytest.raises(RangeError, match="load it in bfloat16 or float32"):
+        make(pipeline)
 
 
 def test_sequential_offload_runs_from_weights_that_are_not_there() -> None:

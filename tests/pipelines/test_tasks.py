@@ -579,6 +579,32 @@ def test_an_interrupt_stops_all_passes_of_a_task(call: str, monkeypatch: pytest.
     assert steps == [0]
 
 
+def test_an_earlier_interrupt_does_not_stop_a_panorama_around_a_photo() -> None:
+    pipeline = pipeline_of("blending", ("rgb", "normal"))
+    pipeline._interrupt = True
+    made = pipeline.panorama("grass", height=32, width=128, image=picture(), **options())
+    assert made.normal.abs().max() > 0
+
+
+def test_a_large_panorama_has_no_whole_tile_and_one_that_does_not_wrap_may_be_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, seen = pipeline_of("blending"), runs_seen(monkeypatch)
+    for height, width in ((32, 128), (64, 512)):
+        pipeline.panorama("grass", height=height, width=width, **options(num_inference_steps=1))
+    assert [sampling.tiling.whole_share for _, sampling in seen if sampling.tiling] == [0.4, 0.0]
+    pipeline.panorama("grass", height=32, width=64, **options(tiled=False))
+    assert seen[-1][1].tiling is None
+    with pytest.raises(RangeError, match="tiled=False with wraps"):
+        pipeline.panorama("grass", height=32, width=64, span_deg=360, **options(tiled=False))
+
+
+def test_the_base_may_say_both_sides_of_its_size() -> None:
+    pipeline = pipeline_of("blending")
+    expected = pipeline.predict(picture(), **options(tiled=True)).depth
+    pipeline.unet.register_to_config(sample_size=[16, 16])
+    assert pipeline.default_size == 32
+    assert torch.equal(pipeline.predict(picture(), **options(tiled=True)).depth, expected)
+
+
 def test_a_panorama_around_a_photo_takes_batches_and_texts_as_any_other() -> None:
     pipeline = pipeline_of("both")
     wide: dict[str, Any] = {"height": 32, "width": 128, "image": picture(), "image_fov_deg": 50}

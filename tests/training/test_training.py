@@ -17,7 +17,7 @@ from jointnet.errors import DivergenceError, RunFolderError, UnsupportedBaseErro
 from jointnet.models.joint_unet import JointUNet
 from jointnet.recipes import RECIPES, demo_stage1, demo_stage2, get_recipe, independent, masked, stage1, stage2, tasks
 from jointnet.training.config import OptimConfig
-from jointnet.training.joint import draw_shown, train_joint
+from jointnet.training.joint import draw_shown, keeping_abilities, train_joint
 from jointnet.training.loop import batch_indices, fit
 from jointnet.training.loss import NoiseLevels, NoiseSchedule, draw_noise, joint_loss
 from jointnet.training.masks import draw_hole, draw_masks
@@ -288,6 +288,20 @@ def test_with_three_modalities_one_or_two_are_known() -> None:
     masks = draw_masks(600, 3, (8, 8), torch.Generator().manual_seed(0)).mean((2, 3, 4))
     known = (masks == 0).sum(1)[((masks == 0) | (masks == 1)).all(1)]
     assert set(known.tolist()) == {0, 1, 2}
+
+
+def test_of_a_single_modality_nothing_is_known() -> None:
+    masks = draw_masks(200, 1, (8, 8), torch.Generator().manual_seed(0))
+    assert masks.shape == (200, 1, 1, 8, 8)
+    assert (masks.flatten(1).mean(1) > 0).all()
+
+
+def test_a_further_stage_keeps_the_ways_to_condition() -> None:
+    joint = JointUNet.from_unet(tiny_unet("sd1"))
+    assert keeping_abilities(stage2(), joint) == stage2()
+    joint.add_masked_input().register_to_config(has_independent_timesteps=True)
+    assert keeping_abilities(stage2(), joint) == tasks()
+    assert keeping_abilities(independent(), joint) == tasks()
 
 
 def test_independent_levels_are_a_quarter_shared_and_half_partly_clean() -> None:

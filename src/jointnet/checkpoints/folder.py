@@ -36,14 +36,17 @@ BROKEN = (
 )
 """What diffusers, transformers and torch raise for a folder whose files are missing, damaged or do not fit each other."""
 
-RELEASE_BRANCH = "jointnet"
-"""The folder of the dense branch in the authors' release."""
+RELEASE_RGB, RELEASE_BRANCH = "unet", "jointnet"
+"""The folders of the RGB and the dense branch in the authors' release."""
 
 PROVENANCE_FILE = "provenance.json"
 """How the weights were trained."""
 
 VOCABULARY_FILE = "vocabulary.json"
 """What a small model was trained to draw: kind -> phrases."""
+
+_SIDE_FILES = (PROVENANCE_FILE, VOCABULARY_FILE, "README.md", "pipeline.py")
+"""What lies beside a model's components."""
 
 
 def pipeline_class(folder: Path) -> str:
@@ -117,10 +120,12 @@ def save_half(pipeline: DiffusionPipeline, folder: Path) -> None:
 def replacing(folder: Path) -> Iterator[Path]:
     """A new folder to write a model into, which takes the place of ``folder`` once it is whole.
 
-    Raises: OutputError if ``folder`` holds something else than a model, or cannot be written.
+    What is no part of the old model (notes, pictures, a .git) is copied over. Raises: OutputError if ``folder`` holds something else than
+    a model, or cannot be written.
     """
-    held = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    if held and not any(name in held for name in (INDEX_FILE, RELEASE_BRANCH)):
+    held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    parts = _parts_of(folder)
+    if held and not parts:
         raise OutputError(f"got {str(folder)!r}, which holds {held[0]} and no model; choose a new folder with -o")
     place = folder.resolve()
     unfinished, old = (place.with_name(f".{place.name}.{state}") for state in ("unfinished", "old"))
@@ -128,6 +133,8 @@ def replacing(folder: Path) -> Iterator[Path]:
         _settle(place, unfinished, old)
         unfinished.mkdir(parents=True)
         yield unfinished
+        for name in set(held) - parts:
+            _copy(place / name, unfinished / name)
         if place.exists():
             place.rename(old)
         unfinished.rename(place)
@@ -135,6 +142,29 @@ def replacing(folder: Path) -> Iterator[Path]:
         raise OutputError(f"cannot write model {str(folder)!r}: {first_line(error)}; free space or choose another folder") from error
     finally:
         _settle(place, unfinished, old)
+
+
+def _parts_of(folder: Path) -> set[str]:
+    """Names of what belongs to the model in a folder, of our form or the release's; none if it holds no model."""
+    branches = {RELEASE_RGB, RELEASE_BRANCH}
+    if all((folder / branch / "config.json").is_file() for branch in branches) and not (folder / INDEX_FILE).exists():
+        return branches
+    if not (folder / INDEX_FILE).is_file():
+        return set()
+    try:
+        components = read_named_values(folder / INDEX_FILE)
+    except (OSError, ValueError):
+        components = {}
+    return {INDEX_FILE, *_SIDE_FILES, *components}
+
+
+def _copy(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _settle(place: Path, unfinished: Path, old: Path) -> None:

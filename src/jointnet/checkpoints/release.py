@@ -19,12 +19,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from jointnet.checkpoints.folder import BROKEN, RELEASE_BRANCH, first_line
+from jointnet.checkpoints.folder import BROKEN, RELEASE_BRANCH, RELEASE_RGB, first_line
 from jointnet.errors import ModelFolderError
 from jointnet.models.joint_unet import JointUNet
 
 Weights = dict[str, Tensor]
-_RGB, _DENSE = "unet", RELEASE_BRANCH
+_RGB, _DENSE = RELEASE_RGB, RELEASE_BRANCH
 _STEM = "diffusion_pytorch_model"
 _FILES = ("config.json", f"{_STEM}.safetensors", f"{_STEM}.bin")
 _CLASS = "JointNetModel"

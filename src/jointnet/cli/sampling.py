@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _OF_LATENTS = {"clip_sample": False, "set_alpha_to_one": False}
 """What a scheduler needs to know of latents, where the one it takes the place of does not say."""
 
+_UNSAID = {"skip_prk_steps": True}
+"""What Stable Diffusion's own configuration says to PNDM: without it no run can begin in the middle."""
+
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
     "ddpm": "DDPMScheduler",
@@ -115,7 +118,8 @@ def scheduler_like(pipeline: JointNetPipeline, name: str) -> Any:
         raise UnsupportedBaseError(f"got a model with {own}, whose noise levels {SCHEDULERS[name]} cannot take over; leave --scheduler out")
     kind = getattr(diffusers, SCHEDULERS[name])
     takes = inspect.signature(kind.__init__).parameters
-    unsaid = {} if pipeline.vae is None else {key: value for key, value in _OF_LATENTS.items() if key in takes}
+    unsaid = {**_UNSAID, **({} if pipeline.vae is None else _OF_LATENTS)}
+    unsaid = {key: value for key, value in unsaid.items() if key in takes}
     try:
         return kind.from_config({**unsaid, **pipeline.scheduler.config})
     except ImportError as error:

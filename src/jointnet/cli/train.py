@@ -24,6 +24,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="NAME.png, NAME.txt, NAME.depth.npy (or .png)")
     parser.add_argument("--modalities", metavar="NAMES", help="what to extend a base to (default: rgb,depth); a model has its own")
     parser.add_argument("--size", type=whole_number(8, 8192), help="training size in pixels (default: the base's)")
+    near = "the data's disparity is M / depth, in metres (default: as the stage before on this data, or known up to scale and shift)"
+    parser.add_argument("--depth-near", type=number(1e-6, 1e9), metavar="M", help=near)
     parser.add_argument("--steps", type=whole_number(1, 10**9), help="instead of the recipe's")
     parser.add_argument("--batch-size", type=whole_number(1, 100_000), help="instead of the recipe's")
     parser.add_argument("--lr", type=number(1e-9, 1), help="learning rate, instead of the recipe's")
@@ -44,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
     from jointnet.data.samples import encode_source
     from jointnet.loading import model_folder
     from jointnet.sampling.steps import with_fixed_variance
-    from jointnet.training.joint import train_joint
+    from jointnet.training.joint import keeping_abilities, train_joint
     from jointnet.training.loss import NoiseSchedule
     from jointnet.training.provenance import code_commit, write_provenance
     from jointnet.training.state import claim
@@ -54,10 +56,14 @@ def run(options: argparse.Namespace) -> None:
     asked = None if options.modalities is None else tuple(name.strip() for name in options.modalities.split(","))
     device = chosen_device(options.device)
     pipeline = open_start(options.start, asked).to(device)
-    config = replace(config, modalities=pipeline.modalities)
+    config = keeping_abilities(replace(config, modalities=pipeline.modalities), pipeline.joint_unet)
     source = FolderSource(options.data, options.size or pipeline.default_size)
+    pipeline.check_size(source.size, source.size)
     start, stages = model_folder(options.start).resolve(), [*stages_of(pipeline.name_or_path), options.recipe]
-    base = provenance_of(start).get("base") or (str(options.start) if is_base(start) else None)
+    said_of_start = provenance_of(start)
+    base = said_of_start.get("base") or (str(options.start) if is_base(start) else None)
+    if options.depth_near is not None or said_of_start.get("data") != str(options.data):
+        pipeline.register_to_config(depth_near_m=options.depth_near)
     facts = {"recipe": options.recipe, "start": str(start), "data": str(options.data.resolve()), "size": source.size}
     claim(options.output, facts, config=asdict(config), commit=code_commit())
     encoder, unconditional = pipeline.training_text()

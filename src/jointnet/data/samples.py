@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -65,12 +66,20 @@ class LatentSamples:
     def __len__(self) -> int:
         return len(self.latents)
 
+    @cached_property
+    def _no_tokens(self) -> Tensor:
+        """Of an empty caption (1, K, L)."""
+        return self.text_encoder.tokenize([""])
+
     @torch.no_grad()
     def batch(self, indices: Tensor, text_drop: float, generator: torch.Generator) -> tuple[Tensor, Text]:
-        """Latents (B, M, C, h, w) and text; a share ``text_drop`` of the samples gets no prompt, the same for all branches."""
+        """Latents (B, M, C, h, w) and text; a share ``text_drop`` of the samples gets no prompt, the same for all branches, and so do
+        those whose caption is empty."""
         draws = torch.randint(len(self.tokens), (len(indices),), generator=generator)
-        text = self.text_encoder.encode(self.tokens[draws, indices])
-        text = text.where(torch.rand(len(indices), generator=generator) < text_drop, self.unconditional)
+        tokens = self.tokens[draws, indices]
+        is_empty = (tokens == self._no_tokens).flatten(1).all(1)
+        dropped = torch.rand(len(indices), generator=generator) < text_drop
+        text = self.text_encoder.encode(tokens).where(dropped | is_empty, self.unconditional)
         return self.latents[indices], replace(text, added={**text.added, "time_ids": self.size_ids[indices]})
 
 

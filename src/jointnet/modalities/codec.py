@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import Module
 
-from jointnet.errors import ShapeError
+from jointnet.errors import RangeError, ShapeError
 from jointnet.fingerprints import of_weights
 from jointnet.modalities.modality import get_modality
 from jointnet.windows import Windows
@@ -144,7 +144,10 @@ class LatentCodec(Codec):
         return (raw - self._on(self._shift, raw)) * self._on(self._scale, raw)
 
     def decode(self, modality: str, latents: Tensor) -> Tensor:
-        """Scaled latents (B, C, h, w) -> maps (B, c, h * factor, w * factor), float32."""
+        """Scaled latents (B, C, h, w) -> maps (B, c, h * factor, w * factor), float32.
+
+        Raises: RangeError if the autoencoder overflows where it cannot be upcast.
+        """
 
         def decode(part: Tensor) -> Tensor:
             return self.vae.decode(cast(Any, part.contiguous(memory_format=torch.channels_last))).sample
@@ -153,6 +156,11 @@ class LatentCodec(Codec):
             scaled = latents.to(self.device or self.vae.device, self.vae.dtype)
             raw = scaled / self._on(self._scale, scaled) + self._on(self._shift, scaled)
             images = self._in_tiles(decode, raw, 1, self.factor)
+        if _hooks_hold_weights(self.vae) and not images.isfinite().all():
+            raise RangeError(
+                f"the autoencoder's {modality} left the range of {self.vae.dtype}; offloading to disk or with a stream, or layerwise "
+                "casting, keeps it from being upcast: load it in bfloat16 or float32"
+            )
         return self._read(modality, images)
 
     def fingerprint(self) -> str:
@@ -177,9 +185,9 @@ class LatentCodec(Codec):
 
     @contextmanager
     def _in_enough_precision(self) -> Iterator[None]:
-        """As diffusers does for SDXL's autoencoder, which overflows in float16."""
+        """As diffusers does for SDXL's autoencoder, which overflows in float16; not where hooks would undo it."""
         stored = self.vae.dtype
-        if stored != torch.float16 or not self.vae.config.force_upcast:
+        if stored != torch.float16 or not self.vae.config.force_upcast or _hooks_hold_weights(self.vae):
             yield
             return
         Module.to(self.vae, torch.float32)  # ModelMixin.to warns of this each time
@@ -208,3 +216,18 @@ class LatentCodec(Codec):
     def _per_channel(self, name: str) -> Tensor | None:
         values = getattr(self.vae.config, name, None)
         return None if values is None else torch.tensor(values)[:, None, None]
+
+
+def _hooks_hold_weights(model: Module) -> bool:
+    """Whether diffusers' hooks bring a model's weights back in the type they have: changed in place, they would not fit its input."""
+    for module in model.modules():
+        registry = getattr(module, "_diffusers_hook", None)
+        if registry is None:
+            continue
+        if registry.get_hook("layerwise_casting") is not None:
+            return True
+        offloading = registry.get_hook("group_offloading")
+        group = None if offloading is None else offloading.group
+        if group is not None and (group.offload_to_disk_path is not None or group.stream is not None):
+            return True
+    return False

@@ -21,13 +21,13 @@ def merge_affine(maps: Tensor) -> tuple[Tensor, Tensor]:
     """
     if len(maps) == 1:
         return maps[0], torch.zeros_like(maps[0, :1])
-    flat = maps.flatten(1).double()  # (N, P)
+    flat = maps.flatten(1).cpu().double()  # (N, P); Apple's GPUs have no float64
     centred = flat - flat.mean(1, keepdim=True)
     aligned = flat
     for _ in range(_ROUNDS):
         gains = _gains(centred, middle(aligned))
         aligned = centred / (gains / gains.mean()) + flat.mean()
-    aligned = aligned.view_as(maps).to(maps.dtype)
+    aligned = aligned.view_as(maps).to(maps)
     return middle(aligned), _half_distance(aligned).mean(0, keepdim=True)
 
 

@@ -79,8 +79,7 @@ def register(modality: Modality) -> Modality:
 def get_modality(name: str) -> Modality:
     """The registered modality of that name, of this process or of an installed package (ENTRY_POINTS). Raises: UnknownNameError."""
     if name not in _REGISTRY:
-        for found in entry_points(group=ENTRY_POINTS):
-            found.load()
+        _load_installed()
     if name not in _REGISTRY:
         raise UnknownNameError(
             f"got modality {name!r}; expected one of {', '.join(sorted(_REGISTRY))}, or register your own with jointnet.register_modality"
@@ -94,8 +93,15 @@ def within_limits(name: str, maps: Tensor) -> Tensor:
 
 
 def registered_modalities() -> tuple[str, ...]:
-    """Names of all registered modalities."""
+    """Names of all modalities, of this process and of installed packages (ENTRY_POINTS)."""
+    _load_installed()
     return tuple(_REGISTRY)
+
+
+def _load_installed() -> None:
+    """Import what installed packages register; again is no work, since Python imports a module once."""
+    for found in entry_points(group=ENTRY_POINTS):
+        found.load()
 
 
 @dataclass(frozen=True)

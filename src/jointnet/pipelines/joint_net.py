@@ -210,7 +210,7 @@ class JointNetPipeline(
     @property
     def default_size(self) -> int:
         """Pixels along a side of the square images the base was made for."""
-        return self.unet.config.sample_size * self.codec.factor
+        return self._window * self.codec.factor
 
     @property
     def size_multiple(self) -> int:
@@ -311,7 +311,13 @@ class JointNetPipeline(
 
     def tiling(self, **changes: Any) -> Tiling:
         """Tiles of the size the base was made for; ``changes`` are fields of Tiling, such as wraps=True."""
-        return Tiling(**{"window": self.unet.config.sample_size, **changes})
+        return Tiling(**{"window": self._window, **changes})
+
+    @property
+    def _window(self) -> int:
+        """The side of the base's own state; some say both sides."""
+        side = self.unet.config.sample_size
+        return side if isinstance(side, int) else min(side)
 
     def codec_for(self, tiling: Tiling | None, conventions: Conventions = PAPER) -> Codec:
         """A codec that works in tiles, wrapping or not, where the denoiser does."""

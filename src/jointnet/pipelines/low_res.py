@@ -52,7 +52,7 @@ def read_low_res(
     device, dtype = pipeline._execution_device, pipeline.joint_unet.dtype
     rows = []
     for name in pipeline.modalities:
-        small = codec.encode(name, within_limits(name, as_maps(name, maps[name])) if name in maps else _own(task, name))
+        small = codec.encode(name, _given(name, maps[name], task.size) if name in maps else _own(task, name))
         if batch % len(small):
             raise ShapeError(f"got {len(small)} smaller {name} maps for {batch} pictures; pass one, or one for each")
         _check_shape(name, small, task.size, pipeline.size_multiple)
@@ -73,6 +73,13 @@ def _by_modality(given: SmallMaps | None) -> Mapping[str, MapInput]:
     if isinstance(given, JointNetPipelineOutput):
         return {"rgb": given.images, **{name: made.clip(*get_modality(name).limits) for name, made in given.dense.items()}}
     return given or {}
+
+
+def _given(name: str, given: MapInput, size: tuple[int, int]) -> Tensor:
+    """A map at the size the base enlarges from, or smaller: what a task of the first stage returns has its picture's size."""
+    maps = within_limits(name, as_maps(name, given))
+    small = (size[0] // FACTOR, size[1] // FACTOR)
+    return get_modality(name).resize(maps, small) if maps.shape[-1] > small[1] else maps
 
 
 def _own(task: Task, name: str) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import torch
@@ -161,7 +160,7 @@ class TaskMethods:
 
         Args:
             height, width: pixels; by default the model's size, 4 times as wide.
-            span_deg: angle across the width; 360 wraps.
+            span_deg: angle across the width; 360 wraps. ``tiled=False`` denoises what does not wrap at once.
             projection: "cylindrical" or "equirectangular".
             image: a perspective photo, laid into the middle; ``image_fov_deg`` is the angle across its width.
             scale: refine at this many times the size in a second run.
@@ -174,12 +173,10 @@ class TaskMethods:
         pipeline.check_size(*size)
         lens = get_projection(projection, span_deg)
         lens.rays(*size)  # says whether it reaches past the poles
-        tiled, conventions = options.get("tiled", True), options.get("conventions", PAPER)
-        wraps = lens.wraps or conventions.always_wraps
-        wide: TaskOptions = {
-            **options,
-            "tiled": replace(tiled, wraps=wraps) if isinstance(tiled, Tiling) else tiles_of(pipeline, options, wraps=wraps),
-        }
+        conventions = options.get("conventions", PAPER)
+        wraps = lens.wraps or conventions.always_wraps or options.get("wraps", False)
+        wide: TaskOptions = {**options, "tiled": options.get("tiled", True), "wraps": wraps}
+        pipeline._interrupt = False
 
         task, photo = tasks.generate(size), None
         if image is not None:
@@ -191,7 +188,8 @@ class TaskMethods:
         if scale > 1 and not pipeline.interrupt:
             task = tasks.refine(enlarged(made, scale, conventions), tuple(made))
             task = task if photo is None else photo.known_in(task)
-            fine: TaskOptions = {**wide, "tiled": refining_tiles(pipeline, options, wraps=lens.wraps and not conventions.always_wraps)}
+            wraps = wraps and not conventions.always_wraps
+            fine: TaskOptions = {**wide, "tiled": refining_tiles(pipeline, options, wraps=wraps), "wraps": wraps}
             fine.pop("processing_size", None)
             fine.pop("low_res", None)  # what was made is the smaller map now
             made = perform_once(pipeline, task, prompt, fine)

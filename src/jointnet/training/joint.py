@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,6 +31,16 @@ def draw_shown(x0: Tensor, schedule: NoiseSchedule, config: TrainConfig, generat
     return levels, mask
 
 
+def keeping_abilities(config: TrainConfig, joint_unet: JointUNet) -> TrainConfig:
+    """The stage with the ways to condition that the network has already: what is no longer trained would be unlearned."""
+    has = joint_unet.config
+    return replace(
+        config,
+        has_masked_input=config.has_masked_input or bool(has.has_masked_input),
+        has_independent_timesteps=config.has_independent_timesteps or bool(has.has_independent_timesteps),
+    )
+
+
 def train_joint(
     joint_unet: JointUNet,
     samples: LatentSamples,
@@ -40,6 +51,7 @@ def train_joint(
     budget_minutes: float | None = None,
 ) -> Progress:
     """Run one stage on ``joint_unet`` in place, resuming from ``run_dir`` if it holds a state."""
+    config = keeping_abilities(config, joint_unet)
     if config.has_masked_input:
         joint_unet.add_masked_input()
     if config.has_independent_timesteps:

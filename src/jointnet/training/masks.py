@@ -25,7 +25,12 @@ def all_asked(modalities: int, size: tuple[int, int], generator: torch.Generator
 
 
 def some_known(modalities: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """One modality wholly known, or of more than two several, the others wholly asked: image -> depth, depth -> image."""
+    """One modality wholly known, or of more than two several, the others wholly asked: image -> depth, depth -> image.
+
+    Of a single one, nothing is known.
+    """
+    if modalities == 1:
+        return all_asked(modalities, size, generator)
     count = int(torch.randint(1, modalities, (), generator=generator))
     known = torch.randperm(modalities, generator=generator)[:count]
     mask = torch.ones(modalities, 1, *size)
