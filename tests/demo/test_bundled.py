@@ -14,10 +14,15 @@ from safetensors import safe_open
 
 import jointnet
 from jointnet.cli.main import main
-from jointnet.demo.bundled import bundled_folder
+from jointnet.demo.bundled import BUNDLED, WEIGHTS, bundled_folder
 from jointnet.demo.measure.figures import depth_agreement
 from jointnet.demo.measure.pictures import held_out
+from jointnet.evaluation.metrics import angles_deg
 from tests.conftest import read_png
+
+
+THERE = [name for name, folder in BUNDLED.items() if (WEIGHTS / folder).is_dir()]
+"""Of those in no archive, the model of three maps, only a clone has the weights."""
 
 
 def size_of(folder: Path) -> int:
@@ -32,7 +37,7 @@ def test_the_model_for_the_tasks_adds_at_most_36_mib() -> None:
     assert size_of(bundled_folder("demo-tasks")) <= 36 * 2**20
 
 
-@pytest.mark.parametrize("name", ["demo-base", "demo", "demo-tasks"])
+@pytest.mark.parametrize("name", THERE)
 def test_every_model_says_how_it_was_made(name: str) -> None:
     provenance = json.loads((bundled_folder(name) / "provenance.json").read_text())
     assert {"recipe", "machine", "config"} <= set(provenance)
@@ -45,13 +50,13 @@ def test_every_model_says_how_it_was_made(name: str) -> None:
     assert [row["step"] for row in curve] == sorted(row["step"] for row in curve)
 
 
-@pytest.mark.parametrize("name", ["demo-base", "demo", "demo-tasks"])
+@pytest.mark.parametrize("name", THERE)
 def test_text_weights_have_the_names_that_every_version_of_transformers_reads(name: str) -> None:
     with safe_open(bundled_folder(name) / "text_encoder" / "model.safetensors", "pt") as file:
         assert {key.split(".")[0] for key in file.keys()} == {"text_model"}  # noqa: SIM118 - not a dict
 
 
-@pytest.mark.parametrize("name", ["demo-base", "demo", "demo-tasks"])
+@pytest.mark.parametrize("name", THERE)
 def test_no_file_names_a_folder_of_the_machine_it_was_made_on(name: str) -> None:
     for path in bundled_folder(name).rglob("*.json"):
         assert "_name_or_path" not in path.read_text(), path
@@ -91,6 +96,24 @@ def test_the_model_for_the_tasks_has_both_ways_and_reads_depth_off_an_image() ->
     images = pipeline.condition([c.text for c in scenes.captions], dense={"depth": scenes.disparity01}, **options).images
     errors = torch.stack([(images - truth).abs().mean((1, 2, 3)) for truth in (scenes.rgb, scenes.rgb.roll(1, 0))])
     assert errors[0].mean() < errors[1].mean()
+
+
+def test_the_models_of_the_package_are_there() -> None:
+    assert {"demo-base", "demo", "demo-tasks"} <= set(THERE)
+
+
+@pytest.mark.skipif("demo-rgbdn" not in THERE, reason="only a clone of the repository holds the model of three maps")
+def test_the_model_of_three_maps_reads_normals_off_an_image() -> None:
+    pipeline = jointnet.load("demo-rgbdn")
+    pipeline.set_progress_bar_config(disable=True)
+    scenes = held_out(2)
+    generators = [torch.Generator().manual_seed(i) for i in range(2)]
+    normal = pipeline.predict(scenes.rgb, num_inference_steps=5, output_type="pt", generator=generators).normal
+
+    def error_deg(truth: torch.Tensor) -> float:
+        return float(np.mean([angles_deg(p, n, n.norm(dim=0) > 0.5).mean() for p, n in zip(normal, truth, strict=True)]))
+
+    assert error_deg(scenes.normal) < error_deg(scenes.normal.roll(1, 0)) / 2
 
 
 def test_a_seed_gives_identical_files(tmp_path: Path) -> None:
