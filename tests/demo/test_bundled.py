@@ -17,9 +17,8 @@ from jointnet.cli.main import main
 from jointnet.demo.bundled import BUNDLED, WEIGHTS, bundled_folder
 from jointnet.demo.measure.figures import depth_agreement
 from jointnet.demo.measure.pictures import held_out
-from jointnet.evaluation.metrics import angles_deg
+from jointnet.evaluation.metrics.normal import angles_deg
 from tests.conftest import read_png
-
 
 THERE = [name for name, folder in BUNDLED.items() if (WEIGHTS / folder).is_dir()]
 """Of those in no archive, the model of three maps, only a clone has the weights."""
