@@ -105,9 +105,9 @@ def test_the_models_of_the_package_are_there() -> None:
 def test_the_model_of_three_maps_reads_normals_off_an_image() -> None:
     pipeline = jointnet.load("demo-rgbdn")
     pipeline.set_progress_bar_config(disable=True)
-    scenes = held_out(2)
-    generators = [torch.Generator().manual_seed(i) for i in range(2)]
-    normal = pipeline.predict(scenes.rgb, num_inference_steps=5, output_type="pt", generator=generators).normal
+    scenes = held_out(4)
+    generators = [torch.Generator().manual_seed(i) for i in range(4)]
+    normal = pipeline.predict(scenes.rgb, num_inference_steps=10, output_type="pt", generator=generators).normal
 
     def error_deg(truth: torch.Tensor) -> float:
         return float(np.mean([angles_deg(p, n, n.norm(dim=0) > 0.5).mean() for p, n in zip(normal, truth, strict=True)]))
