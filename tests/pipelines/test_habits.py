@@ -9,6 +9,7 @@ from typing import Any
 
 import diffusers
 import numpy as np
+import peft
 import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, SequentialHook
@@ -21,6 +22,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPImageProcessor
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from jointnet.errors import ModelFolderError, RangeError, ShapeError
 from jointnet.pipelines.joint_net import JointNetPipeline
@@ -374,6 +376,13 @@ def test_a_lora_of_the_base_acts_on_the_rgb_branch(tmp_path: Path) -> None:
     assert torch.allclose(make(pipeline, latents=latents()).images, plain.images, atol=1e-4)
 
 
+needs_peft_of_transformers = pytest.mark.skipif(
+    Version(peft.__version__) < Version(MIN_PEFT_VERSION),
+    reason=f"this transformers takes LoRA of text encoders from peft {MIN_PEFT_VERSION} on only, and peft {peft.__version__} is installed",
+)
+
+
+@needs_peft_of_transformers
 def test_a_lora_of_the_text_encoder_acts_as_in_the_bases_own_pipeline(tmp_path: Path) -> None:
     encoder = tiny_pipeline().text_encoder
     torch.manual_seed(3)
@@ -413,6 +422,7 @@ def test_a_textual_inversion_of_several_vectors_is_read(tmp_path: Path) -> None:
     assert make(pipeline, prompt="<moon>").depth.isfinite().all()
 
 
+@needs_peft_of_transformers
 def test_a_lora_of_sdxl_acts_on_its_rgb_branch(tmp_path: Path) -> None:
     base = tiny_base("sdxl")
     pipeline = JointNetPipeline.from_base(base)

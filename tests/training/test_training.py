@@ -199,10 +199,11 @@ def test_the_noise_offset_is_drawn_for_each_sample_modality_and_channel() -> Non
 
 
 class NumbersAsText:
-    """The plainest text encoder: a token's embedding is its number."""
+    """The plainest text encoder: a token's embedding is its number, five a prompt."""
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        return torch.tensor([[[len(word) for word in prompt.split()]] for prompt in prompts])
+        numbers = [[len(word) for word in prompt.split()] for prompt in prompts]
+        return torch.tensor([[[*row, *[0] * 5][:5]] for row in numbers])
 
     def encode(self, tokens: Tensor) -> Text:
         return Text(tokens[:, 0, :, None].float().expand(-1, -1, 32))
