@@ -44,6 +44,9 @@ base = tiny_base("sd2")
 base.save_pretrained(folder, push_to_hub=True, repo_id=repo)
 extended = JointNetPipeline.from_base(repo)
 assert all(torch.equal(value, extended.unet.state_dict()[name]) for name, value in base.unet.state_dict().items())
+"""
+
+A_RELEASE_ON_IT = """
 release = Path(folder).with_name("release")
 write_release(extended.joint_unet, release)
 again = JointNetPipeline.from_release(release, base=repo)
@@ -132,6 +135,11 @@ def test_a_model_goes_to_the_hub_whole_and_comes_back_by_its_id(hub: str, tmp_pa
     assert str(tmp_path / "home") in printed
 
 
-def test_a_base_is_extended_by_its_id_and_serves_a_release(hub: str, tmp_path: Path) -> None:
+def test_a_base_is_extended_by_its_id(hub: str, tmp_path: Path) -> None:
     run(FROM_A_BASE, hub, tmp_path)
     assert "model_index.json" in Hub.files
+
+
+@pytest.mark.slow
+def test_a_base_by_its_id_serves_a_release(hub: str, tmp_path: Path) -> None:
+    run(FROM_A_BASE + A_RELEASE_ON_IT, hub, tmp_path)
