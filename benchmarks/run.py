@@ -1,7 +1,8 @@
 """What things cost: python benchmarks/run.py [step|operations|memory|scenes ...] writes docs/benchmarks.md and docs/benchmarks.json.
 
 A step of the joint network against its base's (both at Stable Diffusion 2.1-base's full size, 512 x 512, one sample, no guidance; they
-alternate, and the ratio is taken within each pair), the memory of benchmarks/full_size.py, and rendering scenes of the demo world.
+alternate, and the ratio is taken within each pair), the operations of both, the memory of benchmarks/full_size.py, and rendering scenes
+of the demo world.
 """
 
 from __future__ import annotations

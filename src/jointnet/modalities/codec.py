@@ -156,7 +156,7 @@ class LatentCodec(Codec):
             scaled = latents.to(self.device or self.vae.device, self.vae.dtype)
             raw = scaled / self._on(self._scale, scaled) + self._on(self._shift, scaled)
             images = self._in_tiles(decode, raw, 1, self.factor)
-        if _hooks_hold_weights(self.vae) and not images.isfinite().all():
+        if self._overflows_in_its_type and _hooks_hold_weights(self.vae) and not images.isfinite().all():
             raise RangeError(
                 f"the autoencoder's {modality} left the range of {self.vae.dtype}; offloading to disk or with a stream, or layerwise "
                 "casting, keeps it from being upcast: load it in bfloat16 or float32"
@@ -183,13 +183,18 @@ class LatentCodec(Codec):
         assert total is not None, "no tile was run"
         return total / weight
 
+    @property
+    def _overflows_in_its_type(self) -> bool:
+        """Whether the autoencoder's config asks for more than the float16 it has."""
+        return self.vae.dtype == torch.float16 and bool(self.vae.config.force_upcast)
+
     @contextmanager
     def _in_enough_precision(self) -> Iterator[None]:
         """As diffusers does for SDXL's autoencoder, which overflows in float16; not where hooks would undo it."""
-        stored = self.vae.dtype
-        if stored != torch.float16 or not self.vae.config.force_upcast or _hooks_hold_weights(self.vae):
+        if not self._overflows_in_its_type or _hooks_hold_weights(self.vae):
             yield
             return
+        stored = self.vae.dtype
         Module.to(self.vae, torch.float32)  # ModelMixin.to warns of this each time
         try:
             yield
