@@ -8,30 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Protocol
 
 import torch
 from torch import Tensor
-
-
-class PredictionType(StrEnum):
-    """What the network predicts, by diffusers' names in a scheduler's config."""
-
-    EPSILON = "epsilon"
-    V = "v_prediction"
-    SAMPLE = "sample"
-
-    def target(self, x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
-        """What the network should return for x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise.
-
-        Shapes: x0, noise (B, M, C, H, W); alpha_bar broadcastable to them.
-        """
-        if self is PredictionType.EPSILON:
-            return noise
-        if self is PredictionType.SAMPLE:
-            return x0
-        return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x0
 
 
 @dataclass(frozen=True)
@@ -41,34 +21,34 @@ class Text:
     embeds: Tensor
     added: dict[str, Tensor] = field(default_factory=dict)
 
-    def mapped(self, change: Callable[[Tensor], Tensor]) -> Text:
+    def map(self, change: Callable[[Tensor], Tensor]) -> Text:
         """The same change of every tensor."""
         return Text(change(self.embeds), {k: change(v) for k, v in self.added.items()})
 
     def take(self, rows: Tensor) -> Text:
         """Some rows of the batch."""
-        return self.mapped(lambda v: v[rows])
+        return self.map(lambda v: v[rows])
 
-    def zeros(self) -> Text:
-        """Nothing said, of the same shapes."""
-        return self.mapped(torch.zeros_like)
+    def zeros_like(self) -> Text:
+        """Zeros of the same shapes."""
+        return self.map(torch.zeros_like)
 
     def where(self, is_other: Tensor, other: Text) -> Text:
         """The other's rows where ``is_other`` (B,); a single row stands for all."""
 
-        def chosen(mine: Tensor, theirs: Tensor) -> Tensor:
-            return torch.where(is_other.to(mine.device).view(-1, *[1] * (mine.ndim - 1)), theirs, mine)
+        def choose(own: Tensor, theirs: Tensor) -> Tensor:
+            return torch.where(is_other.to(own.device).view(-1, *[1] * (own.ndim - 1)), theirs, own)
 
-        return Text(chosen(self.embeds, other.embeds), {k: chosen(v, other.added[k]) for k, v in self.added.items()})
+        return Text(choose(self.embeds, other.embeds), {k: choose(v, other.added[k]) for k, v in self.added.items()})
 
-    def then(self, other: Text) -> Text:
+    def concat(self, other: Text) -> Text:
         """Both along the batch axis."""
         added = {k: torch.cat([v, other.added[k]]) for k, v in self.added.items()}
         return Text(torch.cat([self.embeds, other.embeds]), added)
 
 
 def size_ids(size: tuple[int, int], original: tuple[int, int] | None = None, crop: tuple[int, int] = (0, 0)) -> Tensor:
-    """What SDXL is told of a picture (``time_ids``), (1, 6): its original height and width, where it was cropped (top, left), its size.
+    """SDXL's ``time_ids`` of a picture, (1, 6): its original height and width, where it was cropped (top, left), its size.
 
     Source: Podell et al. (2023), Sec. 2.2.
     """
@@ -77,32 +57,22 @@ def size_ids(size: tuple[int, int], original: tuple[int, int] | None = None, cro
 
 @dataclass(frozen=True)
 class Known:
-    """What of a state is known: clean ``latents`` (B, M, C, H, W) and a ``mask`` (B, M, 1, H, W), 1 where a pixel is asked, 0 where known.
+    """The known part of a state: clean ``latents`` (B, M, C, H, W), and boolean ``asked`` (B, M, 1, H, W), True where a pixel is sampled.
 
-    Latents may hold anything where they are asked.
+    Latents may hold anything where ``asked`` is True.
     """
 
     latents: Tensor
-    mask: Tensor
+    asked: Tensor
 
-    @property
-    def masked_latents(self) -> Tensor:
-        """The latents, 0 where they are asked."""
-        return self.latents * (self.mask < 0.5)
-
-    @property
-    def is_whole(self) -> Tensor:
-        """Which modalities are wholly known, (B, M)."""
-        return (self.mask < 0.5).all((2, 3, 4))
-
-    def mapped(self, change: Callable[[Tensor], Tensor]) -> Known:
+    def map(self, change: Callable[[Tensor], Tensor]) -> Known:
         """The same change of both tensors."""
-        return Known(change(self.latents), change(self.mask))
+        return Known(change(self.latents), change(self.asked))
 
 
 @dataclass(frozen=True)
 class LowRes:
-    """What an upscaling network reads beside the noisy state: smaller maps, enlarged to its size and noised.
+    """Input of an upscaling network beside the noisy state: smaller maps, enlarged to its size and noised.
 
     ``maps`` (B, M, C, H, W); ``level`` (B,): the timestep they are noised to.
     """
@@ -110,18 +80,18 @@ class LowRes:
     maps: Tensor
     level: Tensor
 
-    def mapped(self, change: Callable[[Tensor], Tensor]) -> LowRes:
+    def map(self, change: Callable[[Tensor], Tensor]) -> LowRes:
         """The same change of both tensors."""
         return LowRes(change(self.maps), change(self.level))
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a denoiser is told besides the noisy state.
+    """Input of a denoiser besides the noisy state.
 
     ``negative`` is the unconditional or negative prompt that guidance pushes away from; None where guidance is off. ``known`` is for
-    networks that were trained to take something as known; None: nothing is, or the network would not know what to do with it.
-    ``low_res`` is there for upscaling networks only.
+    networks that were trained to take a part as known; None: nothing is, or the network cannot use it. ``low_res`` is for upscaling
+    networks only.
     """
 
     text: Text
@@ -133,16 +103,16 @@ class Conditioning:
         """The conditioning of a doubled batch: the negative prompts first, then the prompts; all else is the same for both."""
         if self.negative is None:
             raise ValueError("guidance needs a negative conditioning; got None")
-        known = None if self.known is None else self.known.mapped(_twice)
-        low_res = None if self.low_res is None else self.low_res.mapped(_twice)
-        return Conditioning(self.negative.then(self.text), None, known, low_res)
+        known = None if self.known is None else self.known.map(_twice)
+        low_res = None if self.low_res is None else self.low_res.map(_twice)
+        return Conditioning(self.negative.concat(self.text), None, known, low_res)
 
     def take(self, rows: Tensor, cut: Callable[[Tensor], Tensor]) -> Conditioning:
         """The conditioning of tiles: the rows of the batch they come from, and how a canvas (B, M, c, H, W) becomes the tiles' crops."""
         return Conditioning(
             self.text.take(rows),
             None if self.negative is None else self.negative.take(rows),
-            None if self.known is None else self.known.mapped(cut),
+            None if self.known is None else self.known.map(cut),
             None if self.low_res is None else LowRes(cut(self.low_res.maps), self.low_res.level[rows]),
         )
 
@@ -151,9 +121,25 @@ def _twice(rows: Tensor) -> Tensor:
     return torch.cat([rows, rows])
 
 
+@dataclass(frozen=True)
+class Step:
+    """Where a run stands.
+
+    Attributes:
+        index: of the noise level among the run's ``count`` ones, from 0; a solver of second order calls a denoiser twice at most of them.
+        t: timesteps (B, M) of the state's rows and modalities.
+        t_next: the timestep after this call, (); None at the last one.
+    """
+
+    index: int
+    count: int
+    t: Tensor
+    t_next: Tensor | None = None
+
+
 class Denoiser(Protocol):
     """Anything that predicts: the joint network, or a wrapper around it."""
 
-    def __call__(self, x: Tensor, t: Tensor, conditioning: Conditioning, /) -> Tensor:
-        """Predict, as the scheduler's prediction type says. Shapes: x (B, M, C, H, W), t (B, M) -> (B, M, C, H, W)."""
+    def __call__(self, x: Tensor, step: Step, conditioning: Conditioning, /) -> Tensor:
+        """Predict, as the scheduler's prediction type states. Shapes: x (B, M, C, H, W), step.t (B, M) -> (B, M, C, H, W)."""
         ...
