@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders import StableDiffusionXLLoraLoaderMixin, TextualInversionLoaderMixin
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from huggingface_hub import create_repo, snapshot_download
@@ -17,28 +19,35 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from jointnet.checkpoints.card import keep_side_files, write_card
 from jointnet.checkpoints.release import read_release
+from jointnet.codecs.codec import Codec
 from jointnet.errors import ModelFolderError, RangeError, ShapeError
-from jointnet.modalities.codec import Codec, CodecTiles, LatentCodec, MissingCodec, PixelCodec
 from jointnet.modalities.modality import get_modality
+from jointnet.modalities.read import MapInput
 from jointnet.models.joint_unet import JointUNet
-from jointnet.models.upscaling import DEFAULT_NOISE_LEVEL
 from jointnet.pipelines.bases import HUB_OPTIONS, check_fit, check_prediction, components_of, open_base
-from jointnet.pipelines.conventions import PAPER, Conventions
-from jointnet.pipelines.low_res import SmallMaps
-from jointnet.pipelines.output import OUTPUT_TYPES, JointNetPipelineOutput, package
-from jointnet.pipelines.run import Sampling, StepEnd, solve, tensors_shown
-from jointnet.pipelines.safety import censored
-from jointnet.pipelines.task import generate
-from jointnet.pipelines.task_methods import TaskMethods
-from jointnet.pipelines.text.prompt_methods import PromptMethods
-from jointnet.pipelines.text.prompts import Prompt
-from jointnet.sampling.steps import Generators
+from jointnet.pipelines.callbacks import TENSOR_INPUTS, StepReport, tensors_shown
+from jointnet.sampling.loop import OnStep
+from jointnet.sampling.schedulers import Generators
 from jointnet.sampling.tiling import Tiling
+from jointnet.tasks.condition import Condition
+from jointnet.tasks.conventions import PAPER, Conventions
+from jointnet.tasks.edit import Edit
+from jointnet.tasks.generate import Generate
+from jointnet.tasks.model import Guide, JointModel
+from jointnet.tasks.options import DEFAULT_NOISE_LEVEL, SamplingOptions
+from jointnet.tasks.output import JointNetPipelineOutput, Result
+from jointnet.tasks.panorama import Panorama
+from jointnet.tasks.predict import Predict
+from jointnet.tasks.refine import Refine
+from jointnet.text.prompts import Prompt, PromptEncoder, on_device, prompt_encoder_of, scaled_adapters, unconditional
+from jointnet.types import Text
+
+Request = Generate | Predict | Condition | Edit | Refine | Panorama
+Returned = JointNetPipelineOutput | tuple[Any, ...]
+"""The output, or with ``return_dict=False`` its tuple."""
 
 
-class JointNetPipeline(
-    TaskMethods, PromptMethods, StableDiffusionMixin, TextualInversionLoaderMixin, StableDiffusionXLLoraLoaderMixin, DiffusionPipeline
-):
+class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, StableDiffusionXLLoraLoaderMixin, DiffusionPipeline):
     """Text -> image and dense maps.
 
     Adapters made for the base (LoRA, textual inversion, FreeU) act on the RGB branch. What a base does not have is None.
@@ -65,15 +74,7 @@ class JointNetPipeline(
         "feature_extractor",
     ]
     _exclude_from_cpu_offload = ["safety_checker"]  # noqa: RUF012 - diffusers reads a list
-    _callback_tensor_inputs = [  # noqa: RUF012 - diffusers reads a list
-        "latents",
-        "prompt_embeds",
-        "negative_prompt_embeds",
-        "pooled_prompt_embeds",
-        "negative_pooled_prompt_embeds",
-        "add_text_embeds",
-        "add_time_ids",
-    ]
+    _callback_tensor_inputs = list(TENSOR_INPUTS)
 
     vae: AutoencoderKL | None
     text_encoder: Any
@@ -193,7 +194,7 @@ class JointNetPipeline(
     @property
     def codec(self) -> Codec:
         """Between maps and the state."""
-        return self.codec_for(None)
+        return self.joint_model().codec()
 
     @property
     def guidance_scale(self) -> float:
@@ -210,12 +211,90 @@ class JointNetPipeline(
     @property
     def default_size(self) -> int:
         """Pixels along a side of the square images the base was made for."""
-        return self._window * self.codec.factor
+        return self.joint_model().default_size
 
     @property
     def size_multiple(self) -> int:
         """Height and width must be multiples of this many pixels."""
-        return 2**self.unet.num_upsamplers if self.joint_unet.in_channels == PixelCodec.channels else self.codec.factor
+        return self.joint_model().size_multiple
+
+    @property
+    def prompt_encoder(self) -> PromptEncoder | None:
+        """Words -> text, as the base's text encoders do; None if there are none."""
+        return prompt_encoder_of(
+            (self.tokenizer, self.tokenizer_2), (self.text_encoder, self.text_encoder_2), self._execution_device, self.maybe_convert_prompt
+        )
+
+    def joint_model(self) -> JointModel:
+        """What the tasks need of this pipeline, as it is now; ``request.run(pipe.joint_model())`` runs a request."""
+        return JointModel(
+            network=self.joint_unet,
+            vae=self.vae,
+            prompt_encoder=self.prompt_encoder,
+            scheduler=self.scheduler,
+            image_noising_scheduler=self.image_noising_scheduler,
+            safety_checker=self.safety_checker,
+            feature_extractor=self.feature_extractor,
+            device=self._execution_device,
+            default_guidance=self.config.default_guidance,
+            zeros_for_empty_prompt=self.config.force_zeros_for_empty_prompt,
+            depth_near_m=self.config.depth_near_m,
+            watch=self,
+        )
+
+    def tiling(self, **changes: Any) -> Tiling:
+        """Tiles of the size the base was made for; ``changes`` are fields of Tiling, such as wraps=True."""
+        return Tiling(**{"window": self.joint_model().window, **changes})
+
+    def training_text(self) -> tuple[PromptEncoder, Text]:
+        """What training reads prompts with, and the text, one row, of a sample whose prompt is dropped.
+
+        Raises: ShapeError without a text encoder.
+        """
+        encoder = self.prompt_encoder
+        if encoder is None:
+            raise ShapeError("got a pipeline without a text encoder; training needs one")
+        return encoder, unconditional(encoder, zeros_for_empty=self.config.force_zeros_for_empty_prompt)
+
+    def encode_prompt(
+        self,
+        prompt: str | list[str] | None = None,
+        device: torch.device | None = None,
+        num_images_per_prompt: int = 1,
+        do_classifier_free_guidance: bool = True,
+        negative_prompt: str | list[str] | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        lora_scale: float | None = None,
+        clip_skip: int | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
+    ) -> tuple[Tensor | None, ...]:
+        """Prompts (or their embeddings) -> prompt_embeds and, with guidance, negative_prompt_embeds, (B * num, L, D) each.
+
+        For bases that read a pooled text (SDXL), as their own pipeline does, also pooled_prompt_embeds and negative_pooled_prompt_embeds
+        (B * num, D).
+        Raises: ShapeError if neither or both of prompt and prompt_embeds are passed, or the counts differ.
+        """
+        words = Prompt(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            pooled_prompt_embeds=pooled_prompt_embeds,
+            negative_pooled_prompt_embeds=negative_pooled_prompt_embeds,
+            clip_skip=clip_skip,
+        )
+        zeros = self.config.force_zeros_for_empty_prompt
+        with self.scaled_adapters(lora_scale):
+            pair = words.encode(self.prompt_encoder, guided=do_classifier_free_guidance, zeros_for_empty=zeros)
+        network: JointUNet | None = self.joint_unet  # None where only prompts are encoded
+        dtype = None if network is None else network.dtype
+        texts = [on_device(text, device or self._execution_device, dtype, num_images_per_prompt) for text in pair]
+        embeds = tuple(None if text is None else text.embeds for text in texts)
+        if texts[0] is None or "text_embeds" not in texts[0].added:
+            return embeds
+        return *embeds, *(None if text is None else text.added["text_embeds"] for text in texts)
 
     @torch.no_grad()
     def __call__(
@@ -241,13 +320,13 @@ class JointNetPipeline(
         cross_attention_kwargs: dict[str, Any] | None = None,
         guidance_rescale: float = 0.0,
         clip_skip: int | None = None,
-        callback_on_step_end: StepEnd | None = None,
+        callback_on_step_end: Any = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         tiling: Tiling | None = None,
         conventions: Conventions = PAPER,
-        low_res: SmallMaps | None = None,
+        low_res: JointNetPipelineOutput | Mapping[str, MapInput] | None = None,
         noise_level: int = DEFAULT_NOISE_LEVEL,
-    ) -> JointNetPipelineOutput | tuple[Any, ...]:
+    ) -> Returned:
         """Generate images and their dense maps from prompts. Arguments as in StableDiffusionPipeline.
 
         Args:
@@ -258,31 +337,12 @@ class JointNetPipeline(
             callback_on_step_end: called as (pipeline, step, timestep, tensors); it may return changed tensors.
             tiling: for sizes beyond the base's: denoise in overlapping tiles, see ``self.tiling()``; None: the whole canvas at once.
             conventions: PAPER, or RELEASE to do as the authors' code does.
-            low_res: for bases that upscale (DeepFloyd-IF stage II): the smaller maps by modality, or what the first stage returned.
+            low_res: for bases that upscale (DeepFloyd-IF stage II): the smaller maps by modality, or the first stage's output.
             noise_level: the timestep ``low_res`` is noised to.
         Raises: ShapeError, RangeError.
         Source: Sec. 3.1, 5.1.
         """
-        height, width = (self.default_size if side is None else side for side in (height, width))
-        self.check_size(height, width)
-        self.check_output(output_type, callback_on_step_end, callback_on_step_end_tensor_inputs)
-        guidance_scale = self.config.default_guidance if guidance_scale is None else guidance_scale
-        said = Prompt(
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            prompt_embeds=prompt_embeds,
-            negative_prompt_embeds=negative_prompt_embeds,
-            pooled_prompt_embeds=pooled_prompt_embeds,
-            negative_pooled_prompt_embeds=negative_pooled_prompt_embeds,
-            clip_skip=clip_skip,
-        )
-        conditioning = self.condition_on(
-            said,
-            num_images_per_prompt=num_images_per_prompt,
-            guidance_scale=guidance_scale,
-            lora_scale=(cross_attention_kwargs or {}).get("scale"),
-        )
-        sampling = Sampling(
+        options = SamplingOptions(
             num_inference_steps=num_inference_steps,
             timesteps=timesteps,
             sigmas=sigmas,
@@ -291,56 +351,152 @@ class JointNetPipeline(
             eta=eta,
             generator=generator,
             latents=latents,
-            tiling=tiling,
-            conventions=conventions,
+            negative_prompt=negative_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            pooled_prompt_embeds=pooled_prompt_embeds,
+            negative_pooled_prompt_embeds=negative_pooled_prompt_embeds,
+            clip_skip=clip_skip,
             cross_attention_kwargs=cross_attention_kwargs,
-            callback_on_step_end=callback_on_step_end,
-            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            tiled=tiling,
+            conventions=conventions,
             low_res=low_res,
             noise_level=noise_level,
+            callback_on_step_end=callback_on_step_end,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            output_type=output_type,
         )
-        codec = self.codec_for(tiling, conventions)
-        x = solve(self, generate((height, width)), codec, conditioning, sampling)
-        if output_type == "latent":
-            output = JointNetPipelineOutput(images=x.flatten(1, 2))
-        else:
-            maps, flagged = censored(self, codec.decode_all(x, self.modalities))
-            output = package(maps, output_type, flagged=flagged)
-        self.maybe_free_model_hooks()
-        return output if return_dict else output.to_tuple()
+        request = Generate(prompt=prompt, height=height, width=width, num_images_per_prompt=num_images_per_prompt, options=options)
+        return self._run(request, return_dict)
 
-    def tiling(self, **changes: Any) -> Tiling:
-        """Tiles of the size the base was made for; ``changes`` are fields of Tiling, such as wraps=True."""
-        return Tiling(**{"window": self._window, **changes})
+    def predict(
+        self, image: MapInput, prompt: str | list[str] | None = "", *, ensemble: int = 1, return_dict: bool = True, **options: Any
+    ) -> Returned:
+        """Image -> its dense maps. Arguments: tasks.predict.Predict; ``options``: SamplingOptions. Raises: ShapeError, RangeError."""
+        return self._run(Predict(image=image, prompt=prompt, ensemble=ensemble, options=SamplingOptions.of(**options)), return_dict)
 
-    @property
-    def _window(self) -> int:
-        """The side of the base's own state; some say both sides."""
-        side = self.unet.config.sample_size
-        return side if isinstance(side, int) else min(side)
+    def condition(
+        self, prompt: str | list[str] | None = "", *, dense: Mapping[str, MapInput], return_dict: bool = True, **options: Any
+    ) -> Returned:
+        """Dense maps -> images of them. Arguments: tasks.condition.Condition; ``options``: SamplingOptions.
 
-    def codec_for(self, tiling: Tiling | None, conventions: Conventions = PAPER) -> Codec:
-        """A codec that works in tiles, wrapping or not, where the denoiser does."""
-        if self.vae is None:
-            channels = self.joint_unet.in_channels
-            codec = PixelCodec() if channels == PixelCodec.channels else MissingCodec(channels)
-        else:
-            tiles = None if tiling is None else CodecTiles(window=tiling.window, wraps=tiling.wraps)
-            codec = LatentCodec(self.vae, tiles, self._execution_device)
-        codec.reads_first_channel = conventions.reads_first_channel
-        return codec
+        Raises: ShapeError, RangeError, UnknownNameError.
+        """
+        return self._run(Condition(dense=dense, prompt=prompt, options=SamplingOptions.of(**options)), return_dict)
 
-    def check_output(self, output_type: str, callback: StepEnd | None, callback_inputs: Sequence[str]) -> None:
-        """Raises: RangeError."""
-        if output_type not in OUTPUT_TYPES:
-            raise RangeError(f"got output_type {output_type!r}; expected one of {', '.join(OUTPUT_TYPES)}")
-        unknown = set(tensors_shown(callback, callback_inputs)) - set(self._callback_tensor_inputs)
+    def edit(
+        self,
+        image: MapInput,
+        dense: Mapping[str, MapInput],
+        mask: MapInput | Mapping[str, MapInput],
+        prompt: str | list[str] | None = "",
+        *,
+        strength: float = 1.0,
+        return_dict: bool = True,
+        **options: Any,
+    ) -> Returned:
+        """Make holes of an image and its dense maps anew. Arguments: tasks.edit.Edit; ``options``: SamplingOptions.
+
+        Raises: ShapeError, RangeError, UnknownNameError.
+        """
+        chosen = SamplingOptions.of(**options)
+        return self._run(Edit(image=image, dense=dense, mask=mask, prompt=prompt, strength=strength, options=chosen), return_dict)
+
+    def refine(
+        self,
+        image: MapInput,
+        dense: Mapping[str, MapInput],
+        prompt: str | list[str] | None = "",
+        *,
+        only: str | Sequence[str] | None = None,
+        strength: float = 0.4,
+        scale: int = 1,
+        return_dict: bool = True,
+        **options: Any,
+    ) -> Returned:
+        """Sharpen an image and its dense maps. Arguments: tasks.refine.Refine; ``options``: SamplingOptions.
+
+        Raises: ShapeError, RangeError, UnknownNameError.
+        """
+        chosen = SamplingOptions.of(**options)
+        request = Refine(image=image, dense=dense, prompt=prompt, only=only, strength=strength, scale=scale, options=chosen)
+        return self._run(request, return_dict)
+
+    def panorama(
+        self,
+        prompt: str | list[str] | None = "",
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        span_deg: float = 180.0,
+        projection: str = "cylindrical",
+        image: MapInput | None = None,
+        image_fov_deg: float = 60.0,
+        scale: int = 1,
+        return_dict: bool = True,
+        **options: Any,
+    ) -> Returned:
+        """A wide picture and its dense maps. Arguments: tasks.panorama.Panorama; ``options``: SamplingOptions.
+
+        Raises: ShapeError, RangeError, UnknownNameError.
+        """
+        request = Panorama(
+            prompt=prompt,
+            height=height,
+            width=width,
+            span_deg=span_deg,
+            projection=projection,
+            image=image,
+            image_fov_deg=image_fov_deg,
+            scale=scale,
+            options=SamplingOptions.of(**options),
+        )
+        return self._run(request, return_dict)
+
+    @torch.no_grad()
+    def run(self, request: Request) -> Result:
+        """Run a request; its maps as tensors. Raises: JointNetError."""
+        unknown = set(tensors_shown(request.options.callback_on_step_end, request.options.callback_on_step_end_tensor_inputs))
+        unknown -= set(self._callback_tensor_inputs)
         if unknown:
             raise RangeError(f"got callback tensor inputs {sorted(unknown)}; expected some of {self._callback_tensor_inputs}")
+        self._interrupt = False
+        result = request.run(self.joint_model())
+        self.maybe_free_model_hooks()
+        return result
 
-    def check_size(self, height: int, width: int) -> None:
-        """Raises: ShapeError."""
-        multiple = self.size_multiple
-        if height % multiple or width % multiple or min(height, width) < multiple:
-            nearest = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in (height, width))
-            raise ShapeError(f"got a size of {height}x{width}; expected multiples of {multiple}, such as {nearest}")
+    def _run(self, request: Request, return_dict: bool) -> Returned:
+        output = package(self.run(request), request.options.output_type)
+        return output if return_dict else output.to_tuple()
+
+    def begin_run(self, num_steps: int, guidance_scale: float) -> None:
+        """As RunWatch: ``num_timesteps`` and ``guidance_scale`` are those of the latest run."""
+        self._num_timesteps, self._guidance_scale = num_steps, guidance_scale
+
+    def report_step(self, guide: Guide, options: SamplingOptions) -> OnStep | None:
+        """As RunWatch."""
+        return None if options.callback_on_step_end is None else StepReport(self, self.codec.factor, guide, options)
+
+    def scaled_adapters(self, scale: float | None) -> Any:
+        """As RunWatch."""
+        return nullcontext() if scale is None else scaled_adapters((self.text_encoder, self.text_encoder_2), scale)
+
+
+def package(result: Result, output_type: str) -> JointNetPipelineOutput:
+    """A result in the form that callers of diffusers' pipelines ask for."""
+    if result.latents is not None:
+        return JointNetPipelineOutput(images=result.latents)
+    images: Any = result.maps["rgb"]
+    dense: dict[str, Any] = {name: value for name, value in result.maps.items() if name != "rgb"}
+    uncertainty: dict[str, Any] = dict(result.uncertainty)
+    if output_type != "pt":
+        images = VaeImageProcessor.pt_to_numpy(images)
+        images = VaeImageProcessor.numpy_to_pil(images) if output_type == "pil" else images
+        dense, uncertainty = _arrays(dense), _arrays(uncertainty)
+    return JointNetPipelineOutput(images=images, dense=dense, uncertainty=uncertainty, nsfw_content_detected=result.is_flagged)
+
+
+def _arrays(maps: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Maps (B, c, H, W) -> float32 (B, H, W, c), or (B, H, W) if c is 1."""
+    arrays = {name: VaeImageProcessor.pt_to_numpy(value) for name, value in maps.items()}
+    return {name: array[..., 0] if array.shape[-1] == 1 else array for name, array in arrays.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jointnet.types import Conditioning, Denoiser
+from jointnet.types import Conditioning, Denoiser, Step
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,12 @@ class Guided:
     scale: float | Callable[[], float]
     rescale: float = 0.0
 
-    def __call__(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+    def __call__(self, x: Tensor, step: Step, conditioning: Conditioning) -> Tensor:
         scale = self.scale() if callable(self.scale) else self.scale
         if scale <= 1:
-            return self.denoiser(x, t, conditioning)
-        both = self.denoiser(torch.cat([x, x]), torch.cat([t, t]), conditioning.guidance_pair())
+            return self.denoiser(x, step, conditioning)
+        doubled = Step(step.index, step.count, torch.cat([step.t, step.t]), step.t_next)
+        both = self.denoiser(torch.cat([x, x]), doubled, conditioning.guidance_pair())
         channels = x.shape[2]
         negative, positive = both[:, :, :channels].chunk(2)
         guided = negative + scale * (positive - negative)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import floor
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 
 from jointnet.errors import RangeError
-from jointnet.sampling.steps import Generators
-from jointnet.types import Conditioning, Denoiser
+from jointnet.sampling.schedulers import Generators
+from jointnet.types import Conditioning, Denoiser, Step
 from jointnet.windows import Window, Windows
 
 
@@ -22,7 +23,7 @@ class Tiling:
         window: side of the square windows, the size the base was made for.
         stride: distance of neighbouring windows; by default half a window.
         decay: length over which a window's weight falls to 0; by default an eighth of a window.
-        wraps: whether left and right edges are neighbours, as in a panorama of 360 degrees.
+        wraps: left and right edges are neighbours, as in a panorama of 360 degrees.
         decays_everywhere: a window's weight also falls along an axis with a single window.
         whole_weight: weight of the whole image as one more tile, against 1 of a window.
         whole_share: the whole image takes part in the first floor(whole_share * steps) steps; 0 leaves it out.
@@ -57,40 +58,45 @@ class Tiling:
         )
 
 
+def first_share(share: float, count: int) -> int:
+    """floor(share * count): the steps in which the whole canvas takes part (Sec. 4.2)."""
+    return floor(share * count + 1e-9)
+
+
 @dataclass(frozen=True)
 class Tiled:
     """Predicts a canvas as the weighted mean of its tiles' predictions; works with any scheduler, whose one state steps the canvas.
 
-    Masks and known latents are cut with the tile. A tile of the whole canvas's size is the canvas: then this changes nothing.
+    Masks and known latents are cut with the tile; tiles are merged in float32. A tile of the whole canvas's size is the canvas: then this
+    changes nothing.
 
     Attributes:
-        timesteps: the run's, from which the share of its steps is told.
         generator: of the offsets; with a list each sample has its own, so that a batch equals its single images.
-        num_extra_whole_steps: more steps of the whole image than ``whole_share`` says.
+        count_whole_steps: (whole_share, number of steps) -> the number of first steps in which the whole canvas takes part.
     """
 
     denoiser: Denoiser
     tiling: Tiling
-    timesteps: Tensor
-    generator: Generators
-    num_extra_whole_steps: int = 0
+    generator: Generators = None
+    count_whole_steps: Callable[[float, int], int] = first_share
 
-    def __call__(self, x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+    def __call__(self, x: Tensor, step: Step, conditioning: Conditioning) -> Tensor:
         windows = self.tiling.on((x.shape[-2], x.shape[-1]))
         if not any(windows.is_cut):
-            return self.denoiser(x, t, conditioning)
-        weights = windows.weights().to(x)
-        merged = _Merged(x)
+            return self.denoiser(x, step, conditioning)
+        weights = windows.weights().to(x.device)
+        mean = _RunningMean(x)
         places = [(row, window) for row, offset in enumerate(self._offsets(windows, len(x))) for window in windows.at(offset)]
         for start in range(0, len(places), self.tiling.batch_size):
             some = places[start : start + self.tiling.batch_size]
             rows = torch.tensor([row for row, _ in some], device=x.device)
-            told = conditioning.take(rows, lambda canvas, some=some: _cut(canvas, some))
-            for place, tile in zip(some, self.denoiser(_cut(x, some), t[rows], told), strict=True):
-                merged.add(place, tile, weights)
-        if self._takes_whole(t):
-            merged.add_whole(self.denoiser(x, t, conditioning), self.tiling.whole_weight)
-        return merged.mean()
+            cropped = conditioning.take(rows, lambda canvas, some=some: _cut(canvas, some))
+            at_rows = Step(step.index, step.count, step.t[rows], step.t_next)
+            for place, tile in zip(some, self.denoiser(_cut(x, some), at_rows, cropped), strict=True):
+                mean.add(place, tile, weights)
+        if self.tiling.whole_share > 0 and step.index < self.count_whole_steps(self.tiling.whole_share, step.count):
+            mean.add_whole(self.denoiser(x, step, conditioning), self.tiling.whole_weight)
+        return mean.value()
 
     def _offsets(self, windows: Windows, batch: int) -> list[tuple[int, int]]:
         if not self.tiling.has_random_offset:
@@ -98,14 +104,6 @@ class Tiled:
         if isinstance(self.generator, list):
             return [windows.draw_offset(g) for g in self.generator]
         return [windows.draw_offset(self.generator)] * batch
-
-    def _takes_whole(self, t: Tensor) -> bool:
-        """Whether this is one of the first floor(share * N) steps; a scheduler of second order calls twice at some timesteps."""
-        if self.tiling.whole_share == 0:
-            return False
-        distinct = list(dict.fromkeys(self.timesteps.tolist()))
-        count = floor(self.tiling.whole_share * len(distinct) + 1e-9) + self.num_extra_whole_steps
-        return float(t.max()) in distinct[:count]
 
 
 Place = tuple[int, Window]
@@ -117,26 +115,27 @@ def _cut(canvas: Tensor, places: list[Place]) -> Tensor:
     return torch.stack([window.cut(canvas[row]) for row, window in places])
 
 
-class _Merged:
-    """A running weighted mean over tiles; as many channels as the network returns, which may be more than x has."""
+class _RunningMean:
+    """A running weighted mean over tiles, in float32; as many channels as the network returns, which may be more than x has."""
 
     def __init__(self, x: Tensor) -> None:
         self.x, self.total = x, None
-        self.weight = x.new_zeros(len(x), 1, 1, *x.shape[-2:])
+        self.weight = x.new_zeros(len(x), 1, 1, *x.shape[-2:], dtype=torch.float32)
 
     def add(self, place: Place, tile: Tensor, weights: Tensor) -> None:
         """A tile (M, c, h, w) with weights (h, w)."""
         row, window = place
         if self.total is None:
-            self.total = self.x.new_zeros(len(self.x), *tile.shape[:2], *self.x.shape[-2:])
-        window.add_to(self.total[row], weights * tile)
+            self.total = self.x.new_zeros(len(self.x), *tile.shape[:2], *self.x.shape[-2:], dtype=torch.float32)
+        window.add_to(self.total[row], weights * tile.float())
         window.add_to(self.weight[row], weights)
 
     def add_whole(self, prediction: Tensor, weight: float) -> None:
         """The whole canvas (B, M, c, H, W) as one more tile."""
-        self.total = weight * prediction + (0 if self.total is None else self.total)
+        self.total = weight * prediction.float() + (0 if self.total is None else self.total)
         self.weight = self.weight + weight
 
-    def mean(self) -> Tensor:
+    def value(self) -> Tensor:
+        """(B, M, c, H, W) in the state's type."""
         assert self.total is not None, "no tile was added"
-        return self.total / self.weight
+        return (self.total / self.weight).to(self.x.dtype)

@@ -1,11 +1,9 @@
-"""Maps <-> the state: every modality goes through the base's own RGB autoencoder (Sec. 3.2), or as it is where the base has none."""
+"""Maps <-> latents of the base's own RGB autoencoder (Sec. 3.2)."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -13,90 +11,14 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import Module
 
+from jointnet.codecs.codec import CodecTiles, ReadMaps
 from jointnet.errors import RangeError, ShapeError
-from jointnet.fingerprints import of_weights
-from jointnet.modalities.modality import get_modality
-from jointnet.windows import Windows
+from jointnet.files.fingerprints import of_weights
+from jointnet.modalities.modality import Modality, get_modality
 
 
-@dataclass(frozen=True, kw_only=True)
-class CodecTiles:
-    """Encode and decode in square windows that fade into each other, for canvases larger than the autoencoder was made for.
-
-    Attributes:
-        window: side in latent pixels; stride is 3/4, the fade 1/4 of it.
-        wraps: whether left and right edges are neighbours; then no seam is left between them.
-    """
-
-    window: int
-    wraps: bool = False
-
-    def on(self, canvas: Sequence[int], scale: int) -> Windows:
-        """The windows on a canvas given in latent pixels, all lengths times ``scale``."""
-        quarter = max(self.window // 4, 1)
-        return Windows(
-            canvas=(canvas[0] * scale, canvas[1] * scale),
-            window=self.window * scale,
-            stride=(self.window - quarter) * scale,
-            decay=quarter * scale,
-            wraps=self.wraps,
-        )
-
-
-class Codec(ABC):
-    """Between maps and the state.
-
-    Attributes:
-        factor: pixels that one of the state's stands for, along each side.
-        channels: C of the state.
-        reads_first_channel: read maps of one channel off the first of the decoded three, as the authors' release does.
-    """
-
-    factor: int
-    channels: int
-    reads_first_channel: bool = False
-
-    def _read(self, modality: str, images: Tensor) -> Tensor:
-        """Decoded (B, 3, H, W) -> maps (B, c, H, W), float32."""
-        kind = get_modality(modality)
-        if self.reads_first_channel and kind.channels == 1:
-            images = images[:, :1].expand(-1, 3, -1, -1)
-        return kind.decode(images.float())
-
-    @abstractmethod
-    def encode(self, modality: str, maps: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Maps (B, c, H, W) of one modality -> (B, C, H / factor, W / factor). Raises: ShapeError, RangeError."""
-
-    @abstractmethod
-    def decode(self, modality: str, latents: Tensor) -> Tensor:
-        """(B, C, h, w) -> maps (B, c, h * factor, w * factor), float32."""
-
-    def fingerprint(self) -> str:
-        """Changes with whatever encode() depends on."""
-        return type(self).__name__
-
-    def decode_all(self, x: Tensor, modalities: Sequence[str]) -> dict[str, Tensor]:
-        """State (B, M, C, h, w) -> one map a modality."""
-        return {name: self.decode(name, x[:, i]) for i, name in enumerate(modalities)}
-
-
-class PixelCodec(Codec):
-    """For bases without an autoencoder (DeepFloyd-IF): the state is the maps as three channels in [-1, 1]."""
-
-    factor = 1
-    channels = 3
-
-    def encode(self, modality: str, maps: Tensor, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002 - nothing is drawn
-        """Maps (B, c, H, W) -> (B, 3, H, W) in [-1, 1]. Raises: ShapeError, RangeError."""
-        return get_modality(modality).encode(maps)
-
-    def decode(self, modality: str, latents: Tensor) -> Tensor:
-        """(B, 3, H, W) -> maps (B, c, H, W), float32."""
-        return self._read(modality, latents)
-
-
-class MissingCodec(Codec):
-    """For a latent base loaded without its autoencoder: it knows sizes, as diffusers then assumes them, and neither encodes nor decodes."""
+class MissingCodec:
+    """A Codec for a latent base loaded without its autoencoder: it knows sizes, as diffusers then assumes them, and refuses all else."""
 
     def __init__(self, channels: int) -> None:
         self.factor = 8
@@ -110,19 +32,30 @@ class MissingCodec(Codec):
         """Raises: ShapeError."""
         raise ShapeError(f"got {modality} latents for a pipeline without an autoencoder; ask for output_type='latent', or load its vae")
 
+    def fingerprint(self) -> str:
+        """Raises: ShapeError."""
+        raise ShapeError("got a pipeline without an autoencoder; load it with its vae")
 
-class LatentCodec(Codec):
-    """Encodes and decodes with an AutoencoderKL; scaling and shift factors come from its config.
+
+class LatentCodec:
+    """A Codec by an AutoencoderKL; scaling and shift factors come from its config.
 
     The posterior's mean is the default, so that a map has one code; a generator asks for a draw from the posterior instead.
     A half-precision autoencoder whose config has ``force_upcast`` runs in float32, and is in half precision again afterwards.
     """
 
-    def __init__(self, vae: AutoencoderKL, tiles: CodecTiles | None = None, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        tiles: CodecTiles | None = None,
+        device: torch.device | None = None,
+        read: ReadMaps = Modality.decode,
+    ) -> None:
         """``device`` is where the autoencoder runs; while it is offloaded its weights lie elsewhere."""
         self.vae = vae
         self.tiles = tiles
         self.device = device
+        self.read = read
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.channels = vae.config.latent_channels
 
@@ -161,7 +94,7 @@ class LatentCodec(Codec):
                 f"the autoencoder's {modality} left the range of {self.vae.dtype}; offloading to disk or with a stream, or layerwise "
                 "casting, keeps it from being upcast: load it in bfloat16 or float32"
             )
-        return self._read(modality, images)
+        return self.read(get_modality(modality), images.float())
 
     def fingerprint(self) -> str:
         """Changes with the autoencoder's weights and its scaling."""
@@ -185,7 +118,7 @@ class LatentCodec(Codec):
 
     @property
     def _overflows_in_its_type(self) -> bool:
-        """Whether the autoencoder's config asks for more than the float16 it has."""
+        """True if the autoencoder's config asks for more than the float16 it has."""
         return self.vae.dtype == torch.float16 and bool(self.vae.config.force_upcast)
 
     @contextmanager
@@ -224,7 +157,7 @@ class LatentCodec(Codec):
 
 
 def _hooks_hold_weights(model: Module) -> bool:
-    """Whether diffusers' hooks bring a model's weights back in the type they have: changed in place, they would not fit its input."""
+    """True where diffusers' hooks bring a model's weights back in the type they have: changed in place, they would not fit its input."""
     for module in model.modules():
         registry = getattr(module, "_diffusers_hook", None)
         if registry is None:

@@ -1,7 +1,7 @@
 """diffusers' schedulers on the 5-D state.
 
 Most of them step (B, M, C, H, W) to the same numbers as (B * M, C, H, W). Where they do not (learned variance splits axis 1, dynamic
-thresholding takes one quantile over all but the batch, add_noise wants one timestep a row) M is folded into the batch.
+thresholding takes one quantile over all but the batch) M is folded into the batch.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jointnet.diffusion.schedule import flow_shift_mu
 from jointnet.errors import RangeError
 
 Generators = torch.Generator | list[torch.Generator] | None
@@ -25,9 +26,11 @@ def set_timesteps(
     device: torch.device | str,
     timesteps: Sequence[int] | None = None,
     sigmas: Sequence[float] | None = None,
+    canvas: tuple[int, int] | None = None,
 ) -> Tensor:
     """Prepare a scheduler for a run; returns its timesteps (a scheduler of second order has more than num_steps).
 
+    ``canvas`` is the state's height and width, for flow matching schedulers whose shift depends on it.
     Raises: RangeError if the scheduler takes no custom timesteps or sigmas, or not so many steps.
     """
     custom = {k: v for k, v in {"timesteps": timesteps, "sigmas": sigmas}.items() if v is not None}
@@ -35,11 +38,12 @@ def set_timesteps(
     missing = set(custom) - set(inspect.signature(scheduler.set_timesteps).parameters)
     if missing or len(custom) > 1:
         raise RangeError(f"got custom {' and '.join(custom)}; {name} takes at most one, and not {missing or 'both'}")
+    shift = {"mu": flow_shift_mu(scheduler.config, *canvas)} if canvas and _setting(scheduler, "use_dynamic_shifting") else {}
     try:
         if custom:
-            scheduler.set_timesteps(device=device, **custom)
+            scheduler.set_timesteps(device=device, **custom, **shift)
         else:
-            scheduler.set_timesteps(num_steps, device=device)
+            scheduler.set_timesteps(num_steps, device=device, **shift)
     except (ValueError, AssertionError) as error:
         raise RangeError(f"{name} refused {custom or f'{num_steps} steps'}: {error}") from error
     levels = getattr(scheduler, "alphas_cumprod", None)
@@ -76,7 +80,7 @@ def _begin_at(scheduler: Any, position: int) -> None:
         scheduler.set_begin_index(position)
 
 
-def step(scheduler: Any, prediction: Tensor, t: Tensor, x: Tensor, *, generator: Generators = None, eta: float = 0.0) -> Tensor:
+def step_scheduler(scheduler: Any, prediction: Tensor, t: Tensor, x: Tensor, *, generator: Generators = None, eta: float = 0.0) -> Tensor:
     """One scheduler step. Shapes: prediction (B, M, C or 2 C, H, W), t (), x (B, M, C, H, W) -> (B, M, C, H, W).
 
     A learned variance (the second C channels) is dropped for schedulers that have no use for it.
@@ -96,21 +100,8 @@ def step(scheduler: Any, prediction: Tensor, t: Tensor, x: Tensor, *, generator:
     return stepped.unflatten(0, x.shape[:2])
 
 
-def add_noise(scheduler: Any, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """Noise clean latents to each modality's own timestep. Shapes: x0, noise (B, M, C, H, W), t (B, M) -> (B, M, C, H, W).
-
-    Computed in float32: in bfloat16 the last levels, where alpha_bar is nearly 1, would have no noise at all.
-    """
-    rows, noises = x0.flatten(0, 1).float(), noise.flatten(0, 1).float()  # (B * M, C, H, W)
-    if not hasattr(scheduler, "add_noise"):  # flow matching names it so
-        noised = scheduler.scale_noise(rows, t.flatten(), noises)
-    else:
-        noised = scheduler.add_noise(rows, noises, t.flatten())
-    return noised.unflatten(0, x0.shape[:2]).to(x0.dtype)
-
-
 def stands_between_levels(scheduler: Any) -> bool:
-    """Whether a state is in the middle of a step whose noise level is none of the scheduler's (KDPM2's, DPMSolverSDE's middle sigmas)."""
+    """True in the middle of a step whose noise level is none of the scheduler's (KDPM2's, DPMSolverSDE's middle sigmas)."""
     has_middle = getattr(scheduler, "sigmas_interpol", None) is not None or hasattr(scheduler, "mid_point_sigma")
     return has_middle and not scheduler.state_in_first_order
 
@@ -139,12 +130,12 @@ def _draw_seed(generator: torch.Generator) -> int:
 
 
 def needs_folding(scheduler: Any) -> bool:
-    """Whether a scheduler treats axis 1 as channels."""
+    """True for a scheduler that treats axis 1 as channels."""
     return bool(_setting(scheduler, "thresholding")) or learns_variance(scheduler)
 
 
 def learns_variance(scheduler: Any) -> bool:
-    """Whether a scheduler takes twice the state's channels: prediction and variance."""
+    """True for a scheduler that takes twice the state's channels: prediction and variance."""
     return _setting(scheduler, "variance_type") in ("learned", "learned_range")
 
 

@@ -1,1 +1,0 @@
-"""Prompts -> text embeddings: one file a kind of text encoder."""

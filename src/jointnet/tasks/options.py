@@ -1,0 +1,157 @@
+"""How a run samples, whatever its task: one frozen value for calls, tasks, command line and result.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from jointnet.errors import RangeError
+
+if TYPE_CHECKING:  # the command line reads the fields of this file, and needs no torch for its help
+    from torch import Tensor
+
+    from jointnet.modalities.read import MapInput
+    from jointnet.sampling.schedulers import Generators
+    from jointnet.sampling.tiling import Tiling
+    from jointnet.tasks.conventions import Conventions
+    from jointnet.tasks.output import JointNetPipelineOutput
+
+    SmallMaps = JointNetPipelineOutput | Mapping[str, MapInput]
+    StepEnd = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+DEFAULT_NOISE_LEVEL = 250
+"""The timestep that diffusers noises DeepFloyd-IF's enlarged picture to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """How a field is spelled on the command line.
+
+    Attributes:
+        name: with its dashes; panel: the group it is listed under.
+        low, high: range of a number; metavar: what its value is called in the help.
+    """
+
+    name: str
+    help: str
+    panel: str
+    low: float | None = None
+    high: float | None = None
+    metavar: str | None = None
+
+
+def _flagged(default: Any, name: str, help_: str, panel: str = "Sampling", **more: Any) -> Any:
+    return field(default=default, metadata={"flag": Flag(name=name, help=help_, panel=panel, **more)})
+
+
+def _paper() -> Conventions:
+    from jointnet.tasks.conventions import PAPER
+
+    return PAPER
+
+
+_LARGEST_SIDE_PX = 65536
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """All that can be chosen of a run besides its maps and its prompt. Names as in StableDiffusionPipeline where it has them.
+
+    Attributes:
+        num_inference_steps, timesteps, sigmas, eta, generator: the solver's.
+        guidance_scale: None: the model's own (``config.default_guidance``), and in a task with an empty prompt 1; 1 or less is off.
+        guidance_rescale: in [0, 1] (Lin et al., 2023).
+        latents: initial noise (B, M * C, h, w), unscaled.
+        num_resamples: how often each step is repeated while something is known (RePaint's time travel; DDIM and DDPM only).
+        processing_size: long side in pixels at which the network works on a picture; None: the model's own size.
+        tiled: work at full size, in tiles of the model's size; a Tiling changes how; None: where wraps or a stride ask for it.
+        wraps: left and right edge are neighbours, in tiles.
+        stride: distance of neighbouring tiles in pixels; None: half a tile.
+        negative_prompt, prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds, clip_skip,
+            cross_attention_kwargs: as in diffusers.
+        conventions: PAPER, or RELEASE to do as the authors' code does.
+        low_res, noise_level: for upscaling bases (DeepFloyd-IF stage II): the smaller maps by modality or the first stage's output, and
+            the timestep they are noised to.
+        callback_on_step_end, callback_on_step_end_tensor_inputs: as in diffusers: called as (pipeline, step, timestep, tensors), it may
+            return changed tensors.
+        output_type: "pil", "np", "pt", or for generation "latent".
+    Raises: RangeError.
+    """
+
+    num_inference_steps: int = _flagged(50, "--steps", "denoising steps", low=1, high=1000)
+    timesteps: list[int] | None = None
+    sigmas: list[float] | None = None
+    guidance_scale: float | None = _flagged(
+        None, "--guidance", "classifier-free guidance; 1 is off [default: the model's own, and 1 without a prompt]", low=0, high=100
+    )
+    guidance_rescale: float = _flagged(0.0, "--guidance-rescale", "Lin et al.'s rescale", low=0, high=1)
+    eta: float = 0.0
+    generator: Generators = None
+    latents: Tensor | None = None
+    num_resamples: int = _flagged(
+        1,
+        "--resample",
+        "repeat each step N times while something is known (RePaint), for models without masked input",
+        "Known parts",
+        low=1,
+        high=100,
+        metavar="N",
+    )
+    processing_size: int | None = _flagged(
+        None,
+        "--processing-size",
+        "long side at which the network works [default: the model's]",
+        "Canvas",
+        low=1,
+        high=_LARGEST_SIDE_PX,
+        metavar="PX",
+    )
+    tiled: bool | Tiling | None = _flagged(None, "--tiled", "work at full size, in tiles of the model's size", "Canvas")
+    wraps: bool = _flagged(False, "--wrap", "left and right edge are neighbours: work at full size in tiles", "Canvas")
+    stride: int | None = _flagged(
+        None,
+        "--stride",
+        "distance of neighbouring tiles in pixels [default: half a tile]",
+        "Tiles",
+        low=1,
+        high=_LARGEST_SIDE_PX,
+        metavar="PX",
+    )
+    negative_prompt: str | list[str] | None = _flagged(None, "--negative", "prompt to steer away from", "Prompt", metavar="PROMPT")
+    prompt_embeds: Tensor | None = None
+    negative_prompt_embeds: Tensor | None = None
+    pooled_prompt_embeds: Tensor | None = None
+    negative_pooled_prompt_embeds: Tensor | None = None
+    clip_skip: int | None = None
+    cross_attention_kwargs: dict[str, Any] | None = None
+    conventions: Conventions = field(default_factory=_paper)
+    low_res: SmallMaps | None = None
+    noise_level: int = DEFAULT_NOISE_LEVEL
+    callback_on_step_end: StepEnd | None = None
+    callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",)
+    output_type: str = "pil"
+
+    def __post_init__(self) -> None:
+        if self.num_inference_steps < 1:
+            raise RangeError(f"got {self.num_inference_steps} steps; expected at least 1")
+        if self.output_type not in OUTPUT_TYPES:
+            raise RangeError(f"got output_type {self.output_type!r}; expected one of {', '.join(OUTPUT_TYPES)}")
+
+    @classmethod
+    def of(cls, **options: Any) -> SamplingOptions:
+        """Options by name; None means the default. Raises: TypeError for a name that is none, as Python does; RangeError."""
+        unknown = sorted(set(options) - OPTION_NAMES)
+        if unknown:
+            raise TypeError(f"got {', '.join(unknown)}; sampling takes {', '.join(f.name for f in fields(cls))}")
+        return cls(**{name: value for name, value in options.items() if value is not None})
+
+    def as_facts(self) -> dict[str, Any]:
+        """The options that a JSON file can hold and that were chosen, by name."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        facts = {name: value for name, value in plain.items() if isinstance(value, str | int | float)}
+        return {**facts, "conventions": self.conventions.name}
+
+
+OPTION_NAMES = frozenset(f.name for f in fields(SamplingOptions))

@@ -1,0 +1,1 @@
+"""Prompts -> the text that a denoiser reads."""
