@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 from collections.abc import Iterator
@@ -18,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedModel
 
 from jointnet.errors import ModelFolderError, OutputError
-from jointnet.json_files import read_named_values
+from jointnet.files.atomic import replacing_file, write_json
+from jointnet.files.json_files import read_named_values
 
 INDEX_FILE = "model_index.json"
 
@@ -107,13 +107,13 @@ def save_half(pipeline: DiffusionPipeline, folder: Path) -> None:
     for name in (n for n, m in pipeline.components.items() if isinstance(m, PreTrainedModel)):
         config = folder / name / "config.json"
         content: dict[str, Any] = {**json.loads(config.read_text()), "dtype": "float32"}
-        config.write_text(json.dumps(content, indent=2) + "\n")
+        write_json(config, content, indent=2)
     for name in (n for n, m in pipeline.components.items() if isinstance(m, CLIPTextModel | CLIPTextModelWithProjection)):
         name_text_weights(folder / name / "model.safetensors")
     for config in (folder / INDEX_FILE, *folder.glob("*/config.json")):
         content = json.loads(config.read_text())
         content.pop("_name_or_path", None)  # a path on the machine it was trained on
-        config.write_text(json.dumps(content, indent=2) + "\n")
+        write_json(config, content, indent=2)
 
 
 @contextmanager
@@ -184,6 +184,5 @@ def name_text_weights(path: Path) -> None:
     weights = load_file(path)
     parts = ("embeddings.", "encoder.", "final_layer_norm.")
     named = {f"text_model.{name}" if name.startswith(parts) else name: value for name, value in weights.items()}
-    unfinished = path.with_name(f".{path.name}")
-    save_file(named, unfinished, metadata={"format": "pt"})
-    os.replace(unfinished, path)
+    with replacing_file(path) as temporary:
+        save_file(named, temporary, metadata={"format": "pt"})

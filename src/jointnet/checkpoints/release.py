@@ -21,6 +21,7 @@ from torch import Tensor
 
 from jointnet.checkpoints.folder import BROKEN, RELEASE_BRANCH, RELEASE_RGB, first_line
 from jointnet.errors import ModelFolderError
+from jointnet.files.atomic import replacing_file, write_json
 from jointnet.models.joint_unet import JointUNet
 
 Weights = dict[str, Tensor]
@@ -149,8 +150,9 @@ def write_release(joint: JointUNet, folder: Path, prediction_type: str = "epsilo
     for branch, tensors in weights.items():
         (folder / branch).mkdir(parents=True, exist_ok=True)
         config = {"_class_name": _CLASS, **joint.config.unet_config, **settings}
-        (folder / branch / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        save_file(tensors, folder / branch / f"{_STEM}.safetensors", metadata={"format": "pt"})
+        write_json(folder / branch / "config.json", config, indent=2, sort_keys=True)
+        with replacing_file(folder / branch / f"{_STEM}.safetensors") as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
 
 
 def _their_key(ours: str, modality: str) -> tuple[str, str]:

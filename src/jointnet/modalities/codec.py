@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from jointnet.errors import RangeError, ShapeError
-from jointnet.fingerprints import of_weights
+from jointnet.files.fingerprints import of_weights
 from jointnet.modalities.modality import get_modality
 from jointnet.windows import Windows
 

@@ -12,7 +12,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from jointnet.modalities import get_modality
-from jointnet.modalities.files import channels_last, to_pil
+from jointnet.modalities.write import channels_last, to_pil
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 

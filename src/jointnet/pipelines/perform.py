@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from torch import Tensor
 
 from jointnet.errors import RangeError, ShapeError, UnknownNameError
-from jointnet.modalities.resize import resize_smooth
+from jointnet.modalities.modality import resize_smooth
 from jointnet.pipelines.conventions import Conventions
 from jointnet.pipelines.low_res import SmallMaps
 from jointnet.pipelines.output import JointNetPipelineOutput, package

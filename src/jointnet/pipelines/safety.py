@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jointnet.modalities.files import to_pil
+from jointnet.modalities.write import to_pil
 
 if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline

@@ -11,9 +11,9 @@ from torch.nn.functional import interpolate
 
 from jointnet.errors import RangeError
 from jointnet.geometry.projection import get_projection
-from jointnet.modalities.modality import get_modality, within_limits
+from jointnet.modalities.modality import get_modality, resize_picture, within_limits
 from jointnet.modalities.read import MapInput, as_maps, as_masks
-from jointnet.modalities.resize import resize_lanczos, resize_picture
+from jointnet.modalities.resize import resize_lanczos
 from jointnet.pipelines import task as tasks
 from jointnet.pipelines.conventions import PAPER, Conventions
 from jointnet.pipelines.output import JointNetPipelineOutput
