@@ -1,4 +1,4 @@
-"""What a modality is, and which there are: how its maps become three channels for the RGB autoencoder and back, and how they are written."""
+"""A kind of map: how its maps become three channels for the RGB autoencoder and back, and how they are written; and the list of kinds."""
 
 from __future__ import annotations
 

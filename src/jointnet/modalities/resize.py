@@ -21,7 +21,10 @@ def resize_lanczos(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_mask(asked: Tensor, size: tuple[int, int]) -> Tensor:
-    """True where any pixel that the new one covers is, so that nothing asked counts as known. Shapes: boolean (B, 1, H, W) -> (B, 1, *size)."""
+    """True where any pixel that the new one covers is True, so that nothing asked counts as known.
+
+    Shapes: boolean (B, 1, H, W) -> (B, 1, *size).
+    """
     if tuple(asked.shape[-2:]) == size:
         return asked
     return adaptive_max_pool2d(asked.float(), size) > 0
