@@ -13,7 +13,7 @@ import torch
 from jointnet.cli.main import main
 from jointnet.cli.output import write_set
 from jointnet.errors import OutputError
-from jointnet.modalities.files import FloatArray
+from jointnet.modalities.write import FloatArray
 from tests.conftest import read_png
 
 FILES = ["depth.npy", "depth.png", "depth_preview.png", "image.png", "result.json"]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from jointnet.errors import RangeError, ShapeError, UnknownNameError
 from jointnet.modalities.codec import LatentCodec
-from jointnet.modalities.modality import get_modality
-from jointnet.modalities.resize import resize_lanczos, resize_picture
+from jointnet.modalities.modality import get_modality, resize_picture
+from jointnet.modalities.resize import resize_lanczos
 from jointnet.pipelines import perform, run, task_methods
 from jointnet.pipelines.conventions import PAPER, RELEASE, Conventions
 from jointnet.pipelines.joint_net import JointNetPipeline

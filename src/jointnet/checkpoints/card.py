@@ -1,16 +1,21 @@
-"""What a saved model tells about itself: a card for people, and the file by which diffusers alone finds the pipeline."""
+"""Files that describe a saved model: a card for people, and the file by which diffusers itself finds the pipeline."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+
 from jointnet.checkpoints.folder import INDEX_FILE, PROVENANCE_FILE, VOCABULARY_FILE, provenance_of
+from jointnet.files.atomic import write_text
 
 SIDE_FILES = (PROVENANCE_FILE, VOCABULARY_FILE)
-"""Beside the weights: what a model keeps when it is saved somewhere else."""
+"""Files beside the weights that a model keeps when it is saved somewhere else."""
 
 PIPELINE_FILE = "pipeline.py"
 _PIPELINE = '''"""For DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER + "/pipeline.py", trust_remote_code=True)."""
@@ -32,20 +37,29 @@ def keep_side_files(source: str | Path | None, folder: Path) -> None:
 
 
 def write_card(folder: Path) -> None:
-    """Write README.md and pipeline.py into a saved model folder; the card says what its index and provenance file say."""
-    index: dict[str, Any] = json.loads((folder / INDEX_FILE).read_text())
-    network: dict[str, Any] = json.loads((folder / "joint_unet" / "config.json").read_text())
-    said = provenance_of(folder)
+    """Write README.md and pipeline.py into a saved model folder; the card holds the facts of its index and provenance files.
+
+    Raises: ModelFolderError for a broken provenance file; OSError.
+    """
+    index: dict[str, Any] = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
+    network: dict[str, Any] = json.loads((folder / "joint_unet" / "config.json").read_text(encoding="utf-8"))
+    provenance = provenance_of(folder)
     modalities = [str(name) for name in network["modalities"]]
-    near = index.get("depth_near_m")
-    lines = [
-        "---",
-        "library_name: diffusers",
-        "pipeline_tag: text-to-image",
-        "tags:",
-        *(f"- {tag}" for tag in ("jointnet", *modalities)),
-        "---",
-        "",
+    head = ModelCardData(
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        tags=["jointnet", *modalities],
+        base_model=_hub_id(provenance.get("base")),
+        license=provenance.get("license"),
+    )
+    body = [*_usage(modalities), *_abilities(modalities, network, index), "", "## Training", "", *_training(provenance)]
+    card = ModelCard("\n".join(["---", head.to_yaml(), "---", "", *body, ""]), ignore_metadata_errors=True)
+    write_text(folder / "README.md", str(card))
+    write_text(folder / PIPELINE_FILE, _PIPELINE)
+
+
+def _usage(modalities: Sequence[str]) -> list[str]:
+    return [
         f"# JointNet: {', '.join(modalities)}",
         "",
         "```python",
@@ -55,28 +69,43 @@ def write_card(folder: Path) -> None:
         'output = pipeline("a prompt")',
         "```",
         "",
+    ]
+
+
+def _abilities(modalities: Sequence[str], network: Mapping[str, Any], index: Mapping[str, Any]) -> list[str]:
+    lines = [
         f"- reads masks: {'yes' if network.get('has_masked_input') else 'no'}",
         f"- independent timesteps: {'yes' if network.get('has_independent_timesteps') else 'no'}",
     ]
     if "depth" in modalities:
+        near = index.get("depth_near_m")
         lines.append(f"- depth: near / z with near = {near:g} m" if near else "- depth: disparity up to scale and shift")
-    lines += ["", "## Training", "", *_training(said)]
-    (folder / "README.md").write_text("\n".join(lines) + "\n")
-    (folder / PIPELINE_FILE).write_text(_PIPELINE)
+    return lines
 
 
-def _training(said: dict[str, Any]) -> list[str]:
-    if not said:
+def _training(provenance: Mapping[str, Any]) -> list[str]:
+    if not provenance:
         return ["The model does not say how it was trained."]
-    shown = {
-        "recipe": ", then ".join(said.get("stages") or [said.get("recipe", "not said")]),
-        "steps": said.get("steps"),
-        "samples seen": said.get("samples_seen"),
-        "seconds": said.get("seconds"),
-        "data": said.get("data") or said.get("scenes"),
-        "start": said.get("start"),
-        "base": said.get("base"),
-        "machine": ", ".join(f"{name} {value}" for name, value in said.get("machine", {}).items()) or None,
-        "commit": said.get("commit"),
+    facts = {
+        "recipe": ", then ".join(provenance.get("stages") or [provenance.get("recipe", "unknown")]),
+        "steps": provenance.get("steps"),
+        "samples seen": provenance.get("samples_seen"),
+        "seconds": provenance.get("seconds"),
+        "data": provenance.get("data") or provenance.get("scenes"),
+        "start": provenance.get("start"),
+        "base": provenance.get("base"),
+        "machine": ", ".join(f"{name} {value}" for name, value in provenance.get("machine", {}).items()) or None,
+        "commit": provenance.get("commit"),
     }
-    return [f"- {name}: {value}" for name, value in shown.items() if value is not None]
+    return [f"- {name}: {value}" for name, value in facts.items() if value is not None]
+
+
+def _hub_id(base: Any) -> str | None:
+    """Return the base's name if it has the form of a model's on the hub, OWNER/NAME, and is no local folder."""
+    if not isinstance(base, str) or base.count("/") != 1 or Path(base).exists():
+        return None
+    try:
+        validate_repo_id(base)
+    except HFValidationError:
+        return None
+    return base

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 from collections.abc import Iterator
@@ -18,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedModel
 
 from jointnet.errors import ModelFolderError, OutputError
-from jointnet.json_files import read_named_values
+from jointnet.files.atomic import replacing_file, write_json
+from jointnet.files.json_files import read_named_values
 
 INDEX_FILE = "model_index.json"
 
@@ -34,7 +34,7 @@ BROKEN = (
     SafetensorError,
     pickle.UnpicklingError,
 )
-"""What diffusers, transformers and torch raise for a folder whose files are missing, damaged or do not fit each other."""
+"""Errors that diffusers, transformers and torch raise for a folder whose files are missing, damaged or do not fit each other."""
 
 RELEASE_RGB, RELEASE_BRANCH = "unet", "jointnet"
 """The folders of the RGB and the dense branch in the authors' release."""
@@ -43,14 +43,14 @@ PROVENANCE_FILE = "provenance.json"
 """How the weights were trained."""
 
 VOCABULARY_FILE = "vocabulary.json"
-"""What a small model was trained to draw: kind -> phrases."""
+"""Words that a small model was trained to draw: kind -> phrases."""
 
 _SIDE_FILES = (PROVENANCE_FILE, VOCABULARY_FILE, "README.md", "pipeline.py")
-"""What lies beside a model's components."""
+"""Files beside a model's components."""
 
 
 def pipeline_class(folder: Path) -> str:
-    """The pipeline class a folder was saved by. Raises: ModelFolderError if it is no pipeline folder."""
+    """Return the pipeline class that a folder was saved by. Raises: ModelFolderError if it is no pipeline folder."""
     if not folder.is_dir():
         raise ModelFolderError(f"got model {str(folder)!r}, which is no folder; expected a saved pipeline (a folder with {INDEX_FILE})")
     index = folder / INDEX_FILE
@@ -67,18 +67,18 @@ def pipeline_class(folder: Path) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or what it is if it says nothing."""
+    """Return the first line of an error's message, or its kind if the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else repr(error)
 
 
 def provenance_of(folder: str | Path | None) -> dict[str, Any]:
-    """What a model folder says of how it was trained; empty if it says nothing. Raises: ModelFolderError."""
+    """Return the content of a model folder's PROVENANCE_FILE; empty if there is none. Raises: ModelFolderError."""
     return {} if folder is None else read_side_file(Path(folder) / PROVENANCE_FILE)
 
 
 def read_side_file(path: Path) -> dict[str, Any]:
-    """What a JSON file beside the weights says; empty if it is not there. Raises: ModelFolderError."""
+    """Return the content of a JSON file beside the weights; empty if there is none. Raises: ModelFolderError."""
     try:
         return read_named_values(path)
     except (OSError, ValueError) as error:
@@ -86,9 +86,9 @@ def read_side_file(path: Path) -> dict[str, Any]:
 
 
 def stages_of(folder: str | Path | None) -> list[str]:
-    """Recipes a joint model was trained by, in their order."""
-    said = provenance_of(folder)
-    return said.get("stages") or [said[name] for name in ("recipe",) if name in said]
+    """Return the recipes that a joint model was trained by, in their order. Raises: ModelFolderError."""
+    provenance = provenance_of(folder)
+    return provenance.get("stages") or [provenance[name] for name in ("recipe",) if name in provenance]
 
 
 def save_half(pipeline: DiffusionPipeline, folder: Path) -> None:
@@ -107,21 +107,21 @@ def save_half(pipeline: DiffusionPipeline, folder: Path) -> None:
     for name in (n for n, m in pipeline.components.items() if isinstance(m, PreTrainedModel)):
         config = folder / name / "config.json"
         content: dict[str, Any] = {**json.loads(config.read_text()), "dtype": "float32"}
-        config.write_text(json.dumps(content, indent=2) + "\n")
+        write_json(config, content, indent=2)
     for name in (n for n, m in pipeline.components.items() if isinstance(m, CLIPTextModel | CLIPTextModelWithProjection)):
         name_text_weights(folder / name / "model.safetensors")
     for config in (folder / INDEX_FILE, *folder.glob("*/config.json")):
         content = json.loads(config.read_text())
         content.pop("_name_or_path", None)  # a path on the machine it was trained on
-        config.write_text(json.dumps(content, indent=2) + "\n")
+        write_json(config, content, indent=2)
 
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A new folder to write a model into, which takes the place of ``folder`` once it is whole.
+    """Yield a new folder to write a model into, which takes the place of ``folder`` once it is whole.
 
-    What is no part of the old model (notes, pictures, a .git) is copied over. Raises: OutputError if ``folder`` holds something else than
-    a model, or cannot be written.
+    Files that are no part of the old model (notes, pictures, a .git) are copied over.
+    Raises: OutputError if ``folder`` holds something else than a model, or cannot be written.
     """
     held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     parts = _parts_of(folder)
@@ -145,7 +145,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def _parts_of(folder: Path) -> set[str]:
-    """Names of what belongs to the model in a folder, of our form or the release's; none if it holds no model."""
+    """Return the names of a model's parts in a folder, of our form or the release's; none if it holds no model."""
     branches = {RELEASE_RGB, RELEASE_BRANCH}
     if all((folder / branch / "config.json").is_file() for branch in branches) and not (folder / INDEX_FILE).exists():
         return branches
@@ -184,6 +184,5 @@ def name_text_weights(path: Path) -> None:
     weights = load_file(path)
     parts = ("embeddings.", "encoder.", "final_layer_norm.")
     named = {f"text_model.{name}" if name.startswith(parts) else name: value for name, value in weights.items()}
-    unfinished = path.with_name(f".{path.name}")
-    save_file(named, unfinished, metadata={"format": "pt"})
-    os.replace(unfinished, path)
+    with replacing_file(path) as temporary:
+        save_file(named, temporary, metadata={"format": "pt"})

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from jointnet.checkpoints.folder import BROKEN, RELEASE_BRANCH, RELEASE_RGB, first_line
 from jointnet.errors import ModelFolderError
+from jointnet.files.atomic import replacing_file, write_json
 from jointnet.models.joint_unet import JointUNet
 
 Weights = dict[str, Tensor]
@@ -30,26 +31,25 @@ _FILES = ("config.json", f"{_STEM}.safetensors", f"{_STEM}.bin")
 _CLASS = "JointNetModel"
 _OWN_SETTINGS = ("joint_in_channels", "has_masked_latent_input")
 _PREDICTION, _MODALITY = "prediction_type", "modality"
-"""Settings that we write besides: the authors' files are of noise and, as far as they were published, of depth."""
+"""Settings that we add: the authors' files predict noise and, as far as they were published, depth."""
 _DEEPEST = 3
-"""How many folders below the given one the branches may lie."""
+"""How many folders below the one passed the branches may lie."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """A checkpoint in the authors' form: the network in float32, and what it predicts, by diffusers' name."""
+    """A checkpoint in the authors' form: the network in float32, and its prediction type, by diffusers' name."""
 
     joint_unet: JointUNet
     prediction_type: str
 
 
 def read_release(path: Path, modality: str | None = None) -> Release:
-    """A release folder, or the zip of one, wherever in it the branches lie.
+    """Read a release folder, or the zip of one, wherever in it the branches lie. Code that a pickle holds is not run.
 
     Args:
-        modality: what the dense branch makes; by default what the files say, or depth if they say nothing.
-    Raises: ModelFolderError if a branch is missing or broken, its keys do not match, or it makes another modality; nothing a pickle
-        holds is run.
+        modality: of the dense branch; by default the one that the files state, or depth if they state none.
+    Raises: ModelFolderError if a branch is missing or broken, its keys do not match, or it is of another modality.
     """
     if not path.is_file():
         return _read_folder(_with_branches(path), modality)
@@ -72,7 +72,7 @@ def read_release(path: Path, modality: str | None = None) -> Release:
 
 
 def _with_branches(folder: Path) -> Path:
-    """The folder that holds the branches: the given one, or the only one below it. Raises: ModelFolderError if there are several."""
+    """Return the folder that holds the branches: ``folder`` or the only one below it. Raises: ModelFolderError if there are several."""
     if (folder / _DENSE / "config.json").is_file():
         return folder
     patterns = ("*/" * depth + f"{_DENSE}/config.json" for depth in range(1, _DEEPEST + 1))
@@ -86,10 +86,10 @@ def _read_folder(folder: Path, modality: str | None) -> Release:
     configs = {branch: _read_config(folder / branch) for branch in (_RGB, _DENSE)}
     config = {k: v for k, v in configs[_RGB].items() if not k.startswith("_") and k not in _OWN_SETTINGS}
     prediction = config.pop(_PREDICTION, "epsilon")
-    made = config.pop(_MODALITY, None)
-    if modality is not None and made not in (None, modality):
-        raise ModelFolderError(f"got a checkpoint of {made} in {str(folder)!r}; expected {modality}")
-    dense = modality or str(made or "depth")
+    stated = config.pop(_MODALITY, None)
+    if modality is not None and stated not in (None, modality):
+        raise ModelFolderError(f"got a checkpoint of {stated} in {str(folder)!r}; expected {modality}")
+    dense = modality or str(stated or "depth")
     differing = sorted(k for k in configs[_RGB].keys() | configs[_DENSE].keys() if _differs(k, configs[_RGB], configs[_DENSE]))
     if differing:
         raise ModelFolderError(
@@ -120,7 +120,7 @@ def _read_folder(folder: Path, modality: str | None) -> Release:
 
 
 def _differs(key: str, rgb: dict[str, Any], dense: dict[str, Any]) -> bool:
-    """Whether the branches' configs say different things of the U-Net, or of what is made; where one says nothing, they do not."""
+    """Return True if both configs state a setting of the U-Net, or of its output, and state it differently."""
     return not key.startswith("_") and key not in _OWN_SETTINGS and key in rgb and key in dense and rgb[key] != dense[key]
 
 
@@ -128,13 +128,13 @@ def write_release(joint: JointUNet, folder: Path, prediction_type: str = "epsilo
     """Write a joint network of two modalities as a release folder.
 
     Args:
-        prediction_type: what it predicts, by diffusers' name. The authors' code takes it from the base.
+        prediction_type: by diffusers' name. The authors' code takes it from the base.
     Raises: ModelFolderError for one that this form cannot hold.
     """
     if len(joint.modalities) != 2:
         raise ModelFolderError(f"got a network of {', '.join(joint.modalities)}; the release's form holds RGB and one dense modality")
     if joint.config.low_res_channels:
-        raise ModelFolderError("got a network that upscales; the release's form has no place for what it reads beside the state")
+        raise ModelFolderError("got a network that upscales; the release's form has no place for its low-resolution input")
     if joint.in_channels == joint.config.unet_config["in_channels"] == 3:
         raise ModelFolderError("got a network on pixels; the release's form is for bases with an autoencoder")
     if joint.config.has_independent_timesteps:
@@ -149,12 +149,13 @@ def write_release(joint: JointUNet, folder: Path, prediction_type: str = "epsilo
     for branch, tensors in weights.items():
         (folder / branch).mkdir(parents=True, exist_ok=True)
         config = {"_class_name": _CLASS, **joint.config.unet_config, **settings}
-        (folder / branch / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        save_file(tensors, folder / branch / f"{_STEM}.safetensors", metadata={"format": "pt"})
+        write_json(folder / branch / "config.json", config, indent=2, sort_keys=True)
+        with replacing_file(folder / branch / f"{_STEM}.safetensors") as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
 
 
 def _their_key(ours: str, modality: str) -> tuple[str, str]:
-    """Our key -> (branch folder, key there)."""
+    """Return the branch folder and the key there of a key of ours."""
     part, name, rest = ours.split(".", 2)
     of = {"rgb": _RGB, modality: _DENSE}
     if part == "branches":

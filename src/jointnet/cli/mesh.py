@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jointnet.cli.arguments import number
 from jointnet.errors import InputFileError, RangeError, ShapeError
-from jointnet.json_files import read_named_values
+from jointnet.files.json_files import read_named_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,7 +106,7 @@ def scene_mesh(image: Tensor, disparity: Tensor, options: argparse.Namespace, an
     from jointnet.geometry.depth import depth_from_disparity
     from jointnet.geometry.mesh import build_mesh
     from jointnet.geometry.projection import get_projection
-    from jointnet.modalities.files import channels_last, to_pil
+    from jointnet.modalities.write import channels_last, to_pil
 
     depth_m = depth_from_disparity(channels_last(disparity), *depth_range(options, said))
     projection = get_projection(options.projection, angle_deg)

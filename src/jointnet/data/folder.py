@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from jointnet.errors import EightBitWarning, JointNetError
-from jointnet.fingerprints import of_files
+from jointnet.files.fingerprints import of_files
 from jointnet.modalities.modality import get_modality, registered_modalities, within_limits
 from jointnet.modalities.read import read_map, read_picture
 from jointnet.types import size_ids
@@ -36,7 +36,7 @@ class FolderSource:
     size: int
 
     def names(self) -> list[Path]:
-        """The pictures, sorted; NAME.MODALITY.png is a map, of whatever modality. Raises: DataFolderError if there are none."""
+        """Return the pictures, sorted; NAME.MODALITY.png is a map, of whatever modality. Raises: DataFolderError if there are none."""
         if not self.folder.is_dir():
             raise DataFolderError(f"got data folder {str(self.folder)!r}, which is no folder; expected pictures with maps and captions")
         pictures = [p for p in self.folder.iterdir() if p.suffix.lower() in _PICTURES and not _is_map(p)]
@@ -48,7 +48,7 @@ class FolderSource:
         return len(self.names())
 
     def captions(self) -> list[list[str]]:
-        """As many lists as the longest caption file has lines; shorter ones repeat theirs."""
+        """Return as many lists as the longest caption file has lines; shorter ones repeat theirs. Raises: DataFolderError."""
         texts = []
         for picture in self.names():
             path = picture.with_suffix(".txt")
@@ -62,23 +62,23 @@ class FolderSource:
         return [[lines[draw % len(lines)] for lines in texts] for draw in range(max(len(lines) for lines in texts))]
 
     def fingerprint(self, modality: str) -> str:
-        """Changes with the files of a modality and the size. Raises: DataFolderError if a map is missing."""
+        """Return a text that changes with the files of a modality and the size. Raises: DataFolderError if a map is missing."""
         return f"{of_files(self._file(picture, modality) for picture in self.names())} at {self.size} px"
 
     def maps(self, modality: str) -> Iterator[Tensor]:
-        """All maps of a modality, (c, size, size) each. Raises: DataFolderError, ShapeError."""
-        is_said = False
+        """Yield all maps of a modality, (c, size, size) each. Raises: DataFolderError, ShapeError."""
+        has_warned = False
         for picture in self.names():
             with warnings.catch_warnings(record=True) as caught:
                 map_ = self._read(picture, modality)
             eight_bit = [w for w in caught if issubclass(w.category, EightBitWarning)]
-            if eight_bit and not is_said:
+            if eight_bit and not has_warned:
                 warnings.warn_explicit(**{name: getattr(eight_bit[0], name) for name in ("message", "category", "filename", "lineno")})
-                is_said = True
+                has_warned = True
             yield get_modality(modality).resize(_middle(within_limits(modality, map_)), (self.size, self.size))[0]
 
     def size_ids(self) -> Tensor:
-        """Each picture's own size, and where its middle square begins once it is resized (N, 6)."""
+        """Return each picture's own size, and where its middle square begins once it is resized (N, 6)."""
         return torch.cat([_square_ids(read_picture(picture).shape[-2:], self.size) for picture in self.names()])
 
     def _read(self, picture: Path, modality: str) -> Tensor:
@@ -113,7 +113,7 @@ def _square_ids(original: Sequence[int], size: int) -> Tensor:
 
 
 def _middle(maps: Tensor) -> Tensor:
-    """The middle square of maps (B, c, H, W)."""
+    """Cut maps (B, c, H, W) to their middle square."""
     height, width = maps.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from jointnet.files.atomic import replacing_file
 from jointnet.modalities.codec import Codec
 
 _LATENTS, _SOURCE = "latents", "source"
@@ -20,16 +20,15 @@ _LATENTS, _SOURCE = "latents", "source"
 def encode_to_file(codec: Codec, modality: str, batches: Iterable[Tensor], path: Path, maps_fingerprint: str) -> Path:
     """Encode batches of maps (B, c, H, W) with the posterior's mean into one file (N, C, h, w); it appears whole or not at all.
 
-    A file that is there already is kept if it was made of the same maps by the same codec, and replaced if not.
+    A file that is there already is kept if it holds the same maps, encoded by the same codec, and replaced if not.
     """
     source = f"{maps_fingerprint} by {codec.fingerprint()}"
     if path.exists() and _source_of(path) == source:
         return path
     latents = torch.cat([codec.encode(modality, maps).half().cpu() for maps in batches]).contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    save_file({_LATENTS: latents}, unfinished, metadata={_SOURCE: source})
-    os.replace(unfinished, path)
+    with replacing_file(path) as temporary:
+        save_file({_LATENTS: latents}, temporary, metadata={_SOURCE: source})
     return path
 
 
@@ -39,5 +38,5 @@ def _source_of(path: Path) -> str:
 
 
 def load_latents(paths: Iterable[Path]) -> Tensor:
-    """The given files, one a modality, as one float32 tensor (N, M, C, h, w)."""
+    """Return the latents of files, one a modality, as one float32 tensor (N, M, C, h, w)."""
     return torch.stack([load_file(path)[_LATENTS].float() for path in paths], 1)

@@ -1,73 +1,164 @@
-"""What a modality is: how its maps become three channels for the RGB autoencoder and back, and how they are written to files."""
+"""A kind of map: how its maps become three channels for the RGB autoencoder and back, and how they are written; and the list of kinds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import cache
 from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from jointnet.errors import RangeError, ShapeError, UnknownNameError
+from jointnet.files.result_set import Writable
+from jointnet.modalities.ensemble import merge_values
+from jointnet.modalities.write import ColourPreview, FloatArray, Png8, Png16
+
+ENTRY_POINTS = "jointnet.modalities"
+"""Entry points of installed packages in this group are modules that register modalities, so that the commands find them too."""
+
+_OVERSHOOT = 1e-4
+"""Share of a modality's range that maps may lie beyond it when they are encoded."""
 
 
-@runtime_checkable
-class Modality(Protocol):
-    """One kind of map. Implement it in a file of your own and call register(): nothing else needs to know.
+def unchanged(maps: Tensor) -> Tensor:
+    """Return the maps."""
+    return maps
 
-    For the commands, name that file's module as an entry point of a package of your own (group ENTRY_POINTS).
+
+def resize_smooth(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Linear with antialiasing (area means where it shrinks), which never overshoots. Shapes: (B, c, H, W) -> (B, c, *size)."""
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    return interpolate(maps, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def resize_picture(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Antialiased bicubic, clipped. Shapes: (B, c, H, W) in [0, 1] -> (B, c, *size)."""
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    return interpolate(maps, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Modality:
+    """One kind of map. Build one and pass it to register(): no other code needs to know of it.
+
+    Where a function is not enough, inherit from this class and override its methods, or the fields that are functions by methods.
 
     Attributes:
         name: as users write it, a Python identifier ("depth").
-        channels: of the map itself (depth 1, normals 3).
-        limits: lowest and highest value.
+        channels: of the map itself, 1 or 3 (depth 1, normals 3).
         meaning: the convention in one sentence; it is written beside every file.
+        limits: lowest and highest value.
+        settle: repair of decoded maps (B, channels, H, W), such as a clip to the range; by default they stay as they are.
+        resize: maps (B, channels, H, W) and a size -> (B, channels, *size) in the same range, unchanged where they have the size.
+        merge: samples of one map (N, channels, H, W) -> the map (channels, H, W), uncertainty (1, H, W).
+        own_files: one map (channels, H, W) -> its files by their names, instead of those that files() returns by default.
     """
 
     name: str
     channels: int
-    limits: tuple[float, float]
     meaning: str
+    limits: tuple[float, float] = (0.0, 1.0)
+    settle: Callable[[Tensor], Tensor] = unchanged
+    resize: Callable[[Tensor, tuple[int, int]], Tensor] = resize_smooth
+    merge: Callable[[Tensor], tuple[Tensor, Tensor]] = merge_values
+    own_files: Callable[[Tensor], dict[str, Writable]] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises: ShapeError for other channels than 1 or 3; RangeError for limits that are no range."""
+        if self.channels not in (1, 3):
+            raise ShapeError(f"got modality {self.name!r} of {self.channels} channels; expected 1 or 3")
+        low, high = self.limits
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise RangeError(f"got modality {self.name!r} with limits {self.limits}; expected two finite numbers, the lower one first")
+        for field in fields(self):  # a field's value would hide the method by which a subclass overrides it
+            if field.name in _FUNCTIONS and getattr(type(self), field.name) is not field.default:
+                vars(self).pop(field.name)
 
     def encode(self, maps: Tensor) -> Tensor:
-        """Maps (B, channels, H, W), in the range ``meaning`` states -> (B, 3, H, W) in [-1, 1]."""
-        ...
+        """Map the range to that of the RGB autoencoder; one channel is repeated.
+
+        Shapes: (B, channels, H, W) in ``limits`` -> (B, 3, H, W) in [-1, 1].
+        Raises: ShapeError; RangeError, NaN included.
+        Source: Sec. 3.2.
+        """
+        self._check(maps)
+        scale, shift = self._to_network
+        return (maps * scale + shift).expand(-1, 3, -1, -1)
 
     def decode(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W), about [-1, 1] -> maps (B, channels, H, W)."""
-        ...
+        """Map the autoencoder's range back to the modality's, as the mean over the channels if it has one, and settle.
 
-    def merge(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Several samples of one map (N, channels, H, W) -> the map (channels, H, W) and a pixel's uncertainty (1, H, W)."""
-        ...
+        Shapes: (B, 3, H, W) in about [-1, 1] -> (B, channels, H, W), clipped only where ``settle`` does.
+        Note: the release reads channel 0 of maps of one channel.
+        """
+        scale, shift = self._to_network
+        images = images if self.channels == 3 else images.mean(1, keepdim=True)  # (B, channels, H, W)
+        return self.settle((images - shift) / scale)
 
-    def resize(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
-        """Maps (B, channels, H, W) -> (B, channels, *size), in the same range."""
-        ...
+    def files(self, map_: Tensor) -> dict[str, Writable]:
+        """Return what to write for one map (channels, H, W), by the files' names; ``own_files`` if there are such.
 
-    def files(self, map_: Tensor) -> dict[str, WritableMap]:
-        """What to write for one map (channels, H, W): suffixes such as "depth.npy" -> what knows how to write itself."""
-        ...
+        By default NAME.png in shares of the range (16 bit for one channel, else 8), NAME.npy in float32 and, for one channel,
+        NAME_preview.png in colours.
+        """
+        if self.own_files is not None:
+            return self.own_files(map_)
+        low, high = self.limits
+        share01 = (map_ - low) / (high - low)
+        if self.channels == 3:
+            return {f"{self.name}.png": Png8(share01), f"{self.name}.npy": FloatArray(map_)}
+        return {f"{self.name}.png": Png16(share01), f"{self.name}.npy": FloatArray(map_), f"{self.name}_preview.png": ColourPreview(map_)}
+
+    @property
+    def _to_network(self) -> tuple[float, float]:
+        """Scale and shift from ``limits`` to [-1, 1]."""
+        low, high = self.limits
+        return 2 / (high - low), -(high + low) / (high - low)
+
+    def _check(self, maps: Tensor) -> None:
+        if maps.ndim != 4 or maps.shape[1] != self.channels:
+            raise ShapeError(f"got {self.name} of shape {tuple(maps.shape)}; expected (B, {self.channels}, H, W)")
+        low, high = self.limits
+        slack = _OVERSHOOT * (high - low)
+        lowest, highest = float(maps.min()), float(maps.max())
+        if not (lowest >= low - slack and highest <= high + slack):  # also where one is NaN
+            raise RangeError(f"got {self.name} values from {lowest:g} to {highest:g}; expected [{low:g}, {high:g}]: scale the map first")
 
 
-class WritableMap(Protocol):
-    """Something that can be written to a path whose suffix it was listed under."""
-
-    def write(self, path: Path) -> None: ...
-
-
-_PARTS = ("name", "channels", "limits", "meaning", "encode", "decode", "merge", "resize", "files")
+_FUNCTIONS = ("settle", "resize", "merge")
+"""Fields that a subclass may override by a method."""
 _REGISTRY: dict[str, Modality] = {}
-ENTRY_POINTS = "jointnet.modalities"
-"""Entry points of installed packages in this group are modules that register modalities: so the commands find them too."""
+
+
+def files_of_maps(maps: Mapping[str, Tensor], uncertainty: Mapping[str, Tensor] | None = None) -> dict[str, Writable]:
+    """Return the files of one result by their names.
+
+    Args:
+        maps: by modality, (c, H, W) each.
+        uncertainty: by modality, (1, H, W) each: NAME_uncertainty.npy and .png, a preview.
+    Raises: UnknownNameError.
+    """
+    files: dict[str, Writable] = {}
+    for name, map_ in maps.items():
+        files |= get_modality(name).files(map_)
+    for name, map_ in (uncertainty or {}).items():
+        files |= {f"{name}_uncertainty.npy": FloatArray(map_), f"{name}_uncertainty.png": ColourPreview(map_)}
+    return files
 
 
 def register(modality: Modality) -> Modality:
-    """Make a modality known by its name. Raises: UnknownNameError if the name is taken or no identifier, or parts are missing."""
+    """Make a modality known by its name. Raises: UnknownNameError if the name is taken or no identifier, or it is no Modality."""
     if not isinstance(modality, Modality):
-        missing = [name for name in _PARTS if not hasattr(modality, name)]
-        raise UnknownNameError(f"got a modality without {', '.join(missing)}; expected all of {', '.join(_PARTS)}")
+        kind = modality.__name__ if isinstance(modality, type) else type(modality).__name__
+        raise UnknownNameError(
+            f"got {kind}, which is no Modality; pass jointnet.Modality(name=..., channels=..., meaning=...), "
+            "or an instance of a class that inherits from it"
+        )
     if not modality.name.isidentifier():
         raise UnknownNameError(f"got modality name {modality.name!r}; expected letters, digits and underscores")
     if modality.name in _REGISTRY:
@@ -77,7 +168,7 @@ def register(modality: Modality) -> Modality:
 
 
 def get_modality(name: str) -> Modality:
-    """The registered modality of that name, of this process or of an installed package (ENTRY_POINTS). Raises: UnknownNameError."""
+    """Return the registered modality of that name, of this process or of an installed package (ENTRY_POINTS). Raises: UnknownNameError."""
     if name not in _REGISTRY:
         _load_installed()
     if name not in _REGISTRY:
@@ -87,39 +178,19 @@ def get_modality(name: str) -> Modality:
     return _REGISTRY[name]
 
 
-def within_limits(name: str, maps: Tensor) -> Tensor:
-    """Maps of a modality, of any shape, clipped to its range: decoders overshoot it. Raises: UnknownNameError."""
-    return maps.clamp(*get_modality(name).limits)
-
-
 def registered_modalities() -> tuple[str, ...]:
-    """Names of all modalities, of this process and of installed packages (ENTRY_POINTS)."""
+    """Return the names of all modalities, of this process and of installed packages (ENTRY_POINTS)."""
     _load_installed()
     return tuple(_REGISTRY)
 
 
+def within_limits(name: str, maps: Tensor) -> Tensor:
+    """Clip maps of a modality, of any shape, to its range: decoders overshoot it. Raises: UnknownNameError."""
+    return maps.clamp(*get_modality(name).limits)
+
+
+@cache
 def _load_installed() -> None:
-    """Import what installed packages register; again is no work, since Python imports a module once."""
+    """Import the modules that installed packages name as entry points, once a process."""
     for found in entry_points(group=ENTRY_POINTS):
         found.load()
-
-
-@dataclass(frozen=True)
-class MapCheck:
-    """What encode() requires of its input."""
-
-    name: str
-    channels: int
-    low: float
-    high: float
-
-    def __call__(self, maps: Tensor) -> None:
-        """Raises: ShapeError, RangeError. NaN counts as out of range."""
-        if maps.ndim != 4 or maps.shape[1] != self.channels:
-            raise ShapeError(f"got {self.name} of shape {tuple(maps.shape)}; expected (B, {self.channels}, H, W)")
-        slack = 1e-4 * (self.high - self.low)
-        low, high = float(maps.min()), float(maps.max())
-        if not (low >= self.low - slack and high <= self.high + slack):
-            raise RangeError(
-                f"got {self.name} values from {low:g} to {high:g}; expected [{self.low:g}, {self.high:g}]: scale the map first"
-            )

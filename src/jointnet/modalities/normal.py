@@ -6,43 +6,32 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from jointnet.modalities.ensemble import merge_directions
-from jointnet.modalities.files import FloatArray, Png8
-from jointnet.modalities.modality import MapCheck, WritableMap, register
-from jointnet.modalities.resize import resize_smooth
+from jointnet.modalities.modality import Modality, register, resize_smooth
 
 _MIN_LENGTH = 0.3
+"""A shorter vector is nearer to none than to one."""
 
 
-class Normal:
-    """Unit normals; (0, 0, 0) where there is no surface (sky)."""
-
-    name = "normal"
-    channels = 3
-    limits = (-1.0, 1.0)
-    meaning = "unit normal, camera frame: x right, y up, z towards the camera; (0, 0, 0) where there is none; PNG = (n + 1) / 2"
-    _check = MapCheck(name, channels, *limits)
-
-    def encode(self, maps: Tensor) -> Tensor:
-        """(B, 3, H, W), unit or zero -> the same numbers, already in [-1, 1]. Raises: ShapeError, RangeError."""
-        self._check(maps)
-        return maps
-
-    def decode(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> unit normals; (0, 0, 0) where the vector is shorter than 0.3, nearer to none than to one."""
-        length = images.norm(dim=1, keepdim=True)
-        return normalize(images, dim=1) * (length >= _MIN_LENGTH)
-
-    def merge(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, H, W) -> mean direction, mean angle to it in degrees."""
-        return merge_directions(maps)
-
-    def resize(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
-        """As depth, then to unit length again; no direction where most of the pixels had none."""
-        return self.decode(resize_smooth(maps, size))
-
-    def files(self, map_: Tensor) -> dict[str, WritableMap]:
-        """normal.png (8 bit, (n + 1) / 2), normal.npy (float32)."""
-        return {"normal.png": Png8((map_ + 1) / 2), "normal.npy": FloatArray(map_)}
+def _unit_or_zero(maps: Tensor) -> Tensor:
+    """Return vectors (B, 3, H, W) of unit length, (0, 0, 0) where one is shorter than _MIN_LENGTH."""
+    length = maps.norm(dim=1, keepdim=True)  # (B, 1, H, W)
+    return normalize(maps, dim=1) * (length >= _MIN_LENGTH)
 
 
-NORMAL = register(Normal())
+def _resize_directions(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Linear, then to unit length again; zero where most of the pixels were. Shapes: (B, 3, H, W) -> (B, 3, *size)."""
+    return _unit_or_zero(resize_smooth(maps, size))
+
+
+NORMAL = register(
+    Modality(
+        name="normal",
+        channels=3,
+        limits=(-1.0, 1.0),
+        meaning="unit normal, camera frame: x right, y up, z towards the camera; (0, 0, 0) where there is none; PNG = (n + 1) / 2",
+        settle=_unit_or_zero,
+        resize=_resize_directions,
+        merge=merge_directions,
+    )
+)
+"""(0, 0, 0) where there is no surface (sky); the uncertainty of merged samples is an angle in degrees."""

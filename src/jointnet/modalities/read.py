@@ -19,7 +19,7 @@ from jointnet.errors import EightBitWarning, InputFileError, RangeError, ShapeEr
 from jointnet.modalities.modality import get_modality
 
 OVERSHOOT = 0.1
-"""Values this far beyond a modality's range are taken, and clipped for the network: decoders make them."""
+"""Values this far beyond a modality's range are taken, and clipped for the network: decoders overshoot."""
 
 OUTLIERS = 0.01
 """Share of a map's values that may lie even farther out."""
@@ -29,10 +29,10 @@ MapInput = Image.Image | np.ndarray | Tensor | Sequence[Any]
 
 
 def as_maps(modality: str, value: MapInput) -> Tensor:
-    """What a user passes as one or several maps of a modality -> (B, c, H, W).
+    """One or several maps of a modality, as a user passes them -> (B, c, H, W).
 
     8- and 16-bit integers mean shares of their type's largest value (normals: (n + 1) / 2); values up to OVERSHOOT beyond the range stay
-    as they are, and so do a few OUTLIERS. Raises: ShapeError, RangeError.
+    as they are, and so does a share of OUTLIERS. Raises: ShapeError, RangeError.
     """
     kind = get_modality(modality)
     channels = kind.channels
@@ -50,7 +50,7 @@ def as_maps(modality: str, value: MapInput) -> Tensor:
 
 
 def as_masks(value: MapInput) -> Tensor:
-    """Masks -> (B, 1, H, W) of exactly 0 and 1: asked where they are at least half of white.
+    """Masks -> boolean (B, 1, H, W), True (asked) where they are at least half of white.
 
     White is 1 (or True) in floats and in integers that hold nothing larger, else 255 or 65535: what the type holds, or, of wider ones, the
     first that nothing exceeds. Of pictures with a transparent pixel the transparent pixels are asked. Raises: ShapeError, RangeError.
@@ -62,7 +62,7 @@ def as_masks(value: MapInput) -> Tensor:
         value = value[..., 0] if value.ndim > 2 and value.shape[-1] == 1 else value
         value = value[None, None] if value.ndim == 2 else value[:, None] if value.ndim == 3 else value
     if isinstance(value, Tensor):
-        return (_batch("mask", value.float() / _white(value), 1) >= 0.5).float()
+        return _batch("mask", value.float() / _white(value), 1) >= 0.5
     masks = [as_masks(each) for each in value]
     _check_sizes("masks", masks)
     return torch.cat(masks)
@@ -133,14 +133,14 @@ def read_map(path: Path, modality: str) -> Tensor:
 
 
 def read_mask(path: Path) -> Tensor:
-    """A mask file, white where something is asked -> (1, 1, H, W) of 0 and 1. Raises: InputFileError."""
+    """A mask file, white where something is asked -> boolean (1, 1, H, W). Raises: InputFileError, RangeError, ShapeError."""
     with _naming(path):
         return as_masks(_open(path))
 
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Says which file an error is about."""
+    """Name the file that an error is about."""
     try:
         yield
     except (RangeError, ShapeError) as error:

@@ -1,4 +1,4 @@
-"""Changing the size of maps without leaving their range."""
+"""Lanczos' filter for maps, and smaller masks in which everything asked stays asked."""
 
 from __future__ import annotations
 
@@ -9,35 +9,30 @@ from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d, interpolate
 
 
-def resize_picture(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, c, H, W) in [0, 1] -> (B, c, *size), antialiased bicubic, clipped."""
-    if tuple(maps.shape[-2:]) == size:
-        return maps
-    return interpolate(maps, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-
-
 def resize_lanczos(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, c, H, W) in [0, 1] -> (B, c, *size) by Lanczos' filter, clipped: what the authors' release does."""
+    """Lanczos' filter, clipped. Shapes: (B, c, H, W) in [0, 1] -> (B, c, *size).
+
+    Source: the authors' release, which enlarges by it.
+    """
     height, width = size
     channels = maps.flatten(0, 1).float().cpu().numpy()  # (B * c, H, W)
     large = [np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.LANCZOS)) for channel in channels]
     return torch.from_numpy(np.stack(large)).unflatten(0, maps.shape[:2]).to(maps).clamp(0, 1)
 
 
-def resize_smooth(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, c, H, W) -> (B, c, *size), linear with antialiasing: never overshoots."""
-    if tuple(maps.shape[-2:]) == size:
-        return maps
-    return interpolate(maps, size=size, mode="bilinear", antialias=True, align_corners=False)
+def resize_mask(asked: Tensor, size: tuple[int, int]) -> Tensor:
+    """True where any pixel that the new one covers is True, so that nothing asked counts as known.
+
+    Shapes: boolean (B, 1, H, W) -> (B, 1, *size).
+    """
+    if tuple(asked.shape[-2:]) == size:
+        return asked
+    return adaptive_max_pool2d(asked.float(), size) > 0
 
 
-def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 1, H, W) of 0 and 1 -> (B, 1, *size): 1 where any pixel it covers is 1 (asked), so that nothing asked counts as known."""
-    if tuple(mask.shape[-2:]) == size:
-        return mask
-    return adaptive_max_pool2d(mask, size)
+def resize_mask_nearest(asked: Tensor, size: tuple[int, int]) -> Tensor:
+    """The nearest pixel's value. Shapes: boolean (B, 1, H, W) -> (B, 1, *size).
 
-
-def resize_mask_nearest(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """As resize_mask, but each pixel is the nearest one's: what the authors' release does."""
-    return interpolate(mask, size=size, mode="nearest")
+    Source: the authors' release.
+    """
+    return interpolate(asked.float(), size=size, mode="nearest").bool()

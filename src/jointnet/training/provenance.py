@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from jointnet.checkpoints.folder import PROVENANCE_FILE
+from jointnet.files.atomic import write_json
 from jointnet.training.config import OptimConfig, TrainConfig
 from jointnet.training.precision import multiplies_bfloat16
 from jointnet.training.state import Progress
 
 
 def code_commit() -> str:
-    """The commit of the working copy this package runs from, with "+changes" if it has any; the version if it is installed."""
+    """Return the commit of the working copy this package runs from, with "+changes" if it has any; the version if it is installed."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -32,7 +32,7 @@ def code_commit() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and library versions."""
+    """Return processor, cores and library versions."""
     model = next((line.split(":", 1)[1].strip() for line in _cpu_info() if line.startswith("model name")), platform.processor())
     libraries = {name: version(name) for name in ("torch", "diffusers", "transformers", "numpy")}
     processor = {"processor": model, "multiplies_bfloat16": multiplies_bfloat16(), "cores": os.cpu_count()}
@@ -59,4 +59,4 @@ def write_provenance(folder: Path, recipe: str, config: TrainConfig | OptimConfi
         "loss_curve": progress.curve[every - 1 :: every],
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / PROVENANCE_FILE).write_text(json.dumps(content, indent=1) + "\n")
+    write_json(folder / PROVENANCE_FILE, content)

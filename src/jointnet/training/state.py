@@ -1,9 +1,8 @@
-"""A run's state on disk: one safetensors file, written whole or not at all."""
+"""A run's state on disk: one safetensors file, and one JSON file that names the run."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from jointnet.errors import RunFolderError
+from jointnet.files.atomic import replacing_file, write_json
 
 STATE_FILE = "state.safetensors"
 RUN_FILE = "run.json"
@@ -31,7 +31,7 @@ class Progress:
 
 
 def claim(run_dir: Path, facts: Mapping[str, Any], **more: Any) -> None:
-    """Write ``run_dir / RUN_FILE``: what tells a run from others (``facts``), and ``more`` about it.
+    """Write ``run_dir / RUN_FILE``: facts by which a run differs from others, and ``more`` about it.
 
     Raises: RunFolderError if the folder holds the state of a run with other facts.
     """
@@ -42,13 +42,11 @@ def claim(run_dir: Path, facts: Mapping[str, Any], **more: Any) -> None:
         if other:
             raise RunFolderError(f"got {str(run_dir)!r}, which holds another run ({'; '.join(other)}); pass another folder, or delete it")
     run_dir.mkdir(parents=True, exist_ok=True)
-    unfinished = run_dir / f".{RUN_FILE}"
-    unfinished.write_text(json.dumps({**facts, **more}, indent=1) + "\n")
-    os.replace(unfinished, path)
+    write_json(path, {**facts, **more})
 
 
 def save_state(run_dir: Path, model: nn.Module, average: list[Tensor] | None, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write weights, weight average, optimizer moments and progress to ``run_dir / STATE_FILE``, replacing it in one move."""
+    """Write weights, weight average, optimizer moments and progress to ``run_dir / STATE_FILE``, whole or not at all."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     for i, value in enumerate(average or ()):
         tensors[f"average.{i}"] = value
@@ -56,14 +54,13 @@ def save_state(run_dir: Path, model: nn.Module, average: list[Tensor] | None, op
         for name, value in slots.items():
             tensors[f"optimizer.{i}.{name}"] = torch.as_tensor(value)
     run_dir.mkdir(parents=True, exist_ok=True)
-    unfinished = run_dir / f".{STATE_FILE}"
     metadata = {"progress": json.dumps(vars(progress)), "trained": json.dumps(_trained(model, average))}
-    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, unfinished, metadata=metadata)
-    os.replace(unfinished, run_dir / STATE_FILE)
+    with replacing_file(run_dir / STATE_FILE) as path:
+        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, path, metadata=metadata)
 
 
 def load_state(run_dir: Path, model: nn.Module, average: list[Tensor] | None, optimizer: torch.optim.Optimizer) -> Progress:
-    """Restore what save_state wrote into the given objects; returns the progress, a new one if nothing was saved.
+    """Restore the state that save_state wrote, in place; return the progress, a new one if nothing was saved.
 
     Raises: RunFolderError if other parameters were trained, or the weights were averaged and are not now (or the other way round).
     """
@@ -90,6 +87,6 @@ def load_state(run_dir: Path, model: nn.Module, average: list[Tensor] | None, op
 
 
 def _trained(model: nn.Module, average: list[Tensor] | None) -> dict[str, Any]:
-    """What the numbers of a state belong to: optimizers know parameters by their place only."""
+    """Return the facts that a state's numbers depend on: optimizers know parameters by their place only."""
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
     return {"parameters": [n for n, p in model.named_parameters() if p.requires_grad], "shapes": shapes, "is_averaged": average is not None}

@@ -1,4 +1,4 @@
-"""What pages of figures are made of."""
+"""Parts of the pages of figures, and the files that they are written to."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jointnet.files.atomic import write_json, write_text
+
 
 def write_page(path: Path, parts: Sequence[str]) -> None:
     """Write the parts that are not empty, a blank line between them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n\n".join(part for part in parts if part) + "\n")
+    write_text(path, "\n\n".join(part for part in parts if part) + "\n")
 
 
 def save_figures(figures: dict[str, Any], path: Path) -> None:
     """Write figures as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(figures, indent=1) + "\n")
+    write_json(path, figures)
 
 
 def load_figures(path: Path) -> dict[str, Any]:
-    """The figures of an earlier measurement; none if there is no file yet."""
+    """Return the figures of an earlier measurement; none if there is no file yet."""
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def origin(figures: dict[str, Any]) -> str:
-    """The commit (and whether the working copy had changes), machine and, if networks ran, precision of a measurement, in a line."""
+    """Return the commit (and whether the working copy had changes), machine and, if networks ran, precision of a measurement, in a line."""
     digits, *changed = figures["commit"].split("+")
     machine = figures["machine"]
     precision = f", networks in {figures['precision']}" if "precision" in figures else ""
@@ -37,16 +39,16 @@ def origin(figures: dict[str, Any]) -> str:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def verdict(met: bool) -> str:
-    """Whether an aim was met."""
+    """Return the cell of a table that says if an aim was met."""
     return "met" if met else "**missed**"
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage."""
+    """Return a share as a percentage."""
     return "-" if share is None else f"{100 * share:.1f} %"

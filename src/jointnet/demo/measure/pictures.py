@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from jointnet.demo.world.captions import Caption, caption
 from jointnet.demo.world.render import render
 from jointnet.demo.world.scene import Scene, sample_scene
 from jointnet.demo.world.splits import seeds
+from jointnet.files.atomic import replacing_file
 from jointnet.training.precision import autocast_type
 
 BATCH = 20
@@ -85,9 +85,8 @@ def generated(network: nn.Module, make: MakeBatch, count: int, folder: Path, fir
                 made = make(slice(start, stop), generators)
             maps = {name: value.half() for name, value in made.items()}
             maps["rgb"] = uint8(made["rgb"]).contiguous()
-            unfinished = path.with_name(f".{path.name}")
-            save_file(maps, unfinished)
-            os.replace(unfinished, path)
+            with replacing_file(path) as temporary:
+                save_file(maps, temporary)
             print(f"{folder.name}: {stop} of {count}", file=sys.stderr, flush=True)
         parts.append(load_file(path))
     joined = {name: torch.cat([p[name] for p in parts])[:count] for name in parts[0]}

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from jointnet.demo.measure.page import origin, percent, table, verdict, write_page
 from jointnet.demo.world.captions import CLAIM_KINDS
-from jointnet.modalities.files import preview, to_pil
+from jointnet.files.atomic import replacing_file
+from jointnet.modalities.write import preview, to_pil
 
 _WEAK = 0.95
 GRID_FILE = "demo-samples.png"
@@ -41,7 +42,8 @@ def write_grid(images: Tensor, depth: Tensor, path: Path, columns: int = 8) -> N
     """Pictures (N, 3, H, W) in [0, 1] with their depth (N, 1, H, W) in colour below each, as one PNG."""
     pairs = [np.concatenate([np.asarray(to_pil(i)), np.asarray(preview(d))]) for i, d in zip(images, depth, strict=True)]
     rows = [np.concatenate(pairs[start : start + columns], 1) for start in range(0, len(pairs), columns)]
-    Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
+    with replacing_file(path) as temporary:
+        Image.fromarray(np.concatenate(rows)).save(temporary, format="PNG", optimize=True)
 
 
 def _floors(figures: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from jointnet.demo.measure.report import write_grid
 from jointnet.evaluation.features import NAME, EffLite0, extract
 from jointnet.evaluation.metrics.frechet import bootstrap_frechet, kernel_distance
 from jointnet.evaluation.metrics.image import psnr
-from jointnet.fingerprints import of_weights
+from jointnet.files.fingerprints import of_weights
 from jointnet.loading import load
 from jointnet.modalities.codec import Codec
 from jointnet.pipelines.joint_net import JointNetPipeline

@@ -20,7 +20,7 @@ from jointnet.demo.training.chain import Chain
 from jointnet.demo.world.scene import NEAR_M
 from jointnet.evaluation.metrics.depth import boundary_f1
 from jointnet.evaluation.metrics.normal import angles_deg
-from jointnet.fingerprints import of_weights
+from jointnet.files.fingerprints import of_weights
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.training.provenance import code_commit, machine
 

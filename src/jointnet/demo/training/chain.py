@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from jointnet.demo.world.cache import SceneCache
 from jointnet.demo.world.captions import vocabulary
 from jointnet.demo.world.scene import NEAR_M
 from jointnet.errors import ModelFolderError, RunFolderError, UnknownNameError
+from jointnet.files.atomic import replacing_file, write_json
 from jointnet.modalities.codec import LatentCodec
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import get_recipe
@@ -121,7 +121,8 @@ class Chain:
         if not weights.exists():
             regressor, progress = train_latent_regressor(self.samples(self.stage1()), folder, budget_minutes=self.budget_minutes)
             write_provenance(folder, "demo-regressor", regressor_config(), progress, scenes=f"train 0..{self.training_scenes - 1}")
-            save_file(regressor.state_dict(), weights)
+            with replacing_file(weights) as temporary:
+                save_file(regressor.state_dict(), temporary)
         regressor = LatentRegressor()
         regressor.load_state_dict(load_file(weights))
         return regressor.eval()
@@ -140,7 +141,8 @@ class Chain:
         if not weights.exists():
             judge, progress = train(self.scenes(), folder, budget_minutes=self.budget_minutes)
             write_provenance(folder, f"demo-judge-{name}", judge_config(), progress, scenes=f"train 0..{self.training_scenes - 1}")
-            save_file(judge.state_dict(), weights)
+            with replacing_file(weights) as temporary:
+                save_file(judge.state_dict(), temporary)
         judge = kind()
         judge.load_state_dict(load_file(weights))
         return judge.eval()
@@ -169,9 +171,9 @@ class Chain:
             )
             with replacing(folder) as unfinished:
                 save_half(pipeline, unfinished)
-                (unfinished / VOCABULARY_FILE).write_text(json.dumps(vocabulary(), indent=1) + "\n")
-                said = {"base": "demo-base", "stages": stages, "scenes": f"train 0..{self.training_scenes - 1}"}
-                write_provenance(unfinished, recipe, config, progress, **said)
+                write_json(unfinished / VOCABULARY_FILE, vocabulary())
+                facts = {"base": "demo-base", "stages": stages, "scenes": f"train 0..{self.training_scenes - 1}"}
+                write_provenance(unfinished, recipe, config, progress, **facts)
                 write_card(unfinished)
         return JointNetPipeline.from_pretrained(folder)
 

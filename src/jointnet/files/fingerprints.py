@@ -1,17 +1,20 @@
-"""Short names for contents: what is made from one thing is not taken for what is made from another."""
+"""Short names of contents, by which a file computed from one thing is not taken for one computed from another."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def of_weights(network: nn.Module) -> str:
-    """Eight hex digits that change with any weight."""
+    """Return eight hex digits that change with any weight."""
+    import torch
+
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
@@ -20,7 +23,7 @@ def of_weights(network: nn.Module) -> str:
 
 
 def of_files(paths: Iterable[Path]) -> str:
-    """Eight hex digits that change when a file is added, removed, renamed or written anew."""
+    """Return eight hex digits that change when a file is added, removed, renamed or rewritten."""
     digest = hashlib.sha256()
     for path in paths:
         facts = path.stat()

@@ -22,6 +22,7 @@ class FloatArray:
     map_: Tensor
 
     def write(self, path: Path) -> None:
+        """Raises: OSError."""
         np.save(path, channels_last(self.map_).astype(np.float32))
 
 
@@ -32,6 +33,7 @@ class Png8:
     map_: Tensor
 
     def write(self, path: Path) -> None:
+        """Raises: OSError."""
         to_pil(self.map_).save(path, format="PNG")
 
 
@@ -42,6 +44,7 @@ class Png16:
     map_: Tensor
 
     def write(self, path: Path) -> None:
+        """Raises: OSError."""
         values = channels_last(self.map_).clip(0, 1)
         Image.fromarray(np.round(values * 65535).astype(np.uint16)).save(path, format="PNG")
 
@@ -53,6 +56,7 @@ class ColourPreview:
     map_: Tensor
 
     def write(self, path: Path) -> None:
+        """Raises: OSError."""
         preview(self.map_).save(path, format="PNG")
 
 
