@@ -44,10 +44,10 @@ def run(options: argparse.Namespace) -> None:
     from jointnet.cli.output import prepare_folder
     from jointnet.data.folder import FolderSource
     from jointnet.data.samples import encode_source
+    from jointnet.diffusion.schedule import forward_process
     from jointnet.loading import model_folder
     from jointnet.sampling.steps import with_fixed_variance
     from jointnet.training.joint import keeping_abilities, train_joint
-    from jointnet.training.loss import NoiseSchedule
     from jointnet.training.provenance import code_commit, write_provenance
     from jointnet.training.state import claim
 
@@ -68,8 +68,16 @@ def run(options: argparse.Namespace) -> None:
     claim(options.output, facts, config=asdict(config), commit=code_commit())
     encoder, unconditional = pipeline.training_text()
     samples = encode_source(source, pipeline.modalities, pipeline.codec, options.output / "latents", encoder, unconditional)
-    schedule = NoiseSchedule.of(pipeline.scheduler, pipeline.image_noising_scheduler)
-    progress = train_joint(pipeline.joint_unet, samples, schedule, config, options.output, budget_minutes=options.budget)
+    latent_size = (samples.latents.shape[-2], samples.latents.shape[-1])
+    progress = train_joint(
+        pipeline.joint_unet,
+        samples,
+        forward_process(pipeline.scheduler, latent_size),
+        config,
+        options.output,
+        low_res_process=None if pipeline.image_noising_scheduler is None else forward_process(pipeline.image_noising_scheduler),
+        budget_minutes=options.budget,
+    )
     pipeline.scheduler = with_fixed_variance(pipeline.scheduler)
     with replacing(options.output / "model") as folder:
         save_half(pipeline, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from diffusers import ModelMixin, UNet2DConditionModel
@@ -15,9 +15,48 @@ from diffusers.utils.peft_utils import apply_lora_scale
 from torch import Tensor, nn
 
 from jointnet.errors import ShapeError, UnknownNameError
-from jointnet.models.branch import Branch, Encoded, low_res_channels, skip_channels
-from jointnet.models.exchange import Exchange, zero_conv
+from jointnet.models.branch import Branch, Channels, Features
+from jointnet.models.unet_branch import UNetBranch, low_res_channels
 from jointnet.types import Known, LowRes
+
+
+def zero_conv(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn.Conv2d:
+    """Build a convolution that keeps the size and returns zeros until it is trained (Sec. 3.1)."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)  # pyright: ignore[reportArgumentType] - a bias is always there
+    return conv
+
+
+class Exchange(nn.Module):
+    """All that one branch sends to one other: its noisy map, its skips and its mid block's output, each through a zero convolution.
+
+    Args:
+        sender, receiver: the branches' channels; their skips have the same sizes, one for one.
+        input_kernel: kernel size of the receiver's first layer.
+    Source: Sec. 3.1, Fig. 2(c).
+    """
+
+    def __init__(self, sender: Channels, receiver: Channels, input_kernel: int) -> None:
+        super().__init__()
+        self.input = zero_conv(sender.state, receiver.input, input_kernel)
+        self.skips = nn.ModuleList(zero_conv(sent, taken) for sent, taken in zip(sender.skips, receiver.skips, strict=True))
+        self.mid = zero_conv(sender.mid, receiver.mid)
+
+    def send_input(self, noisy_map: Tensor) -> Tensor:
+        """Return what the receiver adds to its first layer's output. Shapes: (B, C, H, W) -> (B, receiver.input, H, W)."""
+        return self("input", noisy_map)
+
+    def send_features(self, skips: Sequence[Tensor], mid: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return what the receiver adds to its own skips and mid output; heights and widths are kept."""
+        return self("features", skips, mid)
+
+    def forward(self, part: Literal["input", "features"], *sent: Any) -> Any:
+        """Run one part. Both go through here, as a branch's halves do: hooks hang on ``forward``."""
+        if part == "input":
+            return self.input(*sent)
+        skips, mid = sent
+        return [conv(s) for conv, s in zip(self.skips, skips, strict=True)], self.mid(mid)
 
 
 @dataclass
@@ -65,12 +104,12 @@ class JointUNet(ModelMixin, ConfigMixin):
         names = list(self.config.modalities)
         if not names or names[0] != "rgb" or len(set(names)) < len(names):
             raise UnknownNameError(f"got modalities {names}; expected different names, 'rgb' first")
-        self.branches = nn.ModuleDict({n: Branch(u) for n, u in zip(names, unets, strict=True)})
-        channels = skip_channels(unets[0])
-        kernel = unets[0].config.conv_in_kernel
+        self.branches = nn.ModuleDict({name: UNetBranch(unet) for name, unet in zip(names, unets, strict=True)})
+        channels = {name: self._branch(name).channels for name in names}
+        kernels = {name: unet.config.conv_in_kernel for name, unet in zip(names, unets, strict=True)}
         self.exchanges = nn.ModuleDict(
             {
-                _route(sender, receiver): Exchange(self.in_channels, channels, kernel)
+                _route(sender, receiver): Exchange(channels[sender], channels[receiver], kernels[receiver])
                 for sender in names
                 for receiver in names
                 if sender != receiver
@@ -82,13 +121,13 @@ class JointUNet(ModelMixin, ConfigMixin):
 
     def _assemble_masked_inputs(self) -> None:
         """One zero convolution a modality: own mask, own masked latents, then the others' in modality order."""
-        config = self.config.unet_config
-        read = len(self.modalities) * (1 + self.in_channels)
-        width, kernel = config["block_out_channels"][0], config["conv_in_kernel"]
-        self.masked_inputs = nn.ModuleDict({name: zero_conv(read, width, kernel) for name in self.modalities})
+        num_read = len(self.modalities) * (1 + self.in_channels)
+        for name in self.modalities:
+            kernel = self.branch(name).config.conv_in_kernel
+            self.masked_inputs[name] = zero_conv(num_read, self._branch(name).channels.input, kernel)
 
     def add_masked_input(self) -> JointUNet:
-        """Let the network read masks and known latents, in place; until it is trained so, its predictions stay the same (Sec. 4.1)."""
+        """Add the input of masks and known latents, in place; until it is trained, predictions stay the same (Sec. 4.1)."""
         if not self.config.has_masked_input:
             self.register_to_config(has_masked_input=True)
             self._assemble_masked_inputs()
@@ -119,17 +158,17 @@ class JointUNet(ModelMixin, ConfigMixin):
 
     @property
     def takes_known(self) -> bool:
-        """Whether it was trained to take something as known: by masks, or by modalities shown clean."""
+        """Whether it was trained with a known part: by masks, or by clean modalities."""
         return self.config.has_masked_input or self.config.has_independent_timesteps
 
     @property
     def reads_sizes(self) -> bool:
-        """Whether the base is told the picture's size and crop (SDXL's ``time_ids``)."""
+        """Whether the base reads the picture's size and crop (SDXL's ``time_ids``)."""
         return self.config.unet_config.get("addition_embed_type") == "text_time"
 
     def branch(self, modality: str) -> UNet2DConditionModel:
         """The U-Net of a modality."""
-        return cast(Branch, self.branches[modality]).unet
+        return cast(UNetBranch, self.branches[modality]).unet
 
     def set_attention_slice(self, slice_size: str | int | list[int] = "auto") -> None:
         """Compute attention in slices, in every branch; as UNet2DConditionModel's method of the name."""
@@ -158,7 +197,7 @@ class JointUNet(ModelMixin, ConfigMixin):
 
         Shapes: sample (B, M, C, H, W); timestep a number, (B,) or (B, M); encoder_hidden_states (B, L, D), shared by the branches.
         ``known`` is read by networks with masked input; None: every pixel is asked. ``low_res`` belongs to upscaling bases and to no other.
-        Raises: ShapeError if M is not the number of branches, or ``low_res`` is missing or of no use.
+        Raises: ShapeError if M is not the number of branches, or ``low_res`` is missing, or passed to another base.
         Source: Sec. 3.1; the arguments of Eq. 1's eps_theta and eps_phi; Sec. 4.1 for ``known``.
         """
         names = self.modalities
@@ -171,10 +210,9 @@ class JointUNet(ModelMixin, ConfigMixin):
         t = per_modality(timestep, sample)  # (B, M)
         maps = dict(zip(names, sample.unbind(1), strict=True))  # each (B, C, H, W)
 
-        encoded: dict[str, Encoded] = {}
+        features: dict[str, Features] = {}
         for index, name in enumerate(names):
-            encoded[name] = self.branches[name](
-                "encode",
+            features[name] = self._branch(name).encode(
                 maps[name] if low_res is None else torch.cat([maps[name], low_res.maps[:, index].to(sample)], 1),
                 t[:, index],
                 encoder_hidden_states,
@@ -183,40 +221,44 @@ class JointUNet(ModelMixin, ConfigMixin):
                 added_cond_kwargs=added_cond_kwargs,
                 cross_attention_kwargs=cross_attention_kwargs,
             )
-        predictions = [self.branches[name]("decode", self._receive(name, encoded), cross_attention_kwargs) for name in names]
+        predictions = [self._branch(name).decode(self._with_received(name, features), cross_attention_kwargs) for name in names]
         prediction = torch.stack(predictions, 1)  # (B, M, C_out, H, W)
         return JointUNetOutput(sample=prediction) if return_dict else (prediction,)
 
-    def _received_input(self, index: int, maps: dict[str, Tensor], known: Known | None) -> Tensor:
-        """What is added to a branch's conv_in: the others' noisy maps and, if the network reads them, masks and known latents."""
+    def _received_input(self, index: int, maps: dict[str, Tensor], known: Known | None) -> Tensor | int:
+        """Sum of what is added to a branch's conv_in: the others' noisy maps and, if the network reads them, masks and known latents."""
         name = self.modalities[index]
-        received = sum((self._exchange(other, name).input(map_) for other, map_ in maps.items() if other != name), 0)
+        received = sum(self._exchange(other, name).send_input(noisy_map) for other, noisy_map in maps.items() if other != name)
         if self.config.has_masked_input:
             received = received + self.masked_inputs[name](self._masks_as_read(index, maps[name], known))
-        return cast(Tensor, received)
+        return received
 
     def _masks_as_read(self, own: int, like: Tensor, known: Known | None) -> Tensor:
-        """(B, M * (1 + C), H, W): mask and masked latents of each modality, the own first."""
+        """(B, M * (1 + C), H, W): mask (1 where asked) and latents (0 where asked) of each modality, the own first."""
         order = [own, *(i for i in range(len(self.modalities)) if i != own)]
         if known is None:
             masks, latents = like.new_ones(len(like), 1, *like.shape[-2:]), torch.zeros_like(like)
             return torch.cat([masks, latents] * len(order), 1)
-        parts = torch.cat([known.mask, known.masked_latents], 2).to(like)  # (B, M, 1 + C, H, W)
-        return parts[:, order].flatten(1, 2)
+        asked = known.asked.to(like.device)
+        latents = known.latents.to(like).masked_fill(asked, 0)  # (B, M, C, H, W)
+        return torch.cat([asked.to(like), latents], 2)[:, order].flatten(1, 2)
 
-    def _exchange(self, sender: str, receiver: str) -> Exchange:
-        return cast(Exchange, self.exchanges[_route(sender, receiver)])
-
-    def _receive(self, receiver: str, encoded: dict[str, Encoded]) -> Encoded:
+    def _with_received(self, receiver: str, features: dict[str, Features]) -> Features:
         """The receiver's own skips and mid output plus all that the others send."""
-        own = encoded[receiver]
+        own = features[receiver]
         skips, mid = list(own.skips), own.mid
-        for sender, theirs in encoded.items():
+        for sender, theirs in features.items():
             if sender != receiver:
-                sent_skips, sent_mid = self._exchange(sender, receiver)(theirs.skips, theirs.mid)
+                sent_skips, sent_mid = self._exchange(sender, receiver).send_features(theirs.skips, theirs.mid)
                 skips = [a + b for a, b in zip(skips, sent_skips, strict=True)]
                 mid = mid + sent_mid
         return own._replace(skips=skips, mid=mid)
+
+    def _branch(self, modality: str) -> Branch:
+        return cast(Branch, self.branches[modality])
+
+    def _exchange(self, sender: str, receiver: str) -> Exchange:
+        return cast(Exchange, self.exchanges[_route(sender, receiver)])
 
 
 def per_modality(timestep: Tensor | float, sample: Tensor) -> Tensor:

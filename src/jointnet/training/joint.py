@@ -9,30 +9,16 @@ import torch
 from torch import Tensor
 
 from jointnet.data.samples import LatentSamples
+from jointnet.diffusion.schedule import ForwardProcess
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.config import TrainConfig
 from jointnet.training.loop import fit
-from jointnet.training.loss import NoiseLevels, NoiseSchedule, joint_loss
-from jointnet.training.masks import draw_masks
+from jointnet.training.objective import JointObjective
 from jointnet.training.state import Progress
-from jointnet.types import Known
-
-
-def draw_shown(x0: Tensor, schedule: NoiseSchedule, config: TrainConfig, generator: torch.Generator) -> tuple[NoiseLevels, Tensor | None]:
-    """What a step shows of samples (B, M, C, h, w): noise levels, and masks (B, M, 1, h, w; 1 asked) for a network that reads them."""
-    batch, modalities, _, height, width = x0.shape
-    if not config.has_masked_input:
-        draw = schedule.independent_levels if config.has_independent_timesteps else schedule.shared_levels
-        return draw(batch, modalities, generator), None
-    levels = schedule.shared_levels(batch, modalities, generator)
-    mask = draw_masks(batch, modalities, (height, width), generator)
-    if config.has_independent_timesteps:
-        levels = levels.with_clean(Known(x0, mask).is_whole)
-    return levels, mask
 
 
 def keeping_abilities(config: TrainConfig, joint_unet: JointUNet) -> TrainConfig:
-    """The stage with the ways to condition that the network has already: what is no longer trained would be unlearned."""
+    """The stage, with the ways to condition that the network has already: without training it would forget them."""
     has = joint_unet.config
     return replace(
         config,
@@ -44,13 +30,17 @@ def keeping_abilities(config: TrainConfig, joint_unet: JointUNet) -> TrainConfig
 def train_joint(
     joint_unet: JointUNet,
     samples: LatentSamples,
-    schedule: NoiseSchedule,
+    process: ForwardProcess,
     config: TrainConfig,
     run_dir: Path,
     *,
+    low_res_process: ForwardProcess | None = None,
     budget_minutes: float | None = None,
 ) -> Progress:
-    """Run one stage on ``joint_unet`` in place, resuming from ``run_dir`` if it holds a state."""
+    """Run one stage on ``joint_unet`` in place, resuming from ``run_dir`` if it holds a state.
+
+    ``low_res_process`` is that of an upscaling base's smaller maps; by default the base's own.
+    """
     config = keeping_abilities(config, joint_unet)
     if config.has_masked_input:
         joint_unet.add_masked_input()
@@ -58,11 +48,11 @@ def train_joint(
         joint_unet.register_to_config(has_independent_timesteps=True)
     joint_unet.requires_grad_(True)
     joint_unet.branch("rgb").requires_grad_(not config.freeze_rgb)
+    objective = JointObjective(joint_unet, process, low_res_process=low_res_process, noise_offset=config.noise_offset)
 
     def loss_fn(indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         x0, text = samples.batch(indices, config.text_drop, generator)
-        levels, mask = draw_shown(x0, schedule, config, generator)
-        return joint_loss(joint_unet, x0, text, schedule, noise_offset=config.noise_offset, generator=generator, levels=levels, mask=mask)
+        return objective(x0, text, objective.draw(x0, generator))
 
     return fit(
         joint_unet,

@@ -1,4 +1,4 @@
-"""What a training sample shows of itself: the masks of the masked-input stage (Sec. 4.1)."""
+"""Random masks of training samples in the masked-input stage (Sec. 4.1): boolean, True where a pixel is asked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Draw = Callable[[int, tuple[int, int], torch.Generator], Tensor]
-"""(M, (h, w), generator) -> the mask of one sample (M, 1, h, w), 1 asked, 0 known."""
+"""(M, (h, w), generator) -> the mask of one sample (M, 1, h, w)."""
 
 
 def draw_masks(batch: int, modalities: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -21,7 +21,7 @@ def draw_masks(batch: int, modalities: int, size: tuple[int, int], generator: to
 
 def all_asked(modalities: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:  # noqa: ARG001 - one of several kinds
     """Plain generation."""
-    return torch.ones(modalities, 1, *size)
+    return torch.ones(modalities, 1, *size, dtype=torch.bool)
 
 
 def some_known(modalities: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -33,9 +33,9 @@ def some_known(modalities: int, size: tuple[int, int], generator: torch.Generato
         return all_asked(modalities, size, generator)
     count = int(torch.randint(1, modalities, (), generator=generator))
     known = torch.randperm(modalities, generator=generator)[:count]
-    mask = torch.ones(modalities, 1, *size)
-    mask[known] = 0
-    return mask
+    asked = torch.ones(modalities, 1, *size, dtype=torch.bool)
+    asked[known] = False
+    return asked
 
 
 def same_hole(modalities: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -53,23 +53,23 @@ MIX: dict[Draw, float] = {all_asked: 0.2, some_known: 0.4, same_hole: 0.2, diffe
 
 
 def draw_hole(size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """One to three boxes or strokes, half the time turned inside out, (h, w) of 0 and 1: 1 asked."""
-    hole = torch.zeros(size)
+    """One to three boxes or strokes, half the time turned inside out, (h, w)."""
+    hole = torch.zeros(size, dtype=torch.bool)
     for _ in range(int(torch.randint(1, 4, (), generator=generator))):
         draw = _box if torch.rand((), generator=generator) < 0.5 else _stroke
-        hole = torch.maximum(hole, draw(size, generator))
-    return 1 - hole if torch.rand((), generator=generator) < 0.5 else hole
+        hole = hole | draw(size, generator)
+    return ~hole if torch.rand((), generator=generator) < 0.5 else hole
 
 
 def _box(size: tuple[int, int], generator: torch.Generator) -> Tensor:
     """A box with sides from an eighth to three quarters of the map's."""
-    box = torch.zeros(size)
+    box = torch.zeros(size, dtype=torch.bool)
     spans = []
     for side in size:
         length = max(1, int(side * (0.125 + 0.625 * torch.rand((), generator=generator))))
         start = int(torch.randint(0, side - length + 1, (), generator=generator))
         spans.append(slice(start, start + length))
-    box[spans[0], spans[1]] = 1
+    box[spans[0], spans[1]] = True
     return box
 
 
@@ -83,4 +83,4 @@ def _stroke(size: tuple[int, int], generator: torch.Generator) -> Tensor:
     for a, b in pairwise(points):
         along = (((grid - a) @ (b - a)) / (b - a).square().sum().clamp(min=1e-9)).clamp(0, 1)
         nearest = torch.minimum(nearest, (grid - a - along[..., None] * (b - a)).norm(dim=-1))
-    return (nearest <= radius).float()
+    return nearest <= radius

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from jointnet.demo.training.text import new_text_encoder, new_tokenizer, tokenize
+from jointnet.diffusion.schedule import DiscreteProcess
 from jointnet.training.config import OptimConfig
 from jointnet.training.loop import Losses, LossFn, fit
-from jointnet.training.loss import NoiseSchedule, draw_noise
+from jointnet.training.objective import draw_noise
 from jointnet.training.state import Progress
-from jointnet.types import PredictionType
 
 TEXT_DROP, NOISE_OFFSET, SNR_LIMIT = 0.1, 0.05, 5.0
 LAYOUT_TIMESTEPS = (700, 1000)
@@ -81,11 +81,11 @@ def new_scheduler() -> DDPMScheduler:
     )
 
 
-def loss_weight(kind: PredictionType, snr: Tensor) -> Tensor:
+def loss_weight(prediction_type: str, snr: Tensor) -> Tensor:
     """What a step's squared error counts. On the clean latents that is min(SNR, 5) for the noise (Hang et al., 2023) and 1 + min(SNR, 5)
     for v: there the steps that decide on the layout, where SNR is far below 1, count as much as those that draw the details.
     """
-    if kind is PredictionType.V:
+    if prediction_type == "v_prediction":
         return (1 + snr.clamp(max=SNR_LIMIT)) / (1 + snr)
     return (SNR_LIMIT / snr).clamp(max=1)
 
@@ -95,14 +95,14 @@ class Phase:
     """A part of the base's training. ``share``: of the budget; ``layout_share``: of the timesteps, drawn from LAYOUT_TIMESTEPS alone."""
 
     name: str
-    kind: PredictionType
+    prediction_type: str
     config: OptimConfig
     share: float
     layout_share: float = 0.0
 
-    def draw_timesteps(self, count: int, schedule: NoiseSchedule, generator: torch.Generator) -> Tensor:
+    def draw_timesteps(self, count: int, process: DiscreteProcess, generator: torch.Generator) -> Tensor:
         """Timesteps (B,)."""
-        anywhere = schedule.draw_timesteps(count, generator)
+        anywhere = process.draw_timesteps(count, generator)
         if not self.layout_share:
             return anywhere
         early = torch.randint(*LAYOUT_TIMESTEPS, (count,), generator=generator)
@@ -112,9 +112,9 @@ class Phase:
 def base_phases() -> tuple[Phase, ...]:
     """The base's training, in order; each phase starts from the weights of the one before."""
     return (
-        Phase("noise", PredictionType.EPSILON, noise_config(), 0.3),
-        Phase("v", PredictionType.V, base_config(), 0.4),
-        Phase("layout", PredictionType.V, layout_config(), 0.3, layout_share=0.5),
+        Phase("noise", "epsilon", noise_config(), 0.3),
+        Phase("v", "v_prediction", base_config(), 0.4),
+        Phase("layout", "v_prediction", layout_config(), 0.3, layout_share=0.5),
     )
 
 
@@ -151,7 +151,7 @@ def train_base(
     empty = tokenize(parts.tokenizer, [""])[0]
 
     def loss_of(phase: Phase) -> LossFn:
-        schedule = NoiseSchedule(scheduler.alphas_cumprod, phase.kind)
+        process = DiscreteProcess(scheduler.alphas_cumprod, phase.prediction_type)
 
         def loss_fn(indices: Tensor, generator: torch.Generator) -> Losses:
             count = len(indices)
@@ -159,12 +159,12 @@ def train_base(
             ids = tokens[torch.randint(len(tokens), (count,), generator=generator), indices]
             ids = torch.where((torch.rand(count, generator=generator) < TEXT_DROP)[:, None], empty, ids)
             noise = draw_noise(x0[:, None], NOISE_OFFSET, generator)  # (B, 1, 8, h, w)
-            t = phase.draw_timesteps(count, schedule, generator)
-            x_t, target = schedule.add_noise(x0[:, None], noise, t[:, None])
+            t = phase.draw_timesteps(count, process, generator)
+            x_t, target = process.add_noise(x0[:, None], noise, t), process.target(x0[:, None], noise, t)
             predicted = parts.unet(x_t[:, 0], t, parts.text_encoder(ids).last_hidden_state).sample
             error = (predicted.float() - target[:, 0]).square().mean((1, 2, 3))
-            a = schedule.alpha_bar[t]
-            return {"loss": (error * loss_weight(phase.kind, a / (1 - a))).mean(), str(phase.kind): error.mean()}
+            a = process.alpha_bar[t]
+            return {"loss": (error * loss_weight(phase.prediction_type, a / (1 - a))).mean(), phase.prediction_type: error.mean()}
 
         return loss_fn
 

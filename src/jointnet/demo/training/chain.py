@@ -27,13 +27,13 @@ from jointnet.demo.training.source import SceneSource
 from jointnet.demo.world.cache import SceneCache
 from jointnet.demo.world.captions import vocabulary
 from jointnet.demo.world.scene import NEAR_M
+from jointnet.diffusion.schedule import forward_process
 from jointnet.errors import ModelFolderError, RunFolderError, UnknownNameError
 from jointnet.files.atomic import replacing_file, write_json
 from jointnet.modalities.codec import LatentCodec
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import get_recipe
 from jointnet.training.joint import train_joint
-from jointnet.training.loss import NoiseSchedule
 from jointnet.training.provenance import code_commit, write_provenance
 from jointnet.training.state import Progress, claim
 
@@ -159,12 +159,11 @@ class Chain:
             config = replace(get_recipe(recipe), modalities=pipeline.modalities)
             stages = [*stages_of(pipeline.name_or_path), recipe]
             pipeline.register_to_config(depth_near_m=NEAR_M, default_guidance=GUIDANCE)
-            schedule = NoiseSchedule.of(pipeline.scheduler)
             claim(folder.parent, {"recipe": recipe, "stages": stages}, config=asdict(config), commit=code_commit())
             progress = train_joint(
                 pipeline.joint_unet,
                 self.samples(pipeline),
-                schedule,
+                forward_process(pipeline.scheduler),
                 config,
                 folder.parent,
                 budget_minutes=self.budget_minutes,
