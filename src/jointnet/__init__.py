@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from jointnet.modalities import register as register_modality
     from jointnet.models.joint_unet import JointUNet
     from jointnet.pipelines.joint_net import JointNetPipeline
-    from jointnet.pipelines.output import JointNetPipelineOutput
+    from jointnet.tasks.output import JointNetPipelineOutput
 
 __version__ = version("jointnet")
 
 _PUBLIC = {
     "JointNetError": ("jointnet.errors", "JointNetError"),
     "JointNetPipeline": ("jointnet.pipelines.joint_net", "JointNetPipeline"),
-    "JointNetPipelineOutput": ("jointnet.pipelines.output", "JointNetPipelineOutput"),
+    "JointNetPipelineOutput": ("jointnet.tasks.output", "JointNetPipelineOutput"),
     "JointUNet": ("jointnet.models.joint_unet", "JointUNet"),
     "Modality": ("jointnet.modalities", "Modality"),
     "get_modality": ("jointnet.modalities", "get_modality"),

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from jointnet.codecs.codec import Codec
 from jointnet.files.atomic import replacing_file
-from jointnet.modalities.codec import Codec
 
 _LATENTS, _SOURCE = "latents", "source"
 

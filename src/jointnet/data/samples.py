@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from jointnet.codecs.codec import Codec
 from jointnet.data.latents import encode_to_file, load_latents
-from jointnet.modalities.codec import Codec
 from jointnet.types import Text
 
 ENCODING_PIXELS = 32 * 128 * 128

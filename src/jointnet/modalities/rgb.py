@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import torch
 from torch import Tensor
 
 from jointnet.files.result_set import Writable
 from jointnet.modalities.modality import Modality, register, resize_picture
 from jointnet.modalities.write import Png8
-
-
-def _clipped(maps: Tensor) -> Tensor:
-    return maps.clamp(0, 1)
 
 
 def _image_file(map_: Tensor) -> dict[str, Writable]:
@@ -22,7 +21,7 @@ RGB = register(
         name="rgb",
         channels=3,
         meaning="sRGB colour in [0, 1]",
-        settle=_clipped,
+        settle=partial(torch.clamp, min=0, max=1),
         resize=resize_picture,
         own_files=_image_file,
     )

@@ -8,9 +8,6 @@ from torch.nn.functional import interpolate
 FACTOR = 4
 """DeepFloyd-IF stage II goes from 64 to 256 pixels."""
 
-DEFAULT_NOISE_LEVEL = 250
-"""The timestep diffusers noises the enlarged picture to."""
-
 
 def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, M, C, h, w) -> (B, M, C, *size), linearly between the outermost pixels' centres, as diffusers does for this base."""

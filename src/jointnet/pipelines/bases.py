@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 
 from jointnet.checkpoints.folder import BROKEN, first_line
 from jointnet.errors import ModelFolderError, UnsupportedBaseError
-from jointnet.models.branch import low_res_channels
+from jointnet.models.unet_branch import low_res_channels
 
 SUPPORTED = {
     "StableDiffusionPipeline": "Stable Diffusion 1.x and 2.x",

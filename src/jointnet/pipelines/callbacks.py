@@ -43,7 +43,7 @@ class StepReport:
         """``factor``: the pixels that one of the state's stands for."""
         self.pipeline, self.factor, self.guide = pipeline, factor, guide
         self.callback: Any = options.callback_on_step_end
-        self.inputs = tensors_shown(self.callback, options.callback_on_step_end_tensor_inputs)
+        self.inputs: Sequence[str] = getattr(self.callback, "tensor_inputs", options.callback_on_step_end_tensor_inputs)
 
     def __call__(self, call: int, t: Tensor, x: Tensor, conditioning: Conditioning) -> tuple[Tensor, Conditioning]:
         text, negative = conditioning.text, conditioning.negative
@@ -63,11 +63,6 @@ class StepReport:
             return {"add_text_embeds": None, "add_time_ids": None}
         height, width = (side * self.factor for side in x.shape[-2:])
         return {"add_text_embeds": text.added["text_embeds"], "add_time_ids": size_ids((height, width)).to(x).expand(len(x), -1)}
-
-
-def tensors_shown(callback: Any, asked: Sequence[str]) -> Sequence[str]:
-    """The tensors a callback gets: those it names itself, as diffusers' own do, or those that were asked for."""
-    return getattr(callback, "tensor_inputs", asked)
 
 
 def _shown(prefix: str, text: Text | None) -> dict[str, Tensor | None]:

@@ -25,7 +25,7 @@ from jointnet.modalities.modality import get_modality
 from jointnet.modalities.read import MapInput
 from jointnet.models.joint_unet import JointUNet
 from jointnet.pipelines.bases import HUB_OPTIONS, check_fit, check_prediction, components_of, open_base
-from jointnet.pipelines.callbacks import TENSOR_INPUTS, StepReport, tensors_shown
+from jointnet.pipelines.callbacks import TENSOR_INPUTS, StepReport
 from jointnet.sampling.loop import OnStep
 from jointnet.sampling.schedulers import Generators
 from jointnet.sampling.tiling import Tiling
@@ -74,7 +74,7 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         "feature_extractor",
     ]
     _exclude_from_cpu_offload = ["safety_checker"]  # noqa: RUF012 - diffusers reads a list
-    _callback_tensor_inputs = list(TENSOR_INPUTS)
+    _callback_tensor_inputs = list(TENSOR_INPUTS)  # noqa: RUF012 - diffusers reads a list
 
     vae: AutoencoderKL | None
     text_encoder: Any
@@ -456,8 +456,9 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
     @torch.no_grad()
     def run(self, request: Request) -> Result:
         """Run a request; its maps as tensors. Raises: JointNetError."""
-        unknown = set(tensors_shown(request.options.callback_on_step_end, request.options.callback_on_step_end_tensor_inputs))
-        unknown -= set(self._callback_tensor_inputs)
+        options = request.options
+        shown = getattr(options.callback_on_step_end, "tensor_inputs", options.callback_on_step_end_tensor_inputs)
+        unknown = set(shown) - set(self._callback_tensor_inputs)
         if unknown:
             raise RangeError(f"got callback tensor inputs {sorted(unknown)}; expected some of {self._callback_tensor_inputs}")
         self._interrupt = False

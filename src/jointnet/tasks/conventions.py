@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+import torch
+from PIL import Image
 from torch import Tensor
 
 from jointnet.geometry.projection import Projection
-from jointnet.modalities.modality import Modality, resize_lanczos, resize_picture
+from jointnet.modalities.modality import Modality, resize_picture
 from jointnet.sampling.loop import DrawNoise, fresh_noise, initial_noise
 from jointnet.sampling.schedulers import Generators
 from jointnet.sampling.tiling import Tiling, first_share
@@ -18,6 +21,14 @@ from jointnet.tasks.task import asked_if_any, asked_if_nearest
 def decode_first_channel(modality: Modality, images: Tensor) -> Tensor:
     """Read a map of one channel off the first of the decoded three; others as the modality does. Shapes: (B, 3, H, W) -> (B, c, H, W)."""
     return modality.decode(images[:, :1].expand(-1, 3, -1, -1) if modality.channels == 1 else images)
+
+
+def resize_lanczos(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Lanczos' filter, clipped. Shapes: (B, c, H, W) in [0, 1] -> (B, c, *size)."""
+    height, width = size
+    channels = maps.flatten(0, 1).float().cpu().numpy()  # (B * c, H, W)
+    large = [np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.LANCZOS)) for channel in channels]
+    return torch.from_numpy(np.stack(large)).unflatten(0, maps.shape[:2]).to(maps).clamp(0, 1)
 
 
 def one_more_than_share(share: float, count: int) -> int:

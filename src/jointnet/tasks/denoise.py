@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jointnet.codecs.codec import Codec
-from jointnet.diffusion.schedule import SchedulerProcess
+from jointnet.diffusion.schedule import ScheduledProcess
 from jointnet.errors import RangeError, ShapeError, UnknownNameError
 from jointnet.modalities.modality import resize_smooth
 from jointnet.models.joint_unet import JointUNet
@@ -164,7 +164,7 @@ def denoise(
     steps = set_timesteps(scheduler, options.num_inference_steps, model.device, options.timesteps, options.sigmas, canvas)
     if task.strength < 1:
         steps = shortened(scheduler, steps, task.strength)
-    process, guide = SchedulerProcess(scheduler), RunGuide(guidance_scale)
+    process, guide = ScheduledProcess(scheduler), RunGuide(guidance_scale)
     model.watch.begin_run(len(steps), guidance_scale)
 
     # 2. The initial state, and what of it is known
@@ -177,7 +177,9 @@ def denoise(
     if known is not None and not task.has_known_pixels:
         known = None  # maps were only the start
     if known is None and options.num_resamples > 1:
-        raise RangeError(f"got {options.num_resamples} resamples of each step where nothing is known; they are for known maps: leave it out")
+        raise RangeError(
+            f"got {options.num_resamples} resamples of each step where nothing is known; they are for known maps: leave it out"
+        )
 
     # 3. The conditioning: smaller maps for upscaling bases, known maps for networks that read them
     if model.network.config.low_res_channels:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from jointnet.codecs.codec import Codec
+from jointnet.diffusion.schedule import DiscreteProcess
 from jointnet.errors import RangeError, ShapeError
 from jointnet.modalities.modality import get_modality, within_limits
 from jointnet.modalities.read import MapInput, as_maps
-from jointnet.models.upscaling import FACTOR, enlarge, noise_low_res
+from jointnet.models.upscaling import FACTOR, enlarge
 from jointnet.sampling.loop import draw_like
 from jointnet.tasks.model import JointModel
 from jointnet.tasks.options import SamplingOptions
@@ -40,7 +41,8 @@ def read_low_res(model: JointModel, task: Task, codec: Codec, batch: int, option
         rows.append(enlarge(small, task.size).repeat_interleave(batch // len(small), 0))
     enlarged = torch.cat(rows, 1)  # (B, M, 3, H, W)
     level = torch.full((batch,), options.noise_level, device=model.device)
-    return noise_low_res(enlarged, level, draw_like(enlarged, options.generator), alpha_bar)
+    noise = draw_like(enlarged, options.generator)
+    return LowRes(DiscreteProcess(alpha_bar).add_noise(enlarged, noise, level).to(enlarged.dtype), level)
 
 
 def _check_shape(name: str, small: Tensor, size: tuple[int, int], multiple: int) -> None:

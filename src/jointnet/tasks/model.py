@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from jointnet.codecs.codec import Codec, CodecTiles, ReadMaps
 from jointnet.codecs.latent import LatentCodec, MissingCodec
 from jointnet.codecs.pixel import PixelCodec
 from jointnet.errors import RangeError, ShapeError
-from jointnet.modalities.modality import Modality, get_modality
+from jointnet.modalities.modality import Modality
 from jointnet.models.joint_unet import JointUNet
 from jointnet.sampling.loop import OnStep
 from jointnet.sampling.tiling import Tiling
@@ -100,7 +100,7 @@ class JointModel:
     def size_multiple(self) -> int:
         """Height and width must be multiples of this many pixels."""
         factor = self.codec().factor
-        return 2**self.network.branch("rgb").num_upsamplers if self.vae is None and factor == 1 else factor
+        return 2 ** self.network.branch("rgb").num_upsamplers if self.vae is None and factor == 1 else factor
 
     def codec(self, tiling: Tiling | None = None, read: ReadMaps = Modality.decode) -> Codec:
         """Between maps and the state, in tiles, wrapping or not, where the denoiser is."""
@@ -173,8 +173,3 @@ class JointModel:
         share = 1 if tiled and processing_size is None else (processing_size or self.default_size) / max(size)
         height, width = (max(multiple, round(side * share / multiple) * multiple) for side in size)
         return height, width
-
-
-def meanings(modalities: Sequence[str]) -> Mapping[str, str]:
-    """What each map's numbers mean, to be written beside the files."""
-    return {name: get_modality(name).meaning for name in modalities}

@@ -42,8 +42,8 @@ class Flag:
     metavar: str | None = None
 
 
-def _flagged(default: Any, name: str, help_: str, panel: str = "Sampling", **more: Any) -> Any:
-    return field(default=default, metadata={"flag": Flag(name=name, help=help_, panel=panel, **more)})
+def _flag(name: str, help_: str, panel: str = "Sampling", **more: Any) -> dict[str, Flag]:
+    return {"flag": Flag(name=name, help=help_, panel=panel, **more)}
 
 
 def _paper() -> Conventions:
@@ -80,46 +80,59 @@ class SamplingOptions:
     Raises: RangeError.
     """
 
-    num_inference_steps: int = _flagged(50, "--steps", "denoising steps", low=1, high=1000)
+    num_inference_steps: int = field(default=50, metadata=_flag("--steps", "denoising steps", low=1, high=1000))
     timesteps: list[int] | None = None
     sigmas: list[float] | None = None
-    guidance_scale: float | None = _flagged(
-        None, "--guidance", "classifier-free guidance; 1 is off [default: the model's own, and 1 without a prompt]", low=0, high=100
+    guidance_scale: float | None = field(
+        default=None,
+        metadata=_flag(
+            "--guidance", "classifier-free guidance; 1 is off [default: the model's own, and 1 without a prompt]", low=0, high=100
+        ),
     )
-    guidance_rescale: float = _flagged(0.0, "--guidance-rescale", "Lin et al.'s rescale", low=0, high=1)
+    guidance_rescale: float = field(default=0.0, metadata=_flag("--guidance-rescale", "Lin et al.'s rescale", low=0, high=1))
     eta: float = 0.0
     generator: Generators = None
     latents: Tensor | None = None
-    num_resamples: int = _flagged(
-        1,
-        "--resample",
-        "repeat each step N times while something is known (RePaint), for models without masked input",
-        "Known parts",
-        low=1,
-        high=100,
-        metavar="N",
+    num_resamples: int = field(
+        default=1,
+        metadata=_flag(
+            "--resample",
+            "repeat each step N times while something is known (RePaint), for models without masked input",
+            "Known parts",
+            low=1,
+            high=100,
+            metavar="N",
+        ),
     )
-    processing_size: int | None = _flagged(
-        None,
-        "--processing-size",
-        "long side at which the network works [default: the model's]",
-        "Canvas",
-        low=1,
-        high=_LARGEST_SIDE_PX,
-        metavar="PX",
+    processing_size: int | None = field(
+        default=None,
+        metadata=_flag(
+            "--processing-size",
+            "long side at which the network works [default: the model's]",
+            "Canvas",
+            low=1,
+            high=_LARGEST_SIDE_PX,
+            metavar="PX",
+        ),
     )
-    tiled: bool | Tiling | None = _flagged(None, "--tiled", "work at full size, in tiles of the model's size", "Canvas")
-    wraps: bool = _flagged(False, "--wrap", "left and right edge are neighbours: work at full size in tiles", "Canvas")
-    stride: int | None = _flagged(
-        None,
-        "--stride",
-        "distance of neighbouring tiles in pixels [default: half a tile]",
-        "Tiles",
-        low=1,
-        high=_LARGEST_SIDE_PX,
-        metavar="PX",
+    tiled: bool | Tiling | None = field(
+        default=None, metadata=_flag("--tiled", "work at full size, in tiles of the model's size", "Canvas")
     )
-    negative_prompt: str | list[str] | None = _flagged(None, "--negative", "prompt to steer away from", "Prompt", metavar="PROMPT")
+    wraps: bool = field(default=False, metadata=_flag("--wrap", "left and right edge are neighbours: work at full size in tiles", "Canvas"))
+    stride: int | None = field(
+        default=None,
+        metadata=_flag(
+            "--stride",
+            "distance of neighbouring tiles in pixels [default: half a tile]",
+            "Tiles",
+            low=1,
+            high=_LARGEST_SIDE_PX,
+            metavar="PX",
+        ),
+    )
+    negative_prompt: str | list[str] | None = field(
+        default=None, metadata=_flag("--negative", "prompt to steer away from", "Prompt", metavar="PROMPT")
+    )
     prompt_embeds: Tensor | None = None
     negative_prompt_embeds: Tensor | None = None
     pooled_prompt_embeds: Tensor | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from jointnet.modalities.modality import get_modality
-from jointnet.modalities.write import ColourPreview, FloatArray, WritableMap, to_pil
+from jointnet.files.result_set import Writable
+from jointnet.modalities.modality import files_of_maps, get_modality
+from jointnet.modalities.write import to_pil
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,12 @@ class Result:
     is_flagged: list[bool] | None = None
     latents: Tensor | None = None
 
-    def files(self, row: int = 0) -> dict[str, WritableMap]:
+    def files(self, row: int = 0) -> dict[str, Writable]:
         """One picture's maps and their uncertainty in all the forms they are written in, by file name."""
-        files: dict[str, WritableMap] = {}
-        for name, value in self.maps.items():
-            files |= get_modality(name).as_files(value[row].cpu())
-        for name, value in self.uncertainty.items():
-            map_ = value[row].cpu()
-            files |= {f"{name}_uncertainty.npy": FloatArray(map_), f"{name}_uncertainty.png": ColourPreview(map_)}
-        return files
+        return files_of_maps(
+            {name: value[row].cpu() for name, value in self.maps.items()},
+            {name: value[row].cpu() for name, value in self.uncertainty.items()},
+        )
 
 
 @dataclass
@@ -86,3 +84,8 @@ def censor(maps: Mapping[str, Tensor], checker: Any, extractor: Any, device: tor
     _, flags = checker(images=images, clip_input=read.to(device, checker.dtype))
     kept = ~torch.tensor(flags)
     return {name: value * kept.to(value.device)[:, None, None, None] for name, value in maps.items()}, [bool(f) for f in flags]
+
+
+def meanings(modalities: Sequence[str]) -> Mapping[str, str]:
+    """What each map's numbers mean, to be written beside the files."""
+    return {name: get_modality(name).meaning for name in modalities}

@@ -10,6 +10,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
+from jointnet.codecs.codec import Codec
 from jointnet.demo.bundled import GUIDANCE, TASK_MODEL, bundled_folder
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
 from jointnet.demo.measure.figures import attribute_shares, depth_agreement, in_batches
@@ -20,7 +21,6 @@ from jointnet.evaluation.metrics.frechet import bootstrap_frechet, kernel_distan
 from jointnet.evaluation.metrics.image import psnr
 from jointnet.files.fingerprints import of_weights
 from jointnet.loading import load
-from jointnet.modalities.codec import Codec
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.training.provenance import code_commit, machine
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from jointnet.checkpoints.card import write_card
 from jointnet.checkpoints.folder import PROVENANCE_FILE, VOCABULARY_FILE, provenance_of, replacing, save_half, stages_of
+from jointnet.codecs.latent import LatentCodec
 from jointnet.data.latents import load_latents
 from jointnet.data.samples import LatentSamples, encode_modality, encode_source
 from jointnet.demo.bundled import BUILD_STEPS, BUNDLED, GUIDANCE, WEIGHTS
@@ -30,7 +31,6 @@ from jointnet.demo.world.scene import NEAR_M
 from jointnet.diffusion.schedule import forward_process
 from jointnet.errors import ModelFolderError, RunFolderError, UnknownNameError
 from jointnet.files.atomic import replacing_file, write_json
-from jointnet.modalities.codec import LatentCodec
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import get_recipe
 from jointnet.training.joint import train_joint
