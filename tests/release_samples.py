@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
@@ -19,11 +18,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from jointnet.errors import JointNetError
-from jointnet.pipelines.conventions import RELEASE
 from jointnet.pipelines.joint_net import JointNetPipeline
-from jointnet.pipelines.run import Sampling, solve
-from jointnet.pipelines.task import Task, generate
 from jointnet.sampling.tiling import Tiling
+from jointnet.tasks.conventions import PAPER, RELEASE
+from jointnet.tasks.denoise import denoise
+from jointnet.tasks.options import SamplingOptions
+from jointnet.tasks.task import Task, all_asked
 from jointnet.types import Conditioning, Text
 
 LIMIT = 1e-4
@@ -39,11 +39,11 @@ def run_forward(pipeline: JointNetPipeline, io: Io) -> Tensor:
     return pipeline.joint_unet(io["forward.x"].unflatten(1, (2, -1)), io["forward.t"], embeds).sample.flatten(1, 2)
 
 
-def run_task(pipeline: JointNetPipeline, io: Io, task: Task, latents: Tensor, **changes: Any) -> Tensor:
-    conventions = replace(RELEASE, num_extra_whole_steps=0)  # the samples' panorama runs 4 of its 10 steps
-    sampling = Sampling(num_inference_steps=STEPS, guidance_scale=GUIDANCE, latents=latents, conventions=conventions, **changes)
+def run_task(pipeline: JointNetPipeline, io: Io, task: Task, latents: Tensor, tiling: Tiling | None = None) -> Tensor:
+    conventions = replace(RELEASE, count_whole_steps=PAPER.count_whole_steps)  # the samples' panorama runs 4 of its 10 steps
+    options = SamplingOptions(num_inference_steps=STEPS, latents=latents, conventions=conventions)
     conditioning = Conditioning(Text(io["prompt_embeds"]), Text(io["negative_prompt_embeds"]))
-    return solve(pipeline, task, pipeline.codec, conditioning, sampling).flatten(1, 2)
+    return denoise(pipeline.joint_model(), task, pipeline.codec, conditioning, options, GUIDANCE, tiling).flatten(1, 2)
 
 
 def size_of(pipeline: JointNetPipeline, latents: Tensor) -> tuple[int, int]:
@@ -57,7 +57,7 @@ def maps_of(io: Io, case: str) -> dict[str, Tensor]:
 
 def run_generate(pipeline: JointNetPipeline, io: Io) -> Tensor:
     latents = io["generate.latents"]
-    return run_task(pipeline, io, generate(size_of(pipeline, latents)), latents)
+    return run_task(pipeline, io, all_asked(size_of(pipeline, latents)), latents)
 
 
 def with_masks(rgb: float | None, dense: float | None) -> Callable[[JointNetPipeline, Io], Tensor]:
@@ -65,7 +65,8 @@ def with_masks(rgb: float | None, dense: float | None) -> Callable[[JointNetPipe
 
     def run(pipeline: JointNetPipeline, io: Io) -> Tensor:
         hole = io["edit.mask"]
-        asked = {name: hole if v is None else torch.full_like(hole, v) for name, v in {"rgb": rgb, DENSE: dense}.items()}
+        masks = {name: hole if v is None else torch.full_like(hole, v) for name, v in {"rgb": rgb, DENSE: dense}.items()}
+        asked = {name: mask >= 0.5 for name, mask in masks.items()}
         maps = maps_of(io, "edit")
         task = Task(size=size_of(pipeline, io["edit.latents"]), maps=maps, asked=asked)
         return run_task(pipeline, io, task, io["edit.latents"])
@@ -84,13 +85,13 @@ def run_panorama(pipeline: JointNetPipeline, io: Io, *, whole: bool = True) -> T
         whole_share=0.4 if whole else 0.0,
         has_random_offset=False,
     )
-    return run_task(pipeline, io, generate(size_of(pipeline, latents)), latents, tiling=tiling)
+    return run_task(pipeline, io, all_asked(size_of(pipeline, latents)), latents, tiling=tiling)
 
 
 def run_refine(pipeline: JointNetPipeline, io: Io) -> Tensor:
     noise = io["refine.noise"]
     maps = maps_of(io, "refine")
-    asked = {name: torch.ones_like(value[:, :1]) for name, value in maps.items()}
+    asked = {name: torch.ones_like(value[:, :1], dtype=torch.bool) for name, value in maps.items()}
     task = Task(size=size_of(pipeline, noise), maps=maps, asked=asked, strength=0.4)
     tiling = Tiling(window=8, stride=4, decay=2, decays_everywhere=True, whole_share=0.0, has_random_offset=False)
     return run_task(pipeline, io, task, noise, tiling=tiling)

@@ -1,6 +1,6 @@
 """JointNet: joint diffusion of images and their geometry on diffusers.
 
-Nothing heavy is imported until one of the public names is used.
+Nothing heavy is imported until one of the public names is used. What is not listed here is not for users: it may change.
 """
 
 from __future__ import annotations
@@ -10,46 +10,140 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jointnet.errors import JointNetError
+    from jointnet.errors import (
+        DivergenceError,
+        EightBitWarning,
+        InputFileError,
+        JointNetError,
+        JointNetWarning,
+        MissingPackageError,
+        ModelFolderError,
+        OutputError,
+        PromptTruncatedWarning,
+        RangeError,
+        RunFolderError,
+        ShapeError,
+        UnknownNameError,
+        UnknownWordsWarning,
+        UnsupportedBaseError,
+    )
+    from jointnet.geometry.depth import depth_from_disparity
+    from jointnet.geometry.files import write_mesh
+    from jointnet.geometry.mesh import Mesh, build_mesh
+    from jointnet.geometry.projection import Projection, get_projection
     from jointnet.loading import load
     from jointnet.modalities import Modality, get_modality, registered_modalities
     from jointnet.modalities import register as register_modality
     from jointnet.models.joint_unet import JointUNet
     from jointnet.pipelines.joint_net import JointNetPipeline
-    from jointnet.tasks.output import JointNetPipelineOutput
+    from jointnet.sampling.tiling import Tiling
+    from jointnet.tasks.condition import Condition
+    from jointnet.tasks.conventions import PAPER, RELEASE, Conventions
+    from jointnet.tasks.edit import Edit
+    from jointnet.tasks.generate import Generate
+    from jointnet.tasks.options import SamplingOptions
+    from jointnet.tasks.output import JointNetPipelineOutput, Result
+    from jointnet.tasks.panorama import Panorama
+    from jointnet.tasks.predict import Predict
+    from jointnet.tasks.refine import Refine
+    from jointnet.training.objective import JointObjective
 
 __version__ = version("jointnet")
 
-_PUBLIC = {
-    "JointNetError": ("jointnet.errors", "JointNetError"),
-    "JointNetPipeline": ("jointnet.pipelines.joint_net", "JointNetPipeline"),
-    "JointNetPipelineOutput": ("jointnet.tasks.output", "JointNetPipelineOutput"),
-    "JointUNet": ("jointnet.models.joint_unet", "JointUNet"),
-    "Modality": ("jointnet.modalities", "Modality"),
-    "get_modality": ("jointnet.modalities", "get_modality"),
-    "load": ("jointnet.loading", "load"),
-    "register_modality": ("jointnet.modalities", "register"),
-    "registered_modalities": ("jointnet.modalities", "registered_modalities"),
+_MODULES = {
+    "jointnet.errors": [
+        "DivergenceError",
+        "EightBitWarning",
+        "InputFileError",
+        "JointNetError",
+        "JointNetWarning",
+        "MissingPackageError",
+        "ModelFolderError",
+        "OutputError",
+        "PromptTruncatedWarning",
+        "RangeError",
+        "RunFolderError",
+        "ShapeError",
+        "UnknownNameError",
+        "UnknownWordsWarning",
+        "UnsupportedBaseError",
+    ],
+    "jointnet.geometry.depth": ["depth_from_disparity"],
+    "jointnet.geometry.files": ["write_mesh"],
+    "jointnet.geometry.mesh": ["Mesh", "build_mesh"],
+    "jointnet.geometry.projection": ["Projection", "get_projection"],
+    "jointnet.loading": ["load"],
+    "jointnet.modalities": ["Modality", "get_modality", "register_modality", "registered_modalities"],
+    "jointnet.models.joint_unet": ["JointUNet"],
+    "jointnet.pipelines.joint_net": ["JointNetPipeline"],
+    "jointnet.sampling.tiling": ["Tiling"],
+    "jointnet.tasks.condition": ["Condition"],
+    "jointnet.tasks.conventions": ["Conventions", "PAPER", "RELEASE"],
+    "jointnet.tasks.edit": ["Edit"],
+    "jointnet.tasks.generate": ["Generate"],
+    "jointnet.tasks.options": ["SamplingOptions"],
+    "jointnet.tasks.output": ["JointNetPipelineOutput", "Result"],
+    "jointnet.tasks.panorama": ["Panorama"],
+    "jointnet.tasks.predict": ["Predict"],
+    "jointnet.tasks.refine": ["Refine"],
+    "jointnet.training.objective": ["JointObjective"],
 }
+"""Module -> the public names that are defined in it."""
+
+_PUBLIC = {name: module for module, names in _MODULES.items() for name in names}
+_INNER_NAMES = {"register_modality": "register"}
+"""Public name -> what its module calls it, where that differs."""
 
 __all__ = [
+    "Condition",
+    "Conventions",
+    "DivergenceError",
+    "Edit",
+    "EightBitWarning",
+    "Generate",
+    "InputFileError",
     "JointNetError",
     "JointNetPipeline",
     "JointNetPipelineOutput",
+    "JointNetWarning",
+    "JointObjective",
     "JointUNet",
+    "Mesh",
+    "MissingPackageError",
     "Modality",
+    "ModelFolderError",
+    "OutputError",
+    "PAPER",
+    "Panorama",
+    "Predict",
+    "Projection",
+    "PromptTruncatedWarning",
+    "RELEASE",
+    "RangeError",
+    "Refine",
+    "Result",
+    "RunFolderError",
+    "SamplingOptions",
+    "ShapeError",
+    "Tiling",
+    "UnknownNameError",
+    "UnknownWordsWarning",
+    "UnsupportedBaseError",
+    "build_mesh",
+    "depth_from_disparity",
     "get_modality",
+    "get_projection",
     "load",
     "register_modality",
     "registered_modalities",
+    "write_mesh",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'jointnet' has no attribute {name!r}")
-    module, attribute = _PUBLIC[name]
-    return getattr(import_module(module), attribute)
+    return getattr(import_module(_PUBLIC[name]), _INNER_NAMES.get(name, name))
 
 
 def __dir__() -> list[str]:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jointnet.modalities.codec import CodecTiles, LatentCodec
+from jointnet.modalities.resize import resize_picture, resize_smooth
 from torch import Tensor
 
 from jointnet import get_modality, register_modality, registered_modalities
 from jointnet.errors import RangeError, ShapeError, UnknownNameError
 from jointnet.modalities import DEPTH, NORMAL, RGB
-from jointnet.modalities.codec import CodecTiles, LatentCodec
-from jointnet.modalities.resize import resize_picture, resize_smooth
 from jointnet.modalities.write import FloatArray, Png8, Png16
 from tests.conftest import read_png, tiny_pipeline
 

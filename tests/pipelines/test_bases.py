@@ -19,14 +19,15 @@ from torch import Tensor, nn
 
 from jointnet.checkpoints.folder import save_half
 from jointnet.data.samples import encode_source
+from jointnet.diffusion.schedule import forward_process
 from jointnet.errors import ModelFolderError, RangeError, ShapeError, UnsupportedBaseError
 from jointnet.modalities.modality import get_modality
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import independent, masked, stage1, stage2, tasks
-from jointnet.sampling.steps import step, with_fixed_variance
+from jointnet.sampling.schedulers import step_scheduler, with_fixed_variance
 from jointnet.training.config import TrainConfig
 from jointnet.training.joint import train_joint
-from jointnet.training.loss import NoiseSchedule, joint_loss
+from jointnet.training.objective import JointObjective
 from jointnet.types import size_ids
 from tests.bases import BASES, assert_same_weights, tiny_base
 
@@ -253,8 +254,10 @@ def test_a_step_of_every_stage_trains_every_base(name: str, stage: str, folders:
     pipeline = extended(folders[name])
     before = {k: v.clone() for k, v in pipeline.joint_unet.state_dict().items()}
     samples = encode_source(OnePicture(pipeline), pipeline.modalities, pipeline.codec, tmp_path / "latents", *pipeline.training_text())
-    schedule = NoiseSchedule.of(pipeline.scheduler, pipeline.image_noising_scheduler)
-    progress = train_joint(pipeline.joint_unet, samples, schedule, one_step(STAGES[stage]()), tmp_path)
+    process, noising = forward_process(pipeline.scheduler), pipeline.image_noising_scheduler
+    low_res_process = None if noising is None else forward_process(noising)
+    config = one_step(STAGES[stage]())
+    progress = train_joint(pipeline.joint_unet, samples, process, config, tmp_path, low_res_process=low_res_process)
     assert progress.step == 1
     after = pipeline.joint_unet.state_dict()
     moved = {k for k, v in before.items() if not torch.equal(v, after[k])}
@@ -436,11 +439,11 @@ def test_a_panorama_is_refined_on_an_upscaling_base(folders: dict[str, Path]) ->
 
 def test_a_learned_variance_is_left_out_of_the_loss_and_of_what_a_trained_model_samples_with(folders: dict[str, Path]) -> None:
     pipeline = extended(folders["if-1"])
-    schedule = NoiseSchedule.of(pipeline.scheduler)
+    objective = JointObjective(pipeline.joint_unet, forward_process(pipeline.scheduler))
     x0 = torch.randn(2, 2, 3, 16, 16, generator=seeded())
     text = pipeline.training_text()[1]
     text = text.take(torch.zeros(2, dtype=torch.long))
-    joint_loss(pipeline.joint_unet, x0, text, schedule, noise_offset=0.0, generator=seeded())["loss"].backward()
+    objective(x0, text, objective.draw(x0, seeded()))["loss"].backward()
     for name in pipeline.modalities:
         gradient = pipeline.joint_unet.branch(name).conv_out.weight.grad
         assert gradient[:3].abs().max() > 0
@@ -460,10 +463,10 @@ def test_a_learned_variance_steps_as_in_diffusers() -> None:
     x, prediction = torch.randn(2, 2, 3, 8, 8, generator=seeded()), torch.randn(2, 2, 6, 8, 8, generator=seeded(1))
     scheduler.set_timesteps(5)
     t = scheduler.timesteps[1]
-    ours = step(scheduler, prediction, t, x, generator=seeded(2))
+    ours = step_scheduler(scheduler, prediction, t, x, generator=seeded(2))
     theirs = scheduler.step(prediction.flatten(0, 1), t, x.flatten(0, 1), generator=seeded(2)).prev_sample
     assert torch.equal(ours.flatten(0, 1), theirs)
-    other = step(scheduler, torch.cat([prediction[:, :, :3], -prediction[:, :, 3:]], 2), t, x, generator=seeded(2))
+    other = step_scheduler(scheduler, torch.cat([prediction[:, :, :3], -prediction[:, :, 3:]], 2), t, x, generator=seeded(2))
     assert not torch.allclose(ours, other)
 
 

@@ -339,7 +339,7 @@ def test_the_network_compiles_as_one_graph(backend: str, masked: bool) -> None:
     arguments = (x, torch.tensor([500, 20]), torch.randn(2, 7, 128, generator=g))
     known = None
     if masked:
-        known = Known(x, (x[:, :, :1] > 0).float())
+        known = Known(x, x[:, :, :1] > 0)
         for parameter in network.add_masked_input().masked_inputs.parameters():
             parameter.normal_(0, 0.1)
     expected = network(*arguments, known=known).sample

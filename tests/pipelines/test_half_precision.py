@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import AttnProcessor
 
-from jointnet.modalities.codec import LatentCodec
+from jointnet.codecs.latent import LatentCodec
 from jointnet.models.joint_unet import JointUNet
 from jointnet.pipelines.joint_net import JointNetPipeline
 from tests.bases import BASES, tiny_base, tiny_unet, tiny_vae

@@ -5,19 +5,20 @@ import torch
 from torch import Tensor
 
 from jointnet.sampling.guidance import Guided
-from jointnet.types import Conditioning, Text
+from jointnet.types import Conditioning, Step, Text
 
 
 def text(value: float) -> Text:
     return Text(torch.full((2, 3, 4), value))
 
 
-def denoiser(x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+def denoiser(x: Tensor, step: Step, conditioning: Conditioning) -> Tensor:
     """A denoiser with a closed form: x plus the prompt's number, times (1 + t)."""
-    return (x + conditioning.text.embeds[:, 0, 0, None, None, None, None]) * (1 + t[:, :, None, None, None])
+    return (x + conditioning.text.embeds[:, 0, 0, None, None, None, None]) * (1 + step.t[:, :, None, None, None])
 
 
-X, T = torch.randn(2, 2, 4, 5, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([[0.0, 1.0], [2.0, 3.0]])
+X = torch.randn(2, 2, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+T = Step(0, 1, torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
 BOTH = Conditioning(text(2.0), text(-1.0))
 
 
@@ -48,8 +49,8 @@ def test_guidance_without_a_negative_prompt_is_an_error() -> None:
 
 
 def test_a_learned_variance_is_the_prompts_own_and_is_not_guided() -> None:
-    def learned(x: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        prediction = denoiser(x, t, conditioning)
+    def learned(x: Tensor, step: Step, conditioning: Conditioning) -> Tensor:
+        prediction = denoiser(x, step, conditioning)
         return torch.cat([prediction, 10 * prediction], 2)
 
     guided = Guided(learned, 7.5, rescale=0.5)(X, T, BOTH)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import EDMEulerScheduler
+from jointnet.training.loss import NoiseLevels, NoiseSchedule, draw_noise, joint_loss
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -19,7 +20,6 @@ from jointnet.recipes import RECIPES, demo_stage1, demo_stage2, get_recipe, inde
 from jointnet.training.config import OptimConfig
 from jointnet.training.joint import draw_shown, keeping_abilities, train_joint
 from jointnet.training.loop import batch_indices, fit
-from jointnet.training.loss import NoiseLevels, NoiseSchedule, draw_noise, joint_loss
 from jointnet.training.masks import draw_hole, draw_masks
 from jointnet.training.provenance import write_provenance
 from jointnet.training.state import Progress

@@ -7,16 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from jointnet.codecs.latent import LatentCodec
 from jointnet.errors import RangeError, ShapeError, UnknownNameError
-from jointnet.modalities.codec import LatentCodec
 from jointnet.modalities.modality import get_modality, resize_picture
-from jointnet.modalities.resize import resize_lanczos
-from jointnet.pipelines import perform, run, task_methods
-from jointnet.pipelines.conventions import PAPER, RELEASE, Conventions
 from jointnet.pipelines.joint_net import JointNetPipeline
-from jointnet.pipelines.perform import tiling_of
-from jointnet.pipelines.run import Sampling, encode_known, solve
-from jointnet.pipelines.task import edit, generate, refine
+from jointnet.sampling.tiling import Tiling
+from jointnet.tasks import denoise as denoising
+from jointnet.tasks import predict
+from jointnet.tasks.conventions import PAPER, RELEASE, Conventions, resize_lanczos
+from jointnet.tasks.denoise import denoise, encode_known
+from jointnet.tasks.options import SamplingOptions
+from jointnet.tasks.refine import enlarged
+from jointnet.tasks.task import Task, all_asked, holes, noised
 from jointnet.types import Known
 from tests.conftest import tiny_pipeline
 
@@ -54,16 +56,20 @@ def hole(height: int = 40, width: int = 57) -> Tensor:
     return mask
 
 
-def runs_seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[LatentCodec, Sampling]]:
-    """The codec and the sampling of every run from here on, which goes on as it would."""
+def tilings_seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[LatentCodec, Tiling | None]]:
+    """The codec and the tiles of every run of a task from here on, which goes on as it would."""
     seen = []
 
-    def look(pipeline: Any, task: Any, codec: LatentCodec, conditioning: Any, sampling: Sampling) -> Tensor:
-        seen.append((codec, sampling))
-        return solve(pipeline, task, codec, conditioning, sampling)
+    def look(model: Any, task: Task, codec: LatentCodec, conditioning: Any, options: Any, scale: float, tiling: Tiling | None) -> Tensor:
+        seen.append((codec, tiling))
+        return denoise(model, task, codec, conditioning, options, scale, tiling)
 
-    monkeypatch.setattr(perform, "solve", look)
+    monkeypatch.setattr(denoising, "denoise", look)
     return seen
+
+
+def tiling_of(pipeline: JointNetPipeline, task: Task, **options: Any) -> Tiling | None:
+    return pipeline.joint_model().tiling(SamplingOptions(**options), task.size)
 
 
 @pytest.fixture(params=KINDS)
@@ -108,9 +114,9 @@ def test_what_lies_in_the_hole_does_not_matter_at_full_strength(kind: str, monke
     def edited(content: float) -> Tensor:
         def encode(*arguments: Any) -> Known:
             known = encode_known(*arguments)
-            return Known(known.latents + content * known.mask, known.mask)
+            return Known(known.latents + content * known.asked, known.asked)
 
-        monkeypatch.setattr(run, "encode_known", encode)
+        monkeypatch.setattr(denoising, "encode_known", encode)
         return pipeline_of(kind).edit(picture(32, 32), {"depth": depth(32, 32)}, hole(32, 32), **options()).depth
 
     assert torch.equal(edited(0.0), edited(3.0))
@@ -159,14 +165,14 @@ def test_what_is_larger_than_the_model_is_refined_in_its_tiles_alone() -> None:
 
 @pytest.mark.parametrize("conventions", [PAPER, RELEASE])
 def test_refinement_follows_its_conventions(conventions: Conventions, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, is_release = runs_seen(monkeypatch), conventions is RELEASE
+    seen, is_release = tilings_seen(monkeypatch), conventions is RELEASE
     given = picture(32, 32)
     pipeline_of("blending").refine(given, {"depth": depth(32, 32)}, scale=2, **options(conventions=conventions))
-    tiling = seen[0][1].tiling
+    tiling = seen[0][1]
     assert tiling is not None
     assert (tiling.decays_everywhere, tiling.has_random_offset, tiling.whole_share) == (is_release, not is_release, 0)
     by_lanczos, bicubic = resize_lanczos(given, (64, 64)), resize_picture(given, (64, 64))
-    larger = task_methods.enlarged({"rgb": given}, 2, conventions)["rgb"]
+    larger = enlarged({"rgb": given}, 2, conventions)["rgb"]
     assert torch.equal(larger, by_lanczos if is_release else bicubic)
     assert not torch.allclose(by_lanczos, bicubic, atol=1e-3)
 
@@ -176,9 +182,10 @@ def test_a_latent_pixel_is_asked_if_any_or_if_the_nearest_of_its_pixels_is(conve
     pipeline = pipeline_of("masked input")
     one = torch.zeros(1, 1, 32, 32)
     one[..., 5, 7] = 1  # 2 x 2 pixels a latent: the nearest of latent pixel (2, 3) is pixel (4, 6)
-    known = encode_known(pipeline, edit({"rgb": picture(32, 32)}, {"rgb": one}), pipeline.codec, 1, conventions)
-    asked = [tuple(where) for where in known.mask[0, 0, 0].nonzero().tolist()]
-    assert asked == ([] if conventions.has_nearest_masks else [(2, 3)])
+    task = holes({"rgb": picture(32, 32)}, {"rgb": one > 0.5})
+    known = encode_known(pipeline.joint_model(), task, pipeline.codec, 1, SamplingOptions(conventions=conventions))
+    asked = [tuple(where) for where in known.asked[0, 0, 0].nonzero().tolist()]
+    assert asked == ([] if conventions is RELEASE else [(2, 3)])
 
 
 def test_refine_enlarges(any_pipeline: JointNetPipeline) -> None:
@@ -221,21 +228,21 @@ def test_a_photos_depth_is_what_is_predicted_of_the_photo_alone(any_pipeline: Jo
 
 @pytest.mark.parametrize("span", [180, 360])
 def test_both_passes_of_a_panorama_wrap_at_360_degrees_and_only_then(span: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = runs_seen(monkeypatch)
+    seen = tilings_seen(monkeypatch)
     output = pipeline_of("blending").panorama("grass", height=32, width=64, span_deg=span, scale=2, **options())
     assert output.images.shape == (1, 3, 64, 128)
-    assert [sampling.tiling.whole_share for _, sampling in seen if sampling.tiling] == [0.4, 0.0]
-    for codec, sampling in seen:
-        assert sampling.tiling is not None
+    assert [tiling.whole_share for _, tiling in seen if tiling] == [0.4, 0.0]
+    for codec, tiling in seen:
+        assert tiling is not None
         assert codec.tiles is not None
-        assert sampling.tiling.wraps == codec.tiles.wraps == (span == 360)
+        assert tiling.wraps == codec.tiles.wraps == (span == 360)
 
 
 def test_the_second_pass_of_a_panorama_changes_what_the_first_one_made() -> None:
     pipeline, size = pipeline_of("blending"), {"height": 32, "width": 64}
     small = pipeline.panorama("grass", **size, **options())
     large = pipeline.panorama("grass", **size, scale=2, **options())
-    assert not torch.allclose(large.depth, task_methods.enlarged(small.dense, 2)["depth"], atol=1e-3)
+    assert not torch.allclose(large.depth, enlarged(small.dense, 2)["depth"], atol=1e-3)
 
 
 def test_by_default_a_panorama_is_four_times_as_wide_as_the_model_and_refinement_goes_back_by_0_4(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +269,7 @@ def test_an_ensemble_gives_uncertainty(any_pipeline: JointNetPipeline) -> None:
 def test_an_ensemble_is_the_merger_of_its_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline, generator = pipeline_of("both"), torch.Generator().manual_seed(0)
     samples = [pipeline.predict(picture(32, 32), **options(generator=generator)).depth[0] for _ in range(3)]
-    monkeypatch.setattr(task_methods, "ENSEMBLE_BATCH", 1)
+    monkeypatch.setattr(predict, "ENSEMBLE_BATCH", 1)
     output = pipeline.predict(picture(32, 32), ensemble=3, **options())
     merged, uncertainty = get_modality("depth").merge(torch.stack(samples))
     assert torch.allclose(output.depth[0], merged, atol=1e-4)
@@ -293,7 +300,7 @@ def test_a_tile_inside_what_is_known_is_shown_clean_as_in_training() -> None:
     seen: list[tuple[Tensor, Tensor]] = []
 
     def look(_: Any, arguments: tuple[Any, ...], told: dict[str, Any]) -> None:
-        seen.extend(zip(arguments[1], told["known"].is_whole, strict=True))
+        seen.extend(zip(arguments[1], ~told["known"].asked.flatten(2).any(2), strict=True))
 
     pipeline.joint_unet.register_forward_pre_hook(look, with_kwargs=True)
     mask = torch.zeros(1, 1, 32, 128)
@@ -406,18 +413,18 @@ def test_bad_tasks_are_refused() -> None:
     with pytest.raises(RangeError, match="ensemble"):
         pipeline.predict(picture(), ensemble=0)
     with pytest.raises(UnknownNameError, match="to refine"):
-        refine({"rgb": picture()}, ["depth"])
+        noised({"rgb": picture()}, ["depth"])
 
 
 def test_a_task_is_what_is_known_and_what_is_asked() -> None:
-    assert not generate((32, 32)).knows
-    task = edit({"rgb": picture(), "depth": depth()}, {"rgb": hole()})
-    assert task.knows
+    assert not all_asked((32, 32)).has_known_pixels
+    task = holes({"rgb": picture(), "depth": depth()}, {"rgb": hole() > 0.5})
+    assert task.has_known_pixels
     assert task.is_wholly_known("depth")
     assert not task.is_wholly_known("rgb")
     small = task.resized((16, 24))
-    assert small.asked["rgb"].sum() > 0
-    assert set(small.asked["rgb"].unique().tolist()) == {0.0, 1.0}
+    assert small.asked["rgb"].dtype == torch.bool
+    assert 0 < int(small.asked["rgb"].sum()) < small.asked["rgb"].numel()
 
 
 def overshooting(pipeline: JointNetPipeline) -> JointNetPipeline:
@@ -437,9 +444,9 @@ def test_refining_one_map_leaves_the_others_as_they_were_also_beyond_their_range
 
 def test_tiles_of_ones_own_wrap_where_it_is_asked_for_and_a_stride_means_tiles() -> None:
     pipeline = pipeline_of("blending")
-    wide = generate((32, 128))
-    assert tiling_of(pipeline, wide, {"tiled": pipeline.tiling(), "wraps": True}) == pipeline.tiling(wraps=True)
-    assert tiling_of(pipeline, wide, {"stride": 8}) == pipeline.tiling(stride=4)
+    wide = all_asked((32, 128))
+    assert tiling_of(pipeline, wide, tiled=pipeline.tiling(), wraps=True) == pipeline.tiling(wraps=True)
+    assert tiling_of(pipeline, wide, stride=8) == pipeline.tiling(stride=4)
     made = [pipeline.panorama("grass", height=32, width=128, **options(stride=s)).images for s in (16, 8)]
     assert not torch.equal(*made)
 
@@ -459,7 +466,7 @@ def test_made_maps_can_be_given_back() -> None:
 
 def test_options_no_task_has_are_refused_and_none_means_not_given() -> None:
     pipeline = pipeline_of("blending")
-    with pytest.raises(TypeError, match="got tiling; tasks take processing_size, tiled"):
+    with pytest.raises(TypeError, match="got tiling; sampling takes num_inference_steps,"):
         pipeline.predict(picture(), **options(tiling=pipeline.tiling()))
     plain = pipeline.predict(picture(), "a box", **options())
     same = pipeline.predict(picture(), "a box", **options(guidance_scale=None, cross_attention_kwargs=None))
@@ -471,8 +478,8 @@ def test_options_no_task_has_are_refused_and_none_means_not_given() -> None:
 def test_tiles_wrap_and_large_pictures_have_no_whole_tile() -> None:
     pipeline = pipeline_of("blending")
     assert pipeline.predict(picture(32, 128), **options(wraps=True)).depth.shape == (1, 1, 32, 128)
-    assert tiling_of(pipeline, generate((32, 128)), {"wraps": True}) == pipeline.tiling(wraps=True)
-    assert tiling_of(pipeline, generate((512, 512)), {"tiled": True, "wraps": True}) == pipeline.tiling(wraps=True, whole_share=0.0)
+    assert tiling_of(pipeline, all_asked((32, 128)), wraps=True) == pipeline.tiling(wraps=True)
+    assert tiling_of(pipeline, all_asked((512, 512)), tiled=True, wraps=True) == pipeline.tiling(wraps=True, whole_share=0.0)
 
 
 def test_small_pictures_are_refined_at_the_models_size() -> None:
@@ -538,7 +545,7 @@ def test_a_negative_prompt_turns_guidance_on() -> None:
 
 def test_a_large_ensemble_is_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = pipeline_of("blending")
-    monkeypatch.setattr(task_methods, "ENSEMBLE_BATCH", 2)
+    monkeypatch.setattr(predict, "ENSEMBLE_BATCH", 2)
     rows = []
     pipeline.joint_unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
     pipeline.predict(picture(32, 32), ensemble=5, **options())
@@ -548,7 +555,7 @@ def test_a_large_ensemble_is_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_batch_with_a_large_ensemble_equals_its_single_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each picture's generator is asked in the same parts, however many pictures there are."""
     pipeline = pipeline_of("blending")
-    monkeypatch.setattr(task_methods, "ENSEMBLE_BATCH", 2)
+    monkeypatch.setattr(predict, "ENSEMBLE_BATCH", 2)
     pictures = picture(32, 32, batch=2)
 
     def predicted(given: Tensor, *seeds: int) -> Tensor:
@@ -563,7 +570,7 @@ def test_a_batch_with_a_large_ensemble_equals_its_single_pictures(monkeypatch: p
 @pytest.mark.parametrize("call", ["predict", "panorama", "around a photo"])
 def test_an_interrupt_stops_all_passes_of_a_task(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline, steps = pipeline_of("blending"), []
-    monkeypatch.setattr(task_methods, "ENSEMBLE_BATCH", 2)
+    monkeypatch.setattr(predict, "ENSEMBLE_BATCH", 2)
 
     def stop(pipe: Any, step: int, t: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         steps.append(step)
@@ -587,12 +594,12 @@ def test_an_earlier_interrupt_does_not_stop_a_panorama_around_a_photo() -> None:
 
 
 def test_a_large_panorama_has_no_whole_tile_and_one_that_does_not_wrap_may_be_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline, seen = pipeline_of("blending"), runs_seen(monkeypatch)
+    pipeline, seen = pipeline_of("blending"), tilings_seen(monkeypatch)
     for height, width in ((32, 128), (64, 512)):
         pipeline.panorama("grass", height=height, width=width, **options(num_inference_steps=1))
-    assert [sampling.tiling.whole_share for _, sampling in seen if sampling.tiling] == [0.4, 0.0]
+    assert [tiling.whole_share for _, tiling in seen if tiling] == [0.4, 0.0]
     pipeline.panorama("grass", height=32, width=64, **options(tiled=False))
-    assert seen[-1][1].tiling is None
+    assert seen[-1][1] is None
     with pytest.raises(RangeError, match="tiled=False with wraps"):
         pipeline.panorama("grass", height=32, width=64, span_deg=360, **options(tiled=False))
 
@@ -633,9 +640,9 @@ def test_repeats_of_steps_are_refused_where_nothing_is_known() -> None:
 def test_whether_a_canvas_is_large_is_told_by_the_size_it_is_worked_on_at() -> None:
     pipeline = pipeline_of("blending")
     side = pipeline.default_size
-    task = generate((side, side))
+    task = all_asked((side, side))
     for processing_size, share in ((5 * side, 0.0), (2 * side, 0.4)):
-        tiles = tiling_of(pipeline, task, {"tiled": True, "processing_size": processing_size})
+        tiles = tiling_of(pipeline, task, tiled=True, processing_size=processing_size)
         assert tiles is not None
         assert tiles.whole_share == share
 

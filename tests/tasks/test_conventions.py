@@ -8,9 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from jointnet.modalities.resize import resize_lanczos
-from jointnet.pipelines.conventions import PAPER, PRESETS, RELEASE, Conventions
 from jointnet.pipelines.joint_net import JointNetPipeline
+from jointnet.tasks.conventions import PAPER, PRESETS, RELEASE, Conventions, resize_lanczos
 
 DOCS = Path(__file__).parents[2] / "docs"
 PROMPT = "a red ball"

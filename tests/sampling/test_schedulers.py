@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from jointnet.diffusion.schedule import ScheduledProcess, flow_shift_mu
 from jointnet.errors import RangeError
-from jointnet.sampling.steps import add_noise, needs_folding, seeded, set_timesteps, shortened, step
+from jointnet.sampling.schedulers import needs_folding, seeded, set_timesteps, shortened, step_scheduler
 
 NAMES = [
     "DDIMScheduler",
@@ -53,7 +54,7 @@ def run(scheduler: Any, flatten: bool, learned: bool = False) -> torch.Tensor:
             flat = scheduler.step(prediction.flatten(0, 1), t, x.flatten(0, 1), return_dict=False, **extra)[0]
             x = flat.unflatten(0, (2, 3))
         else:
-            x = step(scheduler, prediction, t, x, generator=noise_generator)
+            x = step_scheduler(scheduler, prediction, t, x, generator=noise_generator)
     return x
 
 
@@ -78,9 +79,9 @@ def test_a_list_of_generators_equals_single_runs() -> None:
     scheduler = make("DDPMScheduler")
     t = set_timesteps(scheduler, 10, "cpu")[3]
     x = torch.randn(2, 2, 4, 6, 5)
-    both = step(scheduler, x * 0.1, t, x, generator=[torch.Generator().manual_seed(i) for i in range(2)])
+    both = step_scheduler(scheduler, x * 0.1, t, x, generator=[torch.Generator().manual_seed(i) for i in range(2)])
     for i in range(2):
-        alone = step(scheduler, x[i : i + 1] * 0.1, t, x[i : i + 1], generator=[torch.Generator().manual_seed(i)])
+        alone = step_scheduler(scheduler, x[i : i + 1] * 0.1, t, x[i : i + 1], generator=[torch.Generator().manual_seed(i)])
         assert torch.equal(alone[0], both[i])
 
 
@@ -94,7 +95,7 @@ def test_a_scheduler_with_a_tree_of_noise_takes_a_seed_for_each_generator() -> N
         timesteps = set_timesteps(scheduler, 3, "cpu")
         with seeded(scheduler, generators, x.shape[1]):
             for t in timesteps:
-                x = step(scheduler, torch.tanh(x), t, x, generator=generators)
+                x = step_scheduler(scheduler, torch.tanh(x), t, x, generator=generators)
         return x
 
     both = run_with(x0, (5, 6))
@@ -108,7 +109,7 @@ def test_noise_is_added_at_each_modalitys_own_timestep(batch: int) -> None:
     x0, noise = torch.randn(2, batch, 2, 4, 3, 3)
     t = torch.tensor([[10, 900], [500, 0]])[:batch]
     a = scheduler.alphas_cumprod[t][:, :, None, None, None]
-    assert torch.allclose(add_noise(scheduler, x0, noise, t), a.sqrt() * x0 + (1 - a).sqrt() * noise, atol=1e-6)
+    assert torch.allclose(ScheduledProcess(scheduler).add_noise(x0, noise, t), a.sqrt() * x0 + (1 - a).sqrt() * noise, atol=1e-6)
 
 
 def test_custom_timesteps_need_a_scheduler_that_takes_them() -> None:
@@ -136,14 +137,14 @@ def test_a_run_that_begins_in_the_middle_ends_where_the_truth_is(name: str, cust
     g = torch.Generator().manual_seed(0)
     x0, noise = torch.randn(1, 2, 4, 8, 8, generator=g), torch.randn(1, 2, 4, 8, 8, generator=g)
     part = shortened(scheduler, timesteps, 0.4)
-    x = add_noise(scheduler, x0, noise, part[:1].expand(1, 2))
+    x = ScheduledProcess(scheduler).add_noise(x0, noise, part[:1].expand(1, 2))
     sigmas = ((1 - scheduler.alphas_cumprod) / scheduler.alphas_cumprod).sqrt().numpy()
     grows = getattr(scheduler, "order", 1) == 2 or name in ("EulerDiscrete", "LMSDiscrete")  # x0 + sigma eps, the others shrink x0 as well
     for t in part:
         scheduler.scale_model_input(x, t)
         sigma = float(np.interp(float(t), np.arange(1000), sigmas))
         eps = (x - x0) / sigma if grows else (x * (1 + sigma**2) ** 0.5 - x0) / sigma
-        x = step(scheduler, eps, t, x, generator=g)
+        x = step_scheduler(scheduler, eps, t, x, generator=g)
     assert float((x - x0).square().mean().sqrt()) < 0.06
     assert len(part) == {"PNDM": 9}.get(name, 15 if scheduler.order == 2 else 8)
 
@@ -151,10 +152,10 @@ def test_a_run_that_begins_in_the_middle_ends_where_the_truth_is(name: str, cust
 def test_levels_of_noise_are_right_in_half_precision() -> None:
     scheduler, x0 = make("DDIMScheduler", beta_start=0.00085, beta_end=0.012), torch.zeros(1, 1, 4, 8, 8)
     noise, t = torch.randn(1, 1, 4, 8, 8), torch.ones(1, 1, dtype=torch.long)
-    exact = add_noise(scheduler, x0, noise, t)
+    exact = ScheduledProcess(scheduler).add_noise(x0, noise, t)
     assert exact.std() > 0.03
     for dtype in (torch.bfloat16, torch.float16):
-        assert torch.allclose(add_noise(scheduler, x0.to(dtype), noise.to(dtype), t).float(), exact, rtol=0.02, atol=1e-3)
+        assert torch.allclose(ScheduledProcess(scheduler).add_noise(x0.to(dtype), noise.to(dtype), t).float(), exact, rtol=0.02, atol=1e-3)
 
 
 def test_pndm_with_runge_kutta_steps_cannot_begin_in_the_middle() -> None:
@@ -169,3 +170,12 @@ def test_schedulers_that_cannot_do_it_are_named() -> None:
     with pytest.raises(RangeError, match="got 1000 steps; DDIMScheduler reaches 999 timesteps"):
         set_timesteps(diffusers.DDIMScheduler(steps_offset=1), 1000, "cpu")
     assert len(set_timesteps(diffusers.DDIMScheduler(), 1000, "cpu")) == 1000
+
+
+def test_a_flow_scheduler_with_dynamic_shifting_is_shifted_by_its_canvas() -> None:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    small, large = (set_timesteps(scheduler, 4, "cpu", canvas=canvas).clone() for canvas in ((32, 32), (128, 128)))
+    reference = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    reference.set_timesteps(4, mu=flow_shift_mu(reference.config, 128, 128))
+    assert torch.equal(large, reference.timesteps)
+    assert (large[1:] > small[1:]).all()
