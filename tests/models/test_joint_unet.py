@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from diffusers import UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
 
@@ -123,6 +124,24 @@ def test_every_part_runs_through_its_own_call() -> None:
         part.register_forward_hook(lambda module, _args, _output: runs.append(module))
     joint(**network_inputs("sd1", 1, 3))
     assert [runs.count(part) for part in parts] == [2] * (3 + 6)
+
+
+@torch.no_grad()
+def test_branches_and_exchanges_run_from_weights_that_hooks_hold() -> None:
+    """accelerate's hooks bring a module's weights for its ``forward`` only."""
+    joint = perturbed(JointUNet.from_unet(tiny_unet("sd1"))).eval()
+    inputs = network_inputs("sd1", 1, 2)
+    expected = joint(**inputs).sample
+    for part in [*joint.branches.values(), *joint.exchanges.values()]:
+        weights = {name: value.clone() for name, value in part.state_dict().items()}
+        add_hook_to_module(part, AlignDevicesHook("cpu", offload=True, weights_map=weights, place_submodules=True))
+    assert all(parameter.is_meta for parameter in joint.parameters())
+    assert torch.equal(joint(**inputs).sample, expected)
+
+
+def test_an_exchange_of_branches_with_different_numbers_of_skips_is_refused() -> None:
+    with pytest.raises(ShapeError, match="got branches with 2 and 3 skips"):
+        Exchange(Channels(4, 8, (8, 16), 16), Channels(4, 8, (8, 16, 16), 16), 3)
 
 
 @torch.no_grad()
