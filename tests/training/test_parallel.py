@@ -16,7 +16,8 @@ from tests.training.two_processes import BATCH, KINDS, RANKS, WRAPPERS, Result, 
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes computed for every wrapper and stage."""
     folder = tmp_path_factory.mktemp("two_processes")
-    multiprocessing.start_processes(run_rank, (folder,), nprocs=RANKS, start_method="spawn")
+    multiprocessing.set_forkserver_preload([run_rank.__module__])  # torch and diffusers are imported once for both
+    multiprocessing.start_processes(run_rank, (folder,), nprocs=RANKS, start_method="forkserver")
     return folder
 
 
