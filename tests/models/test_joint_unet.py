@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from diffusers import UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
 
 from jointnet.errors import ShapeError, UnknownNameError, UnsupportedBaseError
-from jointnet.models.joint_unet import JointUNet
+from jointnet.models.branch import Channels
+from jointnet.models.joint_unet import Exchange, JointUNet
+from jointnet.models.unet_branch import UNetBranch
 from tests.bases import UNETS, assert_same_weights, network_inputs, of_branch, tiny_unet
 
 
@@ -109,6 +112,58 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
         assert again > len(resnets) / 2 if checkpointing else again == 0  # the middle block's are not run again
         gradients.append([p.grad for p in joint.parameters()])
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
+
+
+@torch.no_grad()
+def test_every_part_runs_through_its_own_call() -> None:
+    """Hooks of accelerate, diffusers and FSDP2 hang on it: twice a branch for its halves, twice an exchange for input and features."""
+    joint = JointUNet.from_unet(tiny_unet("sd1"), ("rgb", "depth", "normal"))
+    parts = [*joint.branches.values(), *joint.exchanges.values()]
+    runs: list[object] = []
+    for part in parts:
+        part.register_forward_hook(lambda module, _args, _output: runs.append(module))
+    joint(**network_inputs("sd1", 1, 3))
+    assert [runs.count(part) for part in parts] == [2] * (3 + 6)
+
+
+@torch.no_grad()
+def test_branches_and_exchanges_run_from_weights_that_hooks_hold() -> None:
+    """accelerate's hooks bring a module's weights for its ``forward`` only."""
+    joint = perturbed(JointUNet.from_unet(tiny_unet("sd1"))).eval()
+    inputs = network_inputs("sd1", 1, 2)
+    expected = joint(**inputs).sample
+    for part in [*joint.branches.values(), *joint.exchanges.values()]:
+        weights = {name: value.clone() for name, value in part.state_dict().items()}
+        add_hook_to_module(part, AlignDevicesHook("cpu", offload=True, weights_map=weights, place_submodules=True))
+    assert all(parameter.is_meta for parameter in joint.parameters())
+    assert torch.equal(joint(**inputs).sample, expected)
+
+
+def test_an_exchange_of_branches_with_different_numbers_of_skips_is_refused() -> None:
+    with pytest.raises(ShapeError, match="got branches with 2 and 3 skips"):
+        Exchange(Channels(4, 8, (8, 16), 16), Channels(4, 8, (8, 16, 16), 16), 3)
+
+
+@torch.no_grad()
+def test_an_exchange_fits_a_thinner_branch_to_a_wider_one_and_back() -> None:
+    thin, wide = Channels(state=4, input=8, skips=(8, 16), mid=16), Channels(state=3, input=12, skips=(12, 24), mid=32)
+    for sender, receiver in ((thin, wide), (wide, thin)):
+        exchange = Exchange(sender, receiver, 3)
+        assert exchange.send_input(torch.randn(2, sender.state, 6, 5)).shape == (2, receiver.input, 6, 5)
+        skips, mid = exchange.send_features([torch.randn(2, c, 6, 5) for c in sender.skips], torch.randn(2, sender.mid, 3, 3))
+        assert [skip.shape[1] for skip in skips] == list(receiver.skips)
+        assert mid.shape == (2, receiver.mid, 3, 3)
+        assert all(value.abs().max() == 0 for value in (*skips, mid))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("base", UNETS)
+def test_a_branch_states_the_channels_of_its_features(base: str) -> None:
+    branch, inputs = UNetBranch(tiny_unet(base)), of_branch(network_inputs(base, 1, 1), 0)
+    features = branch.encode(inputs.pop("sample"), inputs.pop("timestep"), inputs.pop("encoder_hidden_states"), 0, **inputs)
+    channels = branch.channels
+    assert tuple(skip.shape[1] for skip in features.skips) == channels.skips
+    assert (features.mid.shape[1], features.skips[0].shape[1]) == (channels.mid, channels.input)
 
 
 def test_the_loss_of_the_frozen_rgb_branch_trains_what_it_receives() -> None:

@@ -13,8 +13,8 @@ from tests.bases import UNETS, assert_same_weights, network_inputs, tiny_unet
 
 def some_known(sample: Tensor) -> Known:
     g = torch.Generator().manual_seed(9)
-    mask = (torch.rand(*sample.shape[:2], 1, *sample.shape[3:], generator=g) > 0.5).float()
-    return Known(torch.randn(sample.shape, generator=g), mask)
+    asked = torch.rand(*sample.shape[:2], 1, *sample.shape[3:], generator=g) > 0.5
+    return Known(torch.randn(sample.shape, generator=g), asked)
 
 
 def trained(joint: JointUNet) -> JointUNet:
@@ -43,10 +43,10 @@ def test_it_reads_own_and_other_masks_and_known_latents_but_nothing_below_the_ma
     for changed in range(3):
         latents = known.latents.clone()
         latents[:, changed] += 1
-        moved = (joint(**inputs, known=Known(latents, known.mask)).sample - before).abs().amax((0, 2, 3, 4))
+        moved = (joint(**inputs, known=Known(latents, known.asked)).sample - before).abs().amax((0, 2, 3, 4))
         assert (moved > 1e-4).all()
-    hidden = torch.where(known.mask > 0.5, known.latents + 100, known.latents)
-    assert torch.equal(joint(**inputs, known=Known(hidden, known.mask)).sample, before)
+    hidden = torch.where(known.asked, torch.nan, known.latents)
+    assert torch.equal(joint(**inputs, known=Known(hidden, known.asked)).sample, before)
 
 
 @torch.no_grad()
@@ -55,7 +55,7 @@ def test_own_mask_and_latents_come_first_then_the_others_in_order() -> None:
     sample = network_inputs("sd1", 1, 3)["sample"]
     known = some_known(sample)
     read = joint._masks_as_read(1, sample[:, 1], known)
-    parts = [torch.cat([known.mask[:, i], known.masked_latents[:, i]], 1) for i in (1, 0, 2)]
+    parts = [torch.cat([known.asked[:, i].float(), known.latents[:, i] * ~known.asked[:, i]], 1) for i in (1, 0, 2)]
     assert torch.equal(read, torch.cat(parts, 1))
     assert joint.masked_inputs["rgb"].in_channels == 3 * (1 + 4)
 
@@ -65,7 +65,7 @@ def test_nothing_known_is_all_white_masks() -> None:
     joint = trained(JointUNet.from_unet(tiny_unet("sd1")).add_masked_input())
     inputs = network_inputs("sd1", 2, 2)
     sample = inputs["sample"]
-    white = Known(torch.randn_like(sample), torch.ones_like(sample[:, :, :1]))
+    white = Known(torch.randn_like(sample), torch.ones_like(sample[:, :, :1], dtype=torch.bool))
     assert torch.equal(joint(**inputs).sample, joint(**inputs, known=white).sample)
 
 

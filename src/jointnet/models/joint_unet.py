@@ -34,11 +34,14 @@ class Exchange(nn.Module):
     Args:
         sender, receiver: the branches' channels; their skips have the same sizes, one for one.
         input_kernel: kernel size of the receiver's first layer.
+    Raises: ShapeError if the branches have different numbers of skips.
     Source: Sec. 3.1, Fig. 2(c).
     """
 
     def __init__(self, sender: Channels, receiver: Channels, input_kernel: int) -> None:
         super().__init__()
+        if len(sender.skips) != len(receiver.skips):
+            raise ShapeError(f"got branches with {len(sender.skips)} and {len(receiver.skips)} skips; expected as many in both")
         self.input = zero_conv(sender.state, receiver.input, input_kernel)
         self.skips = nn.ModuleList(zero_conv(sent, taken) for sent, taken in zip(sender.skips, receiver.skips, strict=True))
         self.mid = zero_conv(sender.mid, receiver.mid)

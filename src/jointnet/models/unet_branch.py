@@ -89,11 +89,11 @@ class UNetBranch(nn.Module):
         unet, skips, h = self.unet, list(features.skips), features.mid
         embedding, context = features.private
         divisor = 2**unet.num_upsamplers
-        odd = any(side % divisor for side in skips[0].shape[-2:])
+        is_odd = any(side % divisor for side in skips[0].shape[-2:])
         for index, block in enumerate(unet.up_blocks):
             count = len(cast(nn.ModuleList, block.resnets))
             block_skips, skips = skips[-count:], skips[:-count]
-            size = skips[-1].shape[2:] if odd and index < len(unet.up_blocks) - 1 else None
+            size = skips[-1].shape[2:] if is_odd and index < len(unet.up_blocks) - 1 else None
             h = block(
                 hidden_states=h,
                 temb=embedding,

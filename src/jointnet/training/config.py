@@ -1,4 +1,4 @@
-"""What a training run is told: frozen values only, so that a stage is a change to another stage."""
+"""Settings of a training run: frozen values only, so that a stage is a change to another stage."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TrainConfig:
         noise_offset: size of the constant added to a sample's noise, drawn for each modality and channel.
         has_masked_input: train a network that reads which pixels are known, and their latents (Sec. 4.1).
         has_independent_timesteps: let each modality stand at a noise level of its own, for conditioning without masks. With masked input
-            too, what is wholly known is shown clean, and all that is asked shares a noise level.
+            too, wholly known modalities are clean, and all others share a noise level.
     """
 
     optim: OptimConfig

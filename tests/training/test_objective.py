@@ -1,0 +1,211 @@
+"""The objective (Eq. 1) on tiny real networks, and the stages that minimise it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from jointnet.data.samples import LatentSamples
+from jointnet.diffusion.schedule import DiscreteProcess, FlowProcess, NoiseLevels
+from jointnet.models.joint_unet import JointUNet
+from jointnet.models.upscaling import FACTOR, shrink_and_enlarge
+from jointnet.recipes import independent, masked, stage1, stage2, tasks
+from jointnet.training.config import OptimConfig
+from jointnet.training.joint import keeping_abilities, train_joint
+from jointnet.training.objective import Draws, JointObjective, draw_noise
+from jointnet.types import Text, size_ids
+from tests.bases import network_inputs, tiny_unet
+
+CONFIG = OptimConfig(lr=1e-2, batch_size=4, steps=12, warmup_steps=2, decay="cosine", ema_decay=0.9)
+PROCESS = DiscreteProcess(torch.linspace(0.999, 0.01, 1000))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@torch.no_grad()
+def test_the_loss_is_equation_1() -> None:
+    """Against Eq. 1 written out for two separate networks: at initialisation the joint network is two copies of the base."""
+    objective, base = JointObjective(JointUNet.from_unet(tiny_unet("sd1")), PROCESS, noise_offset=0.05), tiny_unet("sd1")
+    x0, text = torch.randn(3, 2, 4, 16, 16), Text(torch.randn(3, 7, 32))
+    losses = objective(x0, text, objective.draw(x0, seeded(1)))
+
+    g = seeded(1)
+    t = torch.randint(1000, (3,), generator=g)
+    eps = draw_noise(x0, 0.05, g)
+    total = 0.0
+    for modality in range(2):
+        a = PROCESS.alpha_bar[t][:, None, None, None]
+        noisy = a.sqrt() * x0[:, modality] + (1 - a).sqrt() * eps[:, modality]
+        total += (eps[:, modality] - base(noisy, t, text.embeds).sample).square().mean()
+    assert losses["loss"] == pytest.approx(float(total), rel=1e-5)
+    assert losses["loss"] == pytest.approx(float(losses["rgb"] + losses["depth"]), rel=1e-6)
+
+
+@torch.no_grad()
+def test_flow_matching_predicts_the_noise_minus_the_clean_state() -> None:
+    objective, base = JointObjective(JointUNet.from_unet(tiny_unet("sd1")), FlowProcess(shift=3.0)), tiny_unet("sd1")
+    x0, text = torch.randn(3, 2, 4, 16, 16), Text(torch.randn(3, 7, 32))
+    draws = objective.draw(x0, seeded(1))
+    losses = objective(x0, text, draws)
+    for index, name in enumerate(("rgb", "depth")):
+        sigma = draws.levels.t[:, index] / 1000
+        noisy = torch.lerp(x0[:, index], draws.noise[:, index], sigma[:, None, None, None])
+        velocity = draws.noise[:, index] - x0[:, index]
+        expected = (velocity - base(noisy, draws.levels.t[:, index], text.embeds).sample).square().mean()
+        assert losses[name] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_noise_offset_is_drawn_for_each_sample_modality_and_channel() -> None:
+    x0 = torch.zeros(400, 2, 4, 32, 32)
+    offsets = draw_noise(x0, 1.0, torch.Generator().manual_seed(0)).mean((3, 4))
+    assert offsets.std() == pytest.approx(1.0, abs=0.05)
+    correlation = torch.corrcoef(offsets.flatten(1).T)
+    assert (correlation - torch.eye(8)).abs().max() < 0.2
+    assert draw_noise(x0, 0.0, torch.Generator().manual_seed(0)).mean((3, 4)).std() < 0.05
+
+
+class NumbersAsText:
+    """The plainest text encoder: a token's embedding is its number, five a prompt."""
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        numbers = [[len(word) for word in prompt.split()] for prompt in prompts]
+        return torch.tensor([[[*row, *[0] * 5][:5]] for row in numbers])
+
+    def encode(self, tokens: Tensor) -> Text:
+        return Text(tokens[:, 0, :, None].float().expand(-1, -1, 32))
+
+
+def samples() -> LatentSamples:
+    tokens = torch.arange(2 * 16 * 5).reshape(2, 16, 1, 5) + 1
+    sizes = size_ids((128, 128)).expand(16, -1)
+    return LatentSamples(torch.randn(16, 2, 4, 16, 16), tokens, sizes, Text(torch.zeros(1, 5, 32)), NumbersAsText())
+
+
+def test_text_is_dropped_at_its_rate_and_captions_vary() -> None:
+    data, g = samples(), torch.Generator().manual_seed(0)
+    dropped, draws = [], set()
+    for _ in range(100):
+        _, text = data.batch(torch.arange(16), 0.15, g)
+        ids = text.embeds[:, :, 0]
+        dropped.append((ids == 0).all(1).float().mean())
+        draws |= {int(i > 16 * 5) for i in ids[:, 0] if i > 0}
+    assert torch.stack(dropped).mean() == pytest.approx(0.15, abs=0.03)
+    assert draws == {0, 1}
+
+
+def state_of(joint: JointUNet) -> dict[str, Tensor]:
+    return {k: v.clone() for k, v in joint.state_dict().items()}
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_stage_1_keeps_the_rgb_branch_and_stage_2_does_not(frozen: bool, tmp_path: Path) -> None:
+    joint = JointUNet.from_unet(tiny_unet("sd1"))
+    before = state_of(joint)
+    config = replace(stage1() if frozen else stage2(), optim=replace(CONFIG, steps=3, ema_decay=None))
+    train_joint(joint, samples(), PROCESS, config, tmp_path)
+    changed = {k for k, v in joint.state_dict().items() if not torch.equal(v, before[k])}
+    assert any(k.startswith("branches.rgb.") for k in changed) != frozen
+    assert any(k.startswith("branches.depth.") for k in changed)
+    for route in ("rgb_to_depth", "depth_to_rgb"):
+        assert any(k.startswith(f"exchanges.{route}.mid") for k in changed)
+
+
+def test_a_further_stage_keeps_the_ways_to_condition() -> None:
+    joint = JointUNet.from_unet(tiny_unet("sd1"))
+    assert keeping_abilities(stage2(), joint) == stage2()
+    joint.add_masked_input().register_to_config(has_independent_timesteps=True)
+    assert keeping_abilities(stage2(), joint) == tasks()
+    assert keeping_abilities(independent(), joint) == tasks()
+
+
+def test_a_clean_modality_is_the_input_as_it_is_and_not_in_the_loss() -> None:
+    joint = JointUNet.from_unet(tiny_unet("sd1"))
+    inputs: list[Tensor] = []
+    joint.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    x0 = torch.randn(4, 2, 4, 16, 16)
+    levels = NoiseLevels(torch.tensor([[0, 500]] * 4), torch.tensor([[True, False]] * 4))
+    losses = JointObjective(joint, PROCESS)(x0, Text(torch.randn(4, 7, 32)), Draws(levels, torch.randn_like(x0)))
+    assert torch.equal(inputs[0][:, 0], x0[:, 0])
+    assert not torch.isclose(inputs[0][:, 1], x0[:, 1]).all()
+    assert losses["rgb"] == 0
+    assert losses["loss"] == losses["depth"] > 0
+
+
+def conditional_objective(modalities: tuple[str, ...]) -> JointObjective:
+    joint = JointUNet.from_unet(tiny_unet("sd1"), modalities).add_masked_input()
+    joint.register_to_config(has_independent_timesteps=True)
+    return JointObjective(joint, PROCESS)
+
+
+def test_with_both_ways_what_is_wholly_known_is_clean_and_the_rest_shares_a_level() -> None:
+    draws = conditional_objective(("rgb", "depth", "normal")).draw(torch.empty(400, 3, 4, 8, 8), seeded())
+    assert draws.asked is not None
+    assert torch.equal(draws.levels.is_clean, draws.asked.sum((2, 3, 4)) == 0)
+    assert 0.2 < float(draws.levels.is_clean.any(1).float().mean()) < 0.6
+    for t, is_clean in zip(draws.levels.t, draws.levels.is_clean, strict=True):
+        assert (t[is_clean] == 0).all()
+        assert len(t[~is_clean].unique()) == 1
+
+
+def test_rows_of_the_draws_are_the_draws_of_rows() -> None:
+    objective = conditional_objective(("rgb", "depth"))
+    x0, text = torch.randn(4, 2, 4, 8, 8), Text(torch.randn(4, 7, 32))
+    draws = objective.draw(x0, seeded(7))
+    whole = objective(x0, text, draws)
+    counts = (~draws.levels.is_clean).sum(0)
+    weighted = torch.zeros(2)
+    for row in range(4):
+        rows = slice(row, row + 1)
+        losses = objective(x0[rows], text.map(lambda value, rows=rows: value[rows]), draws.take(rows))
+        weighted += torch.stack([losses["rgb"], losses["depth"]]).detach()
+    assert torch.allclose(weighted / counts, torch.stack([whole["rgb"], whole["depth"]]), atol=1e-5)
+
+
+def test_an_upscaling_base_reads_its_own_maps_smaller_and_noised_by_their_own_process() -> None:
+    joint = JointUNet.from_unet(tiny_unet("if-2"))
+    low_res_process = DiscreteProcess(torch.linspace(0.9, 0.1, 500))
+    objective = JointObjective(joint, PROCESS, low_res_process=low_res_process)
+    read: list[dict] = []
+    joint.register_forward_pre_hook(lambda _, _args, kwargs: read.append(kwargs), with_kwargs=True)
+    x0, text = torch.randn(2, 2, 3, 64, 64), Text(network_inputs("if-2", 2, 2)["encoder_hidden_states"])
+    draws = objective.draw(x0, seeded())
+    objective(x0, text, draws)
+    assert draws.low_res_t is not None
+    assert draws.low_res_noise is not None
+    assert draws.low_res_t.max() < 500
+    low_res = read[0]["low_res"]
+    assert torch.equal(low_res.level, draws.low_res_t)
+    a = low_res_process.alpha_bar[draws.low_res_t][:, None, None, None, None]
+    assert torch.allclose((low_res.maps - (1 - a).sqrt() * draws.low_res_noise) / a.sqrt(), shrink_and_enlarge(x0), atol=1e-4)
+
+
+def test_shrunk_and_enlarged_maps_keep_their_means_and_lose_their_detail() -> None:
+    x0 = torch.randn(1, 2, 3, 64, 64) + 5
+    blurred = shrink_and_enlarge(x0)
+    assert blurred.shape == x0.shape
+    assert float(blurred.mean()) == pytest.approx(5, abs=0.05)
+    assert blurred.std((3, 4)).max() < 2 / FACTOR
+
+
+@pytest.mark.parametrize("kind", ["has_masked_input", "has_independent_timesteps"])
+def test_the_conditional_stages_train_and_say_so(kind: str, tmp_path: Path) -> None:
+    joint = JointUNet.from_unet(tiny_unet("sd1"))
+    config = replace(masked() if kind == "has_masked_input" else independent(), optim=replace(CONFIG, steps=2))
+    train_joint(joint, samples(), PROCESS, config, tmp_path)
+    assert joint.config[kind] is True
+    if kind == "has_masked_input":
+        assert joint.masked_inputs["depth"].weight.abs().max() > 0
+
+
+def test_a_text_encoder_in_half_precision_trains_a_network_in_float32() -> None:
+    objective, x0 = JointObjective(JointUNet.from_unet(tiny_unet("sd1")), PROCESS), torch.randn(1, 2, 4, 16, 16)
+    embeds = torch.randn(1, 7, 32).half()
+    losses = [objective(x0, Text(e), objective.draw(x0, seeded(1)))["loss"] for e in (embeds, embeds.float())]
+    assert torch.equal(*losses)
