@@ -15,6 +15,7 @@ from jointnet.checkpoints.card import write_card
 def card_of(
     folder: Path, modalities: tuple[str, ...] = ("rgb", "depth"), provenance: dict[str, Any] | None = None, **index: Any
 ) -> ModelCard:
+    """The card of a folder with these facts; ``index`` is the content of model_index.json."""
     (folder / "joint_unet").mkdir(exist_ok=True)
     (folder / "model_index.json").write_text(json.dumps(index))
     (folder / "joint_unet" / "config.json").write_text(json.dumps({"modalities": modalities, "has_masked_input": True}))

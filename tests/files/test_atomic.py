@@ -37,9 +37,14 @@ def names_in(folder: Path) -> list[str]:
 def test_a_failure_leaves_the_old_file_and_nothing_else(error: BaseException, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
-    with pytest.raises(type(error)), replacing_file(path) as temporary:
-        temporary.write_text("half")
-        raise error
+
+    def fail() -> None:
+        with replacing_file(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
     assert path.read_text() == "old"
     assert names_in(tmp_path) == ["a.txt"]
 
@@ -57,8 +62,7 @@ def test_a_failing_sync_leaves_all_old_files(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OSError, match="Input/output"), replacing_files(paths) as temporary:
-        for path in temporary:
-            path.write_text("new")
+        _ = [path.write_text("new") for path in temporary]
     assert [path.read_text() for path in paths] == ["old", "old"]
     assert names_in(tmp_path) == ["a", "b"]
 

@@ -264,8 +264,9 @@ def test_modalities_of_installed_packages_are_found_and_scanned_for_once(tmp_pat
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: heat\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text("[jointnet.modalities]\nheat = heat\n")
     once = (
-        "from jointnet.modalities import modality as m; scan, m.entry_points = m.entry_points, lambda **k: (calls.append(k), scan(**k))[1]; "
-        "m._load_installed.cache_clear(); calls = []; [jointnet.registered_modalities() for _ in range(3)]; print('heat' * len(calls))"
+        "from jointnet.modalities import modality as m; calls, scan = [], m.entry_points; "
+        "m.entry_points = lambda **group: (calls.append(group), scan(**group))[1]; "
+        "[jointnet.registered_modalities() for _ in range(3)]; print('heat' * len(calls))"
     )
     for code in (
         "print(jointnet.get_modality('heat').name)",
