@@ -56,7 +56,9 @@ def test_tiled_samples_agree_with_loops_written_out(height: int) -> None:
 
     def guided(tile: Tensor, t: Tensor) -> Tensor:
         x = tile.unflatten(1, (2, 4)).repeat(2, 1, 1, 1, 1)
-        both = pipeline.joint_unet(x, t, embeds, known=Known(torch.zeros_like(x), torch.ones_like(x[:, :, :1]))).sample.flatten(1, 2)
+        both = pipeline.joint_unet(
+            x, t, embeds, known=Known(torch.zeros_like(x), torch.ones_like(x[:, :, :1], dtype=torch.bool))
+        ).sample.flatten(1, 2)
         return both[:1] + 5.0 * (both[1:] - both[:1])
 
     def ramp(length: int, decay: int) -> Tensor:

@@ -4,19 +4,24 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from jointnet.modalities.codec import CodecTiles, LatentCodec
-from jointnet.modalities.resize import resize_picture, resize_smooth
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from jointnet import get_modality, register_modality, registered_modalities
+from jointnet.codecs.codec import CodecTiles
+from jointnet.codecs.latent import LatentCodec
 from jointnet.errors import RangeError, ShapeError, UnknownNameError
-from jointnet.modalities import DEPTH, NORMAL, RGB
+from jointnet.modalities import DEPTH, NORMAL, RGB, Modality
+from jointnet.modalities.modality import files_of_maps, resize_picture, resize_smooth
+from jointnet.modalities.read import read_map
 from jointnet.modalities.write import FloatArray, Png8, Png16
+from jointnet.tasks.task import asked_if_any, asked_if_nearest
 from tests.conftest import read_png, tiny_pipeline
 
 
@@ -105,33 +110,73 @@ def test_files_of_a_modality_are_named_for_it() -> None:
     assert set(DEPTH.files(torch.rand(1, 4, 4))) == {"depth.png", "depth.npy", "depth_preview.png"}
     assert set(NORMAL.files(torch.rand(3, 4, 4))) == {"normal.png", "normal.npy"}
     assert set(RGB.files(torch.rand(3, 4, 4))) == {"image.png"}
+    depth = torch.rand(1, 4, 4)
+    assert list(files_of_maps({"rgb": torch.rand(3, 4, 4), "depth": depth}, {"depth": depth})) == [
+        "image.png",
+        "depth.png",
+        "depth.npy",
+        "depth_preview.png",
+        "depth_uncertainty.npy",
+        "depth_uncertainty.png",
+    ]
 
 
-def test_a_user_registers_a_modality_in_one_file() -> None:
-    class Albedo:
-        name = "albedo_for_test"
-        channels = 3
-        limits = (0.0, 1.0)
-        meaning = "linear albedo in [0, 1]"
+def test_a_pixel_of_a_smaller_mask_is_asked_where_any_below_it_is() -> None:
+    asked = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    asked[..., 5, 2] = True
+    assert asked_if_any(asked, (2, 4)).tolist() == [[[[False] * 4, [False, True, False, False]]]]
+    assert asked_if_nearest(asked, (2, 4)).dtype == torch.bool
+    assert not asked_if_nearest(asked, (2, 4)).any()
+    assert asked_if_any(asked, (8, 8)) is asked
 
-        def encode(self, maps: Tensor) -> Tensor:
-            return maps * 2 - 1
 
-        def decode(self, images: Tensor) -> Tensor:
-            return (images + 1) / 2
+def _whole_classes(maps: Tensor) -> Tensor:
+    """The nearest of five classes at 0, 0.25 to 1."""
+    return (maps.clamp(0, 1) * 4).round() / 4
 
-        def merge(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-            return maps.mean(0), maps.std(0).mean(0, keepdim=True)
 
-        def resize(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
-            return resize_smooth(maps, size)
+SEGMENTATION = register_modality(
+    Modality(
+        name="segmentation_for_test",
+        channels=1,
+        meaning="one of five classes, class / 4",
+        settle=_whole_classes,
+        resize=lambda maps, size: interpolate(maps, size=size, mode="nearest"),
+        merge=lambda maps: (maps.mode(0).values, maps.std(0)),
+    )
+)
 
-        def files(self, map_: Tensor) -> dict:
-            return {"albedo.npy": FloatArray(map_)}
+ALBEDO = register_modality(Modality(name="albedo_for_test", channels=3, meaning="linear albedo in [0, 1]"))
 
-    albedo = register_modality(Albedo())
-    assert get_modality("albedo_for_test") is albedo
+
+def test_a_user_registers_a_modality_of_the_defaults(tmp_path: Path) -> None:
+    assert get_modality("albedo_for_test") is ALBEDO
     assert "albedo_for_test" in registered_modalities()
+    maps = torch.rand(2, 3, 8, 8)
+    assert torch.allclose(ALBEDO.decode(ALBEDO.encode(maps)), maps, atol=1e-6)
+    assert torch.equal(ALBEDO.decode(torch.full((1, 3, 2, 2), 1.2)), torch.full((1, 3, 2, 2), 1.1))  # not clipped
+    assert ALBEDO.resize(maps, (4, 6)).shape == (2, 3, 4, 6)
+    assert [part.shape for part in ALBEDO.merge(maps)] == [(3, 8, 8), (1, 8, 8)]
+    for name, content in ALBEDO.files(maps[0]).items():
+        content.write(tmp_path / name)
+    assert torch.equal(read_map(tmp_path / "albedo_for_test.npy", "albedo_for_test"), maps[:1])
+    assert torch.allclose(read_map(tmp_path / "albedo_for_test.png", "albedo_for_test"), maps[:1], atol=0.5 / 255 + 1e-6)
+    with pytest.raises(UnknownNameError, match="registered already"):
+        register_modality(Modality(name="albedo_for_test", channels=3, meaning="another"))
+
+
+def test_a_user_registers_a_modality_with_functions_of_its_own(tmp_path: Path) -> None:
+    classes = torch.randint(5, (1, 1, 8, 8)) / 4
+    noisy = SEGMENTATION.encode(classes) + 0.1 * torch.randn(1, 3, 8, 8).clamp(-1, 1)
+    assert torch.equal(SEGMENTATION.decode(noisy), classes)
+    assert set(SEGMENTATION.resize(classes, (5, 12)).unique().tolist()) <= {0, 0.25, 0.5, 0.75, 1}
+    files = SEGMENTATION.files(classes[0])
+    assert set(files) == {f"segmentation_for_test{end}" for end in (".png", ".npy", "_preview.png")}
+    files["segmentation_for_test.png"].write(tmp_path / "s.png")
+    assert torch.allclose(read_map(tmp_path / "s.png", "segmentation_for_test"), classes, atol=1e-4)
+
+
+def test_a_registered_modality_goes_through_a_pipeline() -> None:
     pipeline = tiny_pipeline(("rgb", "albedo_for_test"))
     output = pipeline("a red ball", num_inference_steps=2, output_type="np")
     assert output.dense["albedo_for_test"].shape == (1, 32, 32, 3)
@@ -142,37 +187,97 @@ def test_a_user_registers_a_modality_in_one_file() -> None:
         torch.rand(1, 3, 24, 40), {"albedo_for_test": torch.rand(1, 3, 24, 40)}, num_inference_steps=3, output_type="pt"
     )
     assert refined.dense["albedo_for_test"].isfinite().all()
-    with pytest.raises(UnknownNameError, match="registered already"):
-        register_modality(Albedo())
 
 
-def test_what_is_no_modality_is_refused_by_what_it_lacks() -> None:
-    class Half:
-        name = "half"
+class Halved(Modality):
+    """Overrides a method and two fields."""
+
+    def decode(self, images: Tensor) -> Tensor:
+        return super().decode(images) / 2
+
+    def settle(self, maps: Tensor) -> Tensor:
+        return maps.clamp(*self.limits)
+
+    def merge(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        return maps[0], torch.full_like(maps[0, :1], float(len(maps)))
+
+
+def test_a_subclass_overrides_methods_and_fields() -> None:
+    halved = Halved(name="halved", channels=1, meaning="for a test", limits=(0.0, 4.0))
+    assert halved.decode(torch.full((1, 3, 2, 2), 5.0)).unique().tolist() == [2]
+    assert halved.merge(torch.rand(3, 1, 2, 2))[1].unique().tolist() == [3]
+    assert halved.resize(torch.rand(1, 1, 2, 2), (4, 4)).shape == (1, 1, 4, 4)
+    assert torch.equal(replace(halved, name="other").decode(torch.ones(1, 3, 1, 1)), torch.full((1, 1, 1, 1), 2.0))
+
+
+def test_a_changed_copy_writes_files_of_its_own_name() -> None:
+    assert set(replace(DEPTH, name="heat").files(torch.rand(1, 4, 4))) == {"heat.png", "heat.npy", "heat_preview.png"}
+
+
+@pytest.mark.parametrize("limits", [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (-20.0, 60.0)])
+def test_limits_become_the_networks_range_and_come_back(limits: tuple[float, float]) -> None:
+    modality = Modality(name="any", channels=1, meaning="for a test", limits=limits)
+    low, high = limits
+    maps = torch.tensor([low, (low + high) / 2, high]).view(1, 1, 1, 3)
+    assert torch.equal(modality.encode(maps), torch.tensor([-1.0, 0, 1]).view(1, 1, 1, 3).expand(1, 3, 1, 3))
+    assert torch.equal(modality.decode(modality.encode(maps)), maps)
+
+
+def test_maps_of_the_size_stay_as_they_are() -> None:
+    for modality in (RGB, DEPTH, ALBEDO):
+        maps = torch.rand(1, modality.channels, 4, 5) * 1.2
+        assert modality.resize(maps, (4, 5)) is maps
+
+
+def test_a_form_of_no_modality_is_refused() -> None:
+    with pytest.raises(ShapeError, match="of 2 channels; expected 1 or 3"):
+        Modality(name="flow", channels=2, meaning="for a test")
+    for limits in ((1.0, 0.0), (0.0, float("inf")), (0.0, float("nan"))):
+        with pytest.raises(RangeError, match="expected two finite numbers"):
+            Modality(name="any", channels=1, meaning="for a test", limits=limits)
+    with pytest.raises(UnknownNameError, match="letters, digits and underscores"):
+        register_modality(Modality(name="a b", channels=1, meaning="for a test"))
+
+
+def test_a_class_of_the_former_protocol_is_refused_with_the_remedy() -> None:
+    class Former:
+        name = "former"
         channels = 1
+        limits = (0.0, 1.0)
+        meaning = "a class with every method of a modality"
+        encode = decode = merge = resize = files = lambda *_: None
 
-    with pytest.raises(UnknownNameError, match="without limits, meaning, encode, decode, merge, resize, files"):
-        register_modality(Half())  # pyright: ignore[reportArgumentType] - that is the test
-    assert "half" not in registered_modalities()
+    for value in (Former(), Former):
+        with pytest.raises(UnknownNameError, match=r"got Former, which is no Modality; pass jointnet\.Modality\(name.* inherits from it"):
+            register_modality(value)  # pyright: ignore[reportArgumentType] - that is the test
+    assert "former" not in registered_modalities()
 
 
-def test_modalities_of_installed_packages_are_found(tmp_path: Path) -> None:
+def test_modalities_of_installed_packages_are_found_and_scanned_for_once(tmp_path: Path) -> None:
     """In a process of its own, with a package that names its module as an entry point."""
     (tmp_path / "heat.py").write_text(
-        "from jointnet.modalities.depth import Depth\n"
-        "import jointnet\n"
-        "class Heat(Depth):\n"
-        "    name = 'heat'\n"
-        "jointnet.register_modality(Heat())\n"
+        "import dataclasses, jointnet\n"
+        "from jointnet.modalities import DEPTH\n"
+        "jointnet.register_modality(dataclasses.replace(DEPTH, name='heat'))\n"
     )
     facts = tmp_path / "heat-1.0.dist-info"
     facts.mkdir()
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: heat\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text("[jointnet.modalities]\nheat = heat\n")
-    for code in ("print(jointnet.get_modality('heat').name)", "print(*(n for n in jointnet.registered_modalities() if n == 'heat'))"):
+    once = (
+        "from jointnet.modalities import modality as m; calls, scan = [], m.entry_points; "
+        "m.entry_points = lambda **group: (calls.append(group), scan(**group))[1]; "
+        "[jointnet.registered_modalities() for _ in range(3)]; print('heat' * len(calls))"
+    )
+    for code in (
+        "print(jointnet.get_modality('heat').name)",
+        "print(*(n for n in jointnet.registered_modalities() if n == 'heat'))",
+        once,
+    ):
+        path = os.pathsep.join(p for p in (str(tmp_path), os.environ.get("PYTHONPATH")) if p)
         done = subprocess.run(
             [sys.executable, "-c", f"import jointnet; {code}"],
-            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            env={**os.environ, "PYTHONPATH": path},
             capture_output=True,
             text=True,
             check=False,

@@ -134,6 +134,7 @@ def test_masks_are_cut_at_one_half(tmp_path: Path) -> None:
     grey = np.array([[0, 100, 127, 128, 255]], np.uint8)
     Image.fromarray(grey).save(tmp_path / "m.png")
     assert read_mask(tmp_path / "m.png").tolist() == [[[[0, 0, 0, 1, 1]]]]
+    assert read_mask(tmp_path / "m.png").dtype == torch.bool
     sixteen = grey.astype(np.uint16) * 257
     Image.fromarray(sixteen).save(tmp_path / "m16.png")
     assert read_mask(tmp_path / "m16.png").tolist() == [[[[0, 0, 0, 1, 1]]]]

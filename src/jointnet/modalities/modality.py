@@ -54,7 +54,8 @@ class Modality:
         meaning: the convention in one sentence; it is written beside every file.
         limits: lowest and highest value.
         settle: repair of decoded maps (B, channels, H, W), such as a clip to the range; by default they stay as they are.
-        resize: maps (B, channels, H, W) and a size -> (B, channels, *size) in the same range, unchanged where they have the size.
+        resize: maps (B, channels, H, W) and a size -> (B, channels, *size) in the same range, as they are where
+            they have the size already.
         merge: samples of one map (N, channels, H, W) -> the map (channels, H, W), uncertainty (1, H, W).
         own_files: one map (channels, H, W) -> its files by their names, instead of those that files() returns by default.
     """
@@ -87,8 +88,8 @@ class Modality:
         Source: Sec. 3.2.
         """
         self._check(maps)
-        scale, shift = self._to_network
-        return (maps * scale + shift).expand(-1, 3, -1, -1)
+        middle, half = self._middle_and_half
+        return ((maps - middle) / half).expand(-1, 3, -1, -1)
 
     def decode(self, images: Tensor) -> Tensor:
         """Map the autoencoder's range back to the modality's, as the mean over the channels if it has one, and settle.
@@ -96,9 +97,9 @@ class Modality:
         Shapes: (B, 3, H, W) in about [-1, 1] -> (B, channels, H, W), clipped only where ``settle`` does.
         Note: the release reads channel 0 of maps of one channel.
         """
-        scale, shift = self._to_network
-        images = images if self.channels == 3 else images.mean(1, keepdim=True)  # (B, channels, H, W)
-        return self.settle((images - shift) / scale)
+        middle, half = self._middle_and_half
+        maps = images if self.channels == 3 else images.mean(1, keepdim=True)  # (B, channels, H, W)
+        return self.settle(maps * half + middle)
 
     def files(self, map_: Tensor) -> dict[str, Writable]:
         """Return what to write for one map (channels, H, W), by the files' names; ``own_files`` if there are such.
@@ -115,10 +116,10 @@ class Modality:
         return {f"{self.name}.png": Png16(share01), f"{self.name}.npy": FloatArray(map_), f"{self.name}_preview.png": ColourPreview(map_)}
 
     @property
-    def _to_network(self) -> tuple[float, float]:
-        """Scale and shift from ``limits`` to [-1, 1]."""
+    def _middle_and_half(self) -> tuple[float, float]:
+        """The middle of ``limits``, and half the distance between them."""
         low, high = self.limits
-        return 2 / (high - low), -(high + low) / (high - low)
+        return (low + high) / 2, (high - low) / 2
 
     def _check(self, maps: Tensor) -> None:
         if maps.ndim != 4 or maps.shape[1] != self.channels:

@@ -82,9 +82,9 @@ def generated(network: nn.Module, make: MakeBatch, count: int, folder: Path, fir
         if not path.exists():
             generators = [torch.Generator().manual_seed(first_seed + i) for i in range(start, stop)]
             with in_fastest_precision(network):
-                made = make(slice(start, stop), generators)
-            maps = {name: value.half() for name, value in made.items()}
-            maps["rgb"] = uint8(made["rgb"]).contiguous()
+                outputs = make(slice(start, stop), generators)
+            maps = {name: value.half() for name, value in outputs.items()}
+            maps["rgb"] = uint8(outputs["rgb"]).contiguous()
             with replacing_file(path) as temporary:
                 save_file(maps, temporary)
             print(f"{folder.name}: {stop} of {count}", file=sys.stderr, flush=True)
