@@ -150,6 +150,7 @@ def test_public_list() -> None:
     assert sorted(jointnet.__all__) == [
         "Condition",
         "Conventions",
+        "DataFolderError",
         "DivergenceError",
         "Edit",
         "EightBitWarning",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jointnet.errors import (
+        DataFolderError,
         DivergenceError,
         EightBitWarning,
         InputFileError,
@@ -52,6 +53,7 @@ __version__ = version("jointnet")
 
 _MODULES = {
     "jointnet.errors": [
+        "DataFolderError",
         "DivergenceError",
         "EightBitWarning",
         "InputFileError",
@@ -97,6 +99,7 @@ _INNER_NAMES = {"register_modality": "register"}
 __all__ = [
     "Condition",
     "Conventions",
+    "DataFolderError",
     "DivergenceError",
     "Edit",
     "EightBitWarning",

@@ -31,6 +31,10 @@ class RunFolderError(JointNetError):
     """A run folder holds the state of another run."""
 
 
+class DataFolderError(JointNetError):
+    """A data folder is missing, empty or incomplete."""
+
+
 class DivergenceError(JointNetError):
     """Training left the numbers that can be counted with."""
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from jointnet.data.folder import DataFolderError, FolderSource
+from jointnet.data.folder import FolderSource
 from jointnet.data.samples import batched, encode_source
-from jointnet.errors import EightBitWarning
+from jointnet.errors import DataFolderError, EightBitWarning
 from tests.conftest import read_png, tiny_pipeline
 
 

@@ -15,17 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from jointnet.errors import EightBitWarning, JointNetError
+from jointnet.errors import DataFolderError, EightBitWarning
 from jointnet.files.fingerprints import of_files
 from jointnet.modalities.modality import get_modality, registered_modalities, within_limits
 from jointnet.modalities.read import read_map, read_picture
 from jointnet.types import size_ids
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-
-
-class DataFolderError(JointNetError):
-    """A data folder is missing, empty or incomplete."""
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,13 @@ class MeshFile:
         path.write_bytes(_content(self.mesh, path))
 
 
-def write_mesh(mesh: Mesh, path: Path) -> Path:
+def write_mesh(mesh: Mesh, path: str | Path) -> Path:
     """Write .glb: the mesh with its picture as texture; .ply: a coloured point cloud with normals.
 
     The file appears whole or not at all.
     Raises: OutputError for another suffix, a mesh without faces as .glb, or a place that cannot be written.
     """
+    path = Path(path)
     content = _content(mesh, path)
     try:
         write_bytes(path, content)

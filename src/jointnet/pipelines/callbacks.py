@@ -26,17 +26,20 @@ TENSOR_INPUTS = (
 
 
 class CallbackHost(Protocol):
-    """What a callback is called with, and reads and changes: the pipeline."""
+    """What a callback is called with: the pipeline."""
 
-    _guidance_scale: float
     joint_unet: JointUNet
+
+    def follow(self, guide: Guide) -> None:
+        """Let the scale that the callback reads and sets be that of this run."""
+        ...
 
 
 class StepReport:
     """Runs the user's callback after each step.
 
     A callback may change the tensors that it gets, and the pipeline's ``_guidance_scale``, as diffusers' own callbacks do; the change
-    is the run's own, whatever other runs the pipeline has at the same time.
+    is the run's own, whatever other runs the pipeline has at the same time, also one that the callback itself begins.
     """
 
     def __init__(self, pipeline: CallbackHost, factor: int, guide: Guide, options: SamplingOptions) -> None:
@@ -48,9 +51,9 @@ class StepReport:
     def __call__(self, call: int, t: Tensor, x: Tensor, conditioning: Conditioning) -> tuple[Tensor, Conditioning]:
         text, negative = conditioning.text, conditioning.negative
         tensors: dict[str, Any] = {"latents": x.flatten(1, 2), **_shown("", text), **_shown("negative_", negative), **self._added(x, text)}
-        self.pipeline._guidance_scale = self.guide.scale
+        self.pipeline.follow(self.guide)
         changes = self.callback(self.pipeline, call, t, {name: tensors[name] for name in self.inputs}) or {}
-        self.guide.scale = self.pipeline._guidance_scale
+        self.pipeline.follow(self.guide)
         tensors.update({"pooled_prompt_embeds": changes["add_text_embeds"], **changes} if "add_text_embeds" in changes else changes)
         changed = replace(
             conditioning, text=_changed("", text, tensors), negative=None if negative is None else _changed("negative_", negative, tensors)

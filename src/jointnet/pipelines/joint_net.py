@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from threading import get_ident
 from typing import Any, cast
 
 import torch
@@ -125,7 +126,7 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
             force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
             requires_safety_checker=requires_safety_checker,
         )
-        self._guidance_scale = 1.0
+        self._guides: dict[int, Guide] = {}
         self._num_timesteps = 0
         self._interrupt = False
 
@@ -198,7 +199,19 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
 
     @property
     def guidance_scale(self) -> float:
+        """Of this thread's latest run; 1 before there is one."""
         return self._guidance_scale
+
+    @property
+    def _guidance_scale(self) -> float:
+        """diffusers' callbacks read and set this one; a run in another thread has its own."""
+        guide = self._guides.get(get_ident())
+        return 1.0 if guide is None else guide.scale
+
+    @_guidance_scale.setter
+    def _guidance_scale(self, scale: float) -> None:
+        if get_ident() in self._guides:
+            self._guides[get_ident()].scale = scale
 
     @property
     def num_timesteps(self) -> int:
@@ -470,9 +483,14 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         output = package(self.run(request), request.options.output_type)
         return output if return_dict else output.to_tuple()
 
-    def begin_run(self, num_steps: int, guidance_scale: float) -> None:
+    def begin_run(self, num_steps: int, guide: Guide) -> None:
         """As RunWatch: ``num_timesteps`` and ``guidance_scale`` are those of the latest run."""
-        self._num_timesteps, self._guidance_scale = num_steps, guidance_scale
+        self._num_timesteps = num_steps
+        self.follow(guide)
+
+    def follow(self, guide: Guide) -> None:
+        """Let ``guidance_scale`` be that of this run, in this thread."""
+        self._guides[get_ident()] = guide
 
     def report_step(self, guide: Guide, options: SamplingOptions) -> OnStep | None:
         """As RunWatch."""

@@ -165,7 +165,7 @@ def denoise(
     if task.strength < 1:
         steps = shortened(scheduler, steps, task.strength)
     process, guide = ScheduledProcess(scheduler), RunGuide(guidance_scale)
-    model.watch.begin_run(len(steps), guidance_scale)
+    model.watch.begin_run(len(steps), guide)
 
     # 2. The initial state, and what of it is known
     noise = initial_state_noise(model, batch, canvas, options)

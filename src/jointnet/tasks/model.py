@@ -35,7 +35,7 @@ class RunWatch(Protocol):
 
     interrupt: bool
 
-    def begin_run(self, num_steps: int, guidance_scale: float) -> None:
+    def begin_run(self, num_steps: int, guide: Guide) -> None:
         """A run of so many calls of the network begins."""
         ...
 
