@@ -20,17 +20,16 @@ SOURCE = Path(jointnet.__file__).parent
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
-    "json_files": set(),
-    "fingerprints": set(),
+    "files": {"errors"},
     "windows": {"errors"},
-    "geometry": {"types", "errors"},
-    "modalities": {"types", "errors", "windows", "fingerprints"},
+    "geometry": {"types", "errors", "files"},
+    "modalities": {"types", "errors", "windows", "files"},
     "models": {"types", "errors"},
     "sampling": {"types", "errors", "windows"},
-    "checkpoints": {"models", "types", "errors", "json_files"},
-    "data": {"modalities", "types", "errors", "fingerprints"},
+    "checkpoints": {"models", "types", "errors", "files"},
+    "data": {"modalities", "types", "errors", "files"},
     "pipelines": {"geometry", "modalities", "models", "sampling", "checkpoints", "types", "errors"},
-    "training": {"models", "modalities", "checkpoints", "data", "types", "errors"},
+    "training": {"models", "modalities", "checkpoints", "data", "types", "errors", "files"},
     "evaluation": {"pipelines", "data", "modalities", "types", "errors"},
 }
 BELOW_DEMO = set(ALLOWED)
