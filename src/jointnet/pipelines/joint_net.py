@@ -235,7 +235,10 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
     def prompt_encoder(self) -> PromptEncoder | None:
         """Words -> text, as the base's text encoders do; None if there are none."""
         return prompt_encoder_of(
-            (self.tokenizer, self.tokenizer_2), (self.text_encoder, self.text_encoder_2), self._execution_device, self.maybe_convert_prompt
+            (self.tokenizer, self.tokenizer_2),
+            (self.text_encoder, self.text_encoder_2),
+            self._execution_device,
+            self.maybe_convert_prompt,  # pyright: ignore[reportArgumentType] - a list in, a list out
         )
 
     def joint_model(self) -> JointModel:
@@ -252,7 +255,7 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
             default_guidance=self.config.default_guidance,
             zeros_for_empty_prompt=self.config.force_zeros_for_empty_prompt,
             depth_near_m=self.config.depth_near_m,
-            watch=self,
+            watch=self,  # pyright: ignore[reportArgumentType] - diffusers decorates progress_bar without types
         )
 
     def tiling(self, **changes: Any) -> Tiling:

@@ -10,7 +10,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from jointnet.diffusion.schedule import ForwardProcess
+from jointnet.diffusion.schedule import ScheduledProcess
 from jointnet.errors import RangeError
 from jointnet.sampling.schedulers import Generators, stands_between_levels, step_scheduler
 from jointnet.types import Conditioning, Denoiser, Known, Step
@@ -87,7 +87,7 @@ class Blend:
 
     known: Known
     scheduler: Any
-    process: ForwardProcess
+    process: ScheduledProcess
     draw_noise: DrawNoise
 
     def __call__(self, x: Tensor, t: Tensor | None) -> Tensor:

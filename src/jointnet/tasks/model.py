@@ -33,7 +33,10 @@ class Guide(Protocol):
 class RunWatch(Protocol):
     """Who looks on while a model samples: a pipeline with its progress bar, callbacks and interrupt."""
 
-    interrupt: bool
+    @property
+    def interrupt(self) -> bool:
+        """True if the run is to stop before its next step."""
+        ...
 
     def begin_run(self, num_steps: int, guide: Guide) -> None:
         """A run of so many calls of the network begins."""
