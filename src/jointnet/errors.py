@@ -1,4 +1,4 @@
-"""What can go wrong, by kind. Every message says what was got, what is expected and what to do."""
+"""Errors and warnings by kind. Every message has what was got, what is expected and what to do."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def model_folder(model: str | Path) -> Path:
-    """The folder of a bundled model's name, or the given folder."""
+    """Return the folder of a bundled model's name, or the path itself."""
     return bundled_folder(str(model)) if str(model) in BUNDLED else Path(model)
 
 
@@ -43,7 +43,7 @@ def load(model: str | Path = "demo") -> JointNetPipeline:
 
 
 def vocabulary(model: str | Path) -> dict[str, list[str]] | None:
-    """What a small model was trained to draw: kind -> phrases; None if the model does not say. Raises: ModelFolderError."""
+    """Return what a small model was trained to draw: kind -> phrases; None if its folder has no list. Raises: ModelFolderError."""
     from jointnet.checkpoints.folder import VOCABULARY_FILE, read_side_file
 
     return read_side_file(model_folder(model) / VOCABULARY_FILE) or None

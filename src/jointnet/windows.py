@@ -63,7 +63,7 @@ class Windows:
 
     @property
     def is_cut(self) -> tuple[bool, bool]:
-        """Whether there are several windows, by axis."""
+        """True for an axis with several windows: (rows, columns)."""
         return self.canvas[0] > self.window, self.canvas[1] > self.window or self.wraps
 
     def at(self, offset: Sequence[int] = (0, 0)) -> list[Window]:

@@ -1,4 +1,4 @@
-"""What a training step reads: encoded maps and encoded captions."""
+"""The input of a training step: encoded maps and encoded captions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class MapSource(Protocol):
         ...
 
     def size_ids(self) -> Tensor:
-        """What a base that reads sizes (SDXL) is told of each sample, (N, 6), see ``types.size_ids``."""
+        """Sizes and crops of all samples for a base that reads them (SDXL), (N, 6), see ``types.size_ids``."""
         ...
 
 

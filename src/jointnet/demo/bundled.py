@@ -27,7 +27,7 @@ BUILD_STEPS = (
     "rgbdn-stage1",
     "rgbdn",
 )
-"""What ``jointnet demo build`` does, in order."""
+"""The steps of ``jointnet demo build``, in order."""
 
 GUIDANCE = 3.0
 """The guidance scale of the demo models, chosen on validation prompts (docs/demo-model.md): less finds fewer of a prompt's claims in the

@@ -61,7 +61,7 @@ def build_mesh(picture: Array, depth_m: Array, projection: Projection, *, edge_t
 
 
 def depth_edges(disparity: Array, axis: int, threshold: float, *, wraps: bool = False, reach: int | None = None) -> Array:
-    """Whether depth jumps between a pixel and the next along an axis: (H, W) -> one less along it.
+    """Find where depth jumps between a pixel and the next along an axis: (H, W) -> boolean, one less along it.
 
     On a plane disparity is linear in the picture, however steep. A step is an edge if it leaves the range of the steps ``reach`` pixels
     before and behind it by more than ``threshold`` times the larger of its two disparities. A blurred edge counts too, if it is no wider

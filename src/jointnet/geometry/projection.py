@@ -1,6 +1,6 @@
 """Where a pixel looks. Camera frame: x right, y up, z towards the camera (it looks along -z), as in glTF.
 
-A pixel's ray times its depth is its point, so a depth is measured as the projection says: z for pinhole (distance along the axis),
+A pixel's ray times its depth is its point, so a depth is measured as the projection defines it: z for pinhole (distance along the axis),
 horizontal radius for cylindrical, distance for equirectangular. Pixels are square at the horizon.
 """
 
@@ -23,7 +23,7 @@ class Projection(Protocol):
 
     @property
     def wraps(self) -> bool:
-        """Whether left and right edge are neighbours."""
+        """True where left and right edge are neighbours."""
         ...
 
     def rays(self, height: int, width: int) -> Array:

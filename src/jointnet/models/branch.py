@@ -1,4 +1,4 @@
-"""What a branch of a joint network is: two halves, with hidden states between them that branches exchange."""
+"""A branch of a joint network: two halves, with hidden states between them that branches exchange."""
 
 from __future__ import annotations
 

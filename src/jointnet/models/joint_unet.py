@@ -88,7 +88,7 @@ class JointUNet(ModelMixin, ConfigMixin):
 
     @property
     def _group_offload_block_modules(self) -> list[str]:
-        """What diffusers' block-level offloading enters: every branch is one group, and what lies between them another."""
+        """The modules that diffusers' block-level offloading enters: every branch is one group, all between them another."""
         return ["branches", *self.modalities]
 
     @register_to_config
@@ -161,12 +161,12 @@ class JointUNet(ModelMixin, ConfigMixin):
 
     @property
     def takes_known(self) -> bool:
-        """Whether it was trained with a known part: by masks, or by clean modalities."""
+        """True if it was trained with a known part: by masks, or by clean modalities."""
         return self.config.has_masked_input or self.config.has_independent_timesteps
 
     @property
     def reads_sizes(self) -> bool:
-        """Whether the base reads the picture's size and crop (SDXL's ``time_ids``)."""
+        """True if the base reads the picture's size and crop (SDXL's ``time_ids``)."""
         return self.config.unet_config.get("addition_embed_type") == "text_time"
 
     def branch(self, modality: str) -> UNet2DConditionModel:

@@ -28,7 +28,7 @@ _KEPT = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "s
 def open_base(base: Any, **kwargs: Any) -> DiffusionPipeline:
     """A pipeline, or its folder or hub id (``kwargs`` go to from_pretrained) -> a pipeline of a supported class.
 
-    DeepFloyd-IF's safety checker and watermarker are left out: they take its images alone.
+    DeepFloyd-IF's safety checker and watermarker are left out: they take its images only.
     Raises: UnsupportedBaseError, ModelFolderError.
     """
     if isinstance(base, DiffusionPipeline):
@@ -67,7 +67,7 @@ def check_class(name: str) -> None:
 
 
 def check_fit(unet: UNet2DConditionModel, components: dict[str, Any]) -> None:
-    """Whether a base's autoencoder and text encoder are what a U-Net from elsewhere reads. Raises: UnsupportedBaseError."""
+    """Check that a base's autoencoder and text encoder fit a U-Net from elsewhere. Raises: UnsupportedBaseError."""
     vae = components["vae"]
     encoders = [components[name] for name in ("text_encoder", "text_encoder_2") if components[name] is not None]
     width = sum(encoder.config.hidden_size for encoder in encoders)
@@ -80,7 +80,7 @@ def check_fit(unet: UNet2DConditionModel, components: dict[str, Any]) -> None:
 
 
 def check_prediction(scheduler: Any, predicted: str) -> None:
-    """Whether a base's scheduler takes what a checkpoint predicts. Raises: UnsupportedBaseError."""
+    """Check that a base's scheduler takes the predictions of a checkpoint. Raises: UnsupportedBaseError."""
     taken = scheduler.config.get("prediction_type", "epsilon")
     if taken != predicted:
         raise UnsupportedBaseError(
@@ -90,7 +90,7 @@ def check_prediction(scheduler: Any, predicted: str) -> None:
 
 
 def architecture(unet: UNet2DConditionModel) -> str:
-    """What people call the base that a U-Net belongs to."""
+    """Return the common name of the base that a U-Net belongs to."""
     if low_res_channels(unet):
         return SUPPORTED["IFSuperResolutionPipeline"]
     kinds = {"text": "IFPipeline", "text_time": "StableDiffusionXLPipeline"}
@@ -101,7 +101,7 @@ def architecture(unet: UNet2DConditionModel) -> str:
 
 
 def components_of(base: DiffusionPipeline) -> dict[str, Any]:
-    """What a JointNetPipeline takes over from a base, all but its U-Net."""
+    """Return the components and settings that a JointNetPipeline takes over from a base, all but its U-Net."""
     held = {name: getattr(base, name, None) for name in _KEPT}
     if not type(base).__name__.startswith("IF"):
         held |= {name: getattr(base, name, None) for name in ("safety_checker", "feature_extractor")}

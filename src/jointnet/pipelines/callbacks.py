@@ -26,7 +26,7 @@ TENSOR_INPUTS = (
 
 
 class CallbackHost(Protocol):
-    """What a callback is called with: the pipeline."""
+    """The first argument of a callback: the pipeline."""
 
     joint_unet: JointUNet
 

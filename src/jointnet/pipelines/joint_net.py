@@ -242,7 +242,7 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         )
 
     def joint_model(self) -> JointModel:
-        """What the tasks need of this pipeline, as it is now; ``request.run(pipe.joint_model())`` runs a request."""
+        """Return all that the tasks need of this pipeline, as it is now; ``request.run(pipe.joint_model())`` runs a request."""
         return JointModel(
             network=self.joint_unet,
             vae=self.vae,
@@ -263,7 +263,7 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         return Tiling(**{"window": self.joint_model().window, **changes})
 
     def training_text(self) -> tuple[PromptEncoder, Text]:
-        """What training reads prompts with, and the text, one row, of a sample whose prompt is dropped.
+        """Return the encoder that training reads prompts with, and the text, one row, of a sample whose prompt is dropped.
 
         Raises: ShapeError without a text encoder.
         """

@@ -140,7 +140,7 @@ def learns_variance(scheduler: Any) -> bool:
 
 
 def with_fixed_variance(scheduler: Any) -> Any:
-    """The scheduler, or one like it that takes no learned variance: for a network whose predictions alone were trained further."""
+    """The scheduler, or one like it that takes no learned variance: for a network of which only the predictions were trained further."""
     if not learns_variance(scheduler):
         return scheduler
     kind = type(scheduler)

@@ -1,1 +1,1 @@
-"""What can be asked of the joint distribution: a request and its run in a file a task."""
+"""Questions to the joint distribution: a request and its run in a file a task."""

@@ -87,5 +87,5 @@ def censor(maps: Mapping[str, Tensor], checker: Any, extractor: Any, device: tor
 
 
 def meanings(modalities: Sequence[str]) -> Mapping[str, str]:
-    """What each map's numbers mean, to be written beside the files."""
+    """Meaning of each map's numbers, to be written beside the files."""
     return {name: get_modality(name).meaning for name in modalities}

@@ -20,6 +20,6 @@ def autocast_type(precision: Precision, device_type: str = "cpu") -> torch.dtype
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for bfloat16."""
+    """True if this processor has instructions for bfloat16."""
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in _BFLOAT16_INSTRUCTIONS)

@@ -38,7 +38,7 @@ class _Encoder(nn.Module):
 
 @dataclass(frozen=True)
 class Reading:
-    """What the attribute judge sees; K colours, each at most once.
+    """A reading of the attribute judge; K colours, each at most once.
 
     present (B, K) logits; shape (B, K, 4) and size (B, K, 2) logits; column (B, K), -1 left to 1 right; nearness (B, K), 1 / z in 1/m;
     floor (B, 6) and setting (B, 8) logits; normal (B, 3, H / 4, W / 4), camera frame, which only training asks for.

@@ -52,7 +52,7 @@ MakeBatch = Callable[[slice, list[torch.Generator]], dict[str, Tensor]]
 
 
 def precision_name() -> str:
-    """What ``in_fastest_precision`` computes in here."""
+    """The type that ``in_fastest_precision`` computes in here."""
     return str(autocast_type("fastest")).removeprefix("torch.")
 
 

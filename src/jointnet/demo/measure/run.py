@@ -40,7 +40,7 @@ class MeasureConfig:
     guidances: tuple[float, ...] = (1, 2, 3, 4, 6)
 
     def sampling(self) -> dict[str, Any]:
-        """What both pipelines are told alike."""
+        """The options that both pipelines share."""
         return {"num_inference_steps": self.steps, "guidance_scale": self.guidance}
 
 
@@ -116,7 +116,7 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
 
 @torch.no_grad()
 def compare_sampling(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: MeasureConfig) -> list[dict[str, Any]]:
-    """What guidance scale, scheduler and stage change, on prompts of validation scenes: claims found, and how far depth and image agree."""
+    """Effects of guidance scale, scheduler and stage on prompts of validation scenes: claims found, and how far depth and image agree."""
     attribute_judge, depth_regressor = judges[0].eval(), judges[1].eval()
     captions = held_out(config.num_validation, split="validation").captions
     prompts = [c.text for c in captions]
@@ -133,8 +133,8 @@ def compare_sampling(work: Path, judges: tuple[AttributeJudge, DepthRegressor], 
         images = floats(made["rgb"])
         agreement = depth_agreement(made["depth"], in_batches(depth_regressor, images))
         claims = attribute_shares(attribute_judge, images, captions)["all"]
-        said = {"model": name, "scheduler": scheduler.__name__.removesuffix("Scheduler"), "guidance": guidance}
-        rows.append({**said, "claims": claims, "abs_rel": agreement["abs_rel"], "delta1": agreement["delta1"]})
+        setting = {"model": name, "scheduler": scheduler.__name__.removesuffix("Scheduler"), "guidance": guidance}
+        rows.append({**setting, "claims": claims, "abs_rel": agreement["abs_rel"], "delta1": agreement["delta1"]})
     return rows
 
 

@@ -47,9 +47,9 @@ class TaskConfig:
 def measure_task(name: str, work: Path, chain: Chain, config: TaskConfig) -> Figures:
     """One section of docs/tasks.md; pictures are kept below ``work`` so that a stopped run goes on. ``name``: one of TASKS."""
     # as it is now: the working copy may change meanwhile
-    said = {"config": asdict(config), "commit": code_commit(), "machine": machine(), "precision": precision_name()}
+    origin = {"config": asdict(config), "commit": code_commit(), "machine": machine(), "precision": precision_name()}
     with torch.no_grad():
-        return {**said, "rows": TASKS[name](_Run(work, held_out(config.num_scenes), config), chain)}
+        return {**origin, "rows": TASKS[name](_Run(work, held_out(config.num_scenes), config), chain)}
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Run:
     config: TaskConfig
 
     def maps(self, name: str, pipeline: JointNetPipeline, task: Callable[[slice, dict[str, Any]], Any]) -> dict[str, Tensor]:
-        """What a pipeline's task makes of the held-out scenes: (scenes, options) -> (images, dense, ...)."""
+        """A pipeline's task on the held-out scenes: (scenes, options) -> (images, dense, ...)."""
 
         def make(scenes: slice, generators: list[torch.Generator]) -> dict[str, Tensor]:
             options = {"num_inference_steps": self.config.steps, "generator": generators, "output_type": "pt", "return_dict": False}
@@ -186,8 +186,8 @@ def _known_pixels(run: _Run, chain: Chain) -> Figures:
             images, dense = pipeline.edit(
                 rgb, {"depth": depth}, mask, num_inference_steps=run.config.steps, generator=generators, output_type="pt", return_dict=False
             )
-        for made, given in ((images, rgb), (dense["depth"], depth)):
-            worst = max(worst, float(((made - given) * (mask < 0.5)).abs().max()))
+        for edited, known in ((images, rgb), (dense["depth"], depth)):
+            worst = max(worst, float(((edited - known) * (mask < 0.5)).abs().max()))
     return {"largest difference": worst}
 
 
@@ -198,4 +198,4 @@ TASKS: dict[str, Callable[[_Run, Chain], Figures]] = {
     "refinement": _refinement,
     "known-pixels": _known_pixels,
 }
-"""What is measured, one section of the page each."""
+"""Measurements, one section of the page each."""

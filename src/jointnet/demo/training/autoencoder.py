@@ -1,6 +1,6 @@
 """The demo base's autoencoder: an 8x AutoencoderKL with 8 latent channels, trained on crops of rendered scenes.
 
-It is trained on colour, depth and normal maps alike: one that saw colour alone decodes a grey map badly, and its error is a
+It is trained on colour, depth and normal maps alike: one that saw only colour decodes a grey map badly, and its error is a
 floor under every figure of the dense modalities.
 """
 
@@ -83,7 +83,7 @@ class _Crops:
 def reconstruction_loss(model: AutoencoderKL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
     """L1 + L1 of 4 x 4 means + half the L1 of the image gradients + 1e-4 KL, for images (B, 3, H, W) in [-1, 1].
 
-    The means keep colours right, which an L1 of pixels alone gives up early for sharper edges.
+    The means keep colours right, which an L1 of pixels only gives up early for sharper edges.
     """
     posterior = model.encode(images).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator)

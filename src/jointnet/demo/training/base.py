@@ -82,7 +82,7 @@ def new_scheduler() -> DDPMScheduler:
 
 
 def loss_weight(prediction_type: str, snr: Tensor) -> Tensor:
-    """What a step's squared error counts. On the clean latents that is min(SNR, 5) for the noise (Hang et al., 2023) and 1 + min(SNR, 5)
+    """Weight of a step's squared error. On the clean latents that is min(SNR, 5) for the noise (Hang et al., 2023) and 1 + min(SNR, 5)
     for v: there the steps that decide on the layout, where SNR is far below 1, count as much as those that draw the details.
     """
     if prediction_type == "v_prediction":
@@ -92,7 +92,7 @@ def loss_weight(prediction_type: str, snr: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the base's training. ``share``: of the budget; ``layout_share``: of the timesteps, drawn from LAYOUT_TIMESTEPS alone."""
+    """A part of the base's training. ``share``: of the budget; ``layout_share``: of the timesteps, drawn from LAYOUT_TIMESTEPS only."""
 
     name: str
     prediction_type: str

@@ -115,7 +115,7 @@ class Chain:
         return self._stage("rgbdn", "demo-tasks", self.rgbdn_stage1)
 
     def regressor(self) -> LatentRegressor:
-        """What one branch's network does when it is trained for image -> depth alone: the measure of ``predict``."""
+        """One branch's network, trained for image -> depth only: the measure of ``predict``."""
         folder = self.root / "regressor"
         weights = folder / "regressor.safetensors"
         if not weights.exists():
@@ -195,7 +195,7 @@ def install(root: Path, steps: tuple[str, ...] = BUILD_STEPS, weights: Path = WE
 
 
 def unpack(root: Path, besides: tuple[str, ...] = (), weights: Path = WEIGHTS) -> None:
-    """Count the package's models as finished in the working folder, so that later steps start from them; ``besides`` are left alone.
+    """Count the package's models as finished in the working folder, so that later steps start from them; ``besides`` stay as they are.
 
     Raises: RunFolderError if the folder holds another model of a step.
     """

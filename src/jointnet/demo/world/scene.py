@@ -1,4 +1,4 @@
-"""What a demo scene is, and how a seed becomes one.
+"""Demo scenes, and how a seed becomes one.
 
 World frame: x right, y up, z away from the camera, in metres. The floor is y = 0, the camera stands at (0, height_m, 0) and
 looks along +z, tilted down by pitch_deg.
