@@ -166,6 +166,7 @@ def test_public_list() -> None:
         "MissingPackageError",
         "Modality",
         "ModelFolderError",
+        "NonFiniteError",
         "OutputError",
         "PAPER",
         "Panorama",

@@ -47,6 +47,10 @@ class MissingPackageError(JointNetError):
     """Something asked for needs a package that is not installed."""
 
 
+class NonFiniteError(JointNetError):
+    """A run ended in values that are NaN or infinite."""
+
+
 class UnknownNameError(JointNetError):
     """A modality, recipe or scheduler that is not registered."""
 

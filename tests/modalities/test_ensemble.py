@@ -76,3 +76,14 @@ def test_directions_are_averaged_on_the_sphere() -> None:
 def test_of_two_samples_the_middle_is_their_mean() -> None:
     samples = torch.rand(2, 1, 5, 5, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(merge_values(samples)[0], samples.mean(0), atol=1e-6)
+
+
+def test_large_maps_are_aligned_on_small_ones_to_the_same_gains() -> None:
+    """Gain and shift are two numbers: found on area means they undo what was done to the samples, as on the full maps."""
+    g = torch.Generator().manual_seed(0)
+    truth = torch.nn.functional.interpolate(torch.rand(1, 1, 9, 12, generator=g), size=(600, 800), mode="bilinear")[0]
+    gains = torch.tensor([0.8, 1.0, 1.2]).view(3, 1, 1, 1)
+    samples = gains * truth + torch.tensor([0.1, 0.0, -0.1]).view(3, 1, 1, 1) + 0.01 * torch.randn(3, 1, 600, 800, generator=g)
+    merged, uncertainty = merge_affine(samples)
+    assert (merged - truth).abs().mean() < 0.01
+    assert uncertainty.mean() < 0.01

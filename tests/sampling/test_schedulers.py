@@ -11,7 +11,7 @@ import torch
 
 from jointnet.diffusion.schedule import ScheduledProcess, flow_shift_mu
 from jointnet.errors import RangeError
-from jointnet.sampling.schedulers import needs_folding, seeded, set_timesteps, shortened, step_scheduler
+from jointnet.sampling.schedulers import needs_folding, seeded, seeded_generator, set_timesteps, shortened, step_scheduler
 
 NAMES = [
     "DDIMScheduler",
@@ -179,3 +179,9 @@ def test_a_flow_scheduler_with_dynamic_shifting_is_shifted_by_its_canvas() -> No
     reference.set_timesteps(4, mu=flow_shift_mu(reference.config, 128, 128))
     assert torch.equal(large, reference.timesteps)
     assert (large[1:] > small[1:]).all()
+
+
+def test_every_bit_of_a_seed_counts_and_small_ones_stay_torchs_own() -> None:
+    draws = [torch.randn(4, generator=seeded_generator(seed)) for seed in (5, 5 + 2**32, 5 + 2**40, 2**63 - 1)]
+    assert len({tuple(draw.tolist()) for draw in draws}) == 4
+    assert torch.equal(draws[0], torch.randn(4, generator=torch.Generator().manual_seed(5)))

@@ -9,7 +9,16 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from torch import Tensor
 
-from jointnet import Generate, JointNetPipeline, Predict, SamplingOptions
+from jointnet import (
+    Generate,
+    JointNetPipeline,
+    JointNetPipelineOutput,
+    NonFiniteError,
+    Predict,
+    RangeError,
+    SamplingOptions,
+    ShapeError,
+)
 from tests.conftest import tiny_pipeline
 
 
@@ -82,3 +91,67 @@ def test_words_beside_embeddings_are_refused_in_tasks_too() -> None:
     assert pipeline.predict(picture, None, prompt_embeds=embeds, num_inference_steps=1).depth.shape == (1, 32, 32)
     with pytest.raises(ValueError, match="pass one of them"):
         pipeline.predict(picture, "a box", prompt_embeds=embeds, num_inference_steps=1)
+
+
+def test_two_predictions_at_once_give_what_each_gives_alone() -> None:
+    pipeline = tiny_pipeline()
+
+    def predicted(seed: int) -> Tensor:
+        picture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+        options = {"num_inference_steps": 4, "output_type": "pt"}
+        return pipeline.predict(picture, ensemble=2, generator=torch.Generator().manual_seed(seed), **options).depth
+
+    alone = [predicted(seed) for seed in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(predicted, (1, 2)))
+    for a, b in zip(alone, together, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("task", ["generate", "predict", "refine"])
+def test_a_result_that_is_not_finite_is_refused(task: str) -> None:
+    pipeline = tiny_pipeline()
+    with torch.no_grad():
+        pipeline.joint_unet.branch("depth").conv_out.bias.fill_(float("nan"))
+    picture, maps = torch.rand(1, 3, 32, 32), {"depth": torch.rand(1, 1, 32, 32)}
+    calls = {
+        "generate": lambda: pipeline("a box", num_inference_steps=1),
+        "predict": lambda: pipeline.predict(picture, num_inference_steps=1),
+        "refine": lambda: pipeline.refine(picture, maps, num_inference_steps=3),
+    }
+    with pytest.raises(NonFiniteError, match="NaN or infinite"):
+        calls[task]()
+
+
+def test_refining_by_nothing_gives_a_copy_for_each_prompt() -> None:
+    picture, depth = torch.rand(1, 3, 32, 32), torch.rand(1, 1, 32, 32)
+    output = tiny_pipeline().refine(picture, {"depth": depth}, ["grass", "a box"], strength=0, output_type="pt")
+    assert torch.equal(output.images, picture.expand(2, -1, -1, -1))
+    assert torch.equal(output.depth, depth.expand(2, -1, -1, -1))
+
+
+def test_a_panorama_keeps_tiles_of_ones_own_in_its_second_pass() -> None:
+    pipeline = tiny_pipeline()
+    sizes: list[int] = []
+    pipeline.joint_unet.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[-1]))
+    own = pipeline.tiling(window=8, whole_share=0.0)
+    pipeline.panorama("grass", height=32, width=64, scale=2, tiled=own, num_inference_steps=3)
+    assert set(sizes) == {8}
+
+
+def test_generators_and_counts_of_no_use_are_named() -> None:
+    pipeline = tiny_pipeline()
+    with pytest.raises(RangeError, match="got generator 5; expected torch"):
+        pipeline("grass", generator=5)
+    with pytest.raises(RangeError, match="got 0 images per prompt"):
+        pipeline("grass", num_images_per_prompt=0)
+    with pytest.raises(ShapeError, match="1 pictures and 0 prompts"):
+        pipeline.predict(torch.rand(1, 3, 32, 32), [])
+
+
+def test_the_third_of_a_tuple_is_always_the_uncertainty() -> None:
+    images, dense, uncertainty, flags = object(), {"depth": 1}, {"depth": 2}, [False]
+    assert JointNetPipelineOutput(images, dense).to_tuple() == (images, dense)
+    assert JointNetPipelineOutput(images, dense, uncertainty).to_tuple() == (images, dense, uncertainty)
+    assert JointNetPipelineOutput(images, dense, {}, flags).to_tuple() == (images, dense, {}, flags)
+    assert JointNetPipelineOutput(images, dense, uncertainty, flags).to_tuple() == (images, dense, uncertainty, flags)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import interpolate, normalize
 
 _ROUNDS = 20
 _LEAST_GAIN = 0.05
+_ALIGNMENT_SIDE = 256
 
 
 def merge_affine(maps: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,14 +22,30 @@ def merge_affine(maps: Tensor) -> tuple[Tensor, Tensor]:
     """
     if len(maps) == 1:
         return maps[0], torch.zeros_like(maps[0, :1])
+    gains = _relative_gains(maps)  # (N, 1)
     flat = maps.flatten(1).cpu().double()  # (N, P); Apple's GPUs have no float64
-    centred = flat - flat.mean(1, keepdim=True)
-    aligned = flat
-    for _ in range(_ROUNDS):
-        gains = _gains(centred, middle(aligned))
-        aligned = centred / (gains / gains.mean()) + flat.mean()
+    aligned = (flat - flat.mean(1, keepdim=True)) / gains + flat.mean()
     aligned = aligned.view_as(maps).to(maps)
     return middle(aligned), _half_distance(aligned).mean(0, keepdim=True)
+
+
+def _relative_gains(maps: Tensor) -> Tensor:
+    """Gains of maps (N, c, H, W) with respect to their median, (N, 1), of mean 1.
+
+    Two numbers a map need no large maps: they are found on maps of at most _ALIGNMENT_SIDE pixels along their long side.
+    """
+    share = _ALIGNMENT_SIDE / max(maps.shape[-2:])
+    if share < 1:
+        size = [max(1, round(side * share)) for side in maps.shape[-2:]]
+        maps = interpolate(maps.float(), size=size, mode="area")
+    flat = maps.flatten(1).cpu().double()
+    centred = flat - flat.mean(1, keepdim=True)
+    aligned, relative = flat, torch.ones(len(flat), 1)
+    for _ in range(_ROUNDS):
+        gains = _gains(centred, middle(aligned))
+        relative = gains / gains.mean()
+        aligned = centred / relative + flat.mean()
+    return relative
 
 
 def merge_values(maps: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,14 @@ from jointnet.diffusion.schedule import flow_shift_mu
 from jointnet.errors import RangeError
 
 Generators = torch.Generator | list[torch.Generator] | None
+
+
+def seeded_generator(seed: int) -> torch.Generator:
+    """Return a generator on the CPU whose draws depend on all bits of a seed in [0, 2**63).
+
+    torch's generator keeps the lower 32 bits only, so that larger seeds are mixed into 32; smaller ones are taken as they are.
+    """
+    return torch.Generator().manual_seed(seed if seed < 2**32 else int(np.random.SeedSequence(seed).generate_state(1)[0]))
 
 
 def set_timesteps(

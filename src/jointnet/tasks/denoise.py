@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jointnet.codecs.codec import Codec
 from jointnet.diffusion.schedule import ScheduledProcess
-from jointnet.errors import RangeError, ShapeError, UnknownNameError
+from jointnet.errors import NonFiniteError, RangeError, ShapeError, UnknownNameError
 from jointnet.modalities.modality import resize_smooth
 from jointnet.models.joint_unet import JointUNet
 from jointnet.sampling.guidance import Guided
@@ -76,18 +76,18 @@ def sample_maps(
     """
     # 1. Check the task
     check_task(model, task, options)
-    if task.strength == 0:
-        return {name: value[:, None] for name, value in task.maps.items()}
-
-    # 2. Encode the prompts, one for each picture
     words = list(prompt) if isinstance(prompt, list) else [prompt or ""] * (task.batch or 1)
     text = prompt_of(words if options.prompt_embeds is None or any(words) else None, options)
+    rows = len(words) if options.prompt_embeds is None else len(options.prompt_embeds)
+    if rows == 0 or task.batch not in (None, 1, rows):
+        raise ShapeError(f"got {task.batch or 0} pictures and {rows} prompts; pass one prompt, or one for each picture")
+    if task.strength == 0:
+        return {name: value.expand(rows, -1, -1, -1)[:, None] for name, value in task.maps.items()}
+
+    # 2. Encode the prompts, one for each picture
     scale = options.guidance_scale
     if scale is None:
         scale = 1.0 if text.is_empty else model.default_guidance
-    rows = len(words) if options.prompt_embeds is None else len(options.prompt_embeds)
-    if task.batch not in (None, 1, rows):
-        raise ShapeError(f"got {task.batch} pictures and {rows} prompts; pass one prompt, or one for each picture")
     conditioning = model.condition(text, scale, num_samples, (options.cross_attention_kwargs or {}).get("scale"))
 
     # 3. Bring the maps to the size that the network works at, sample, decode
@@ -121,8 +121,17 @@ def prompt_of(prompt: str | list[str] | None, options: SamplingOptions) -> Promp
 
 
 def result_of(model: JointModel, task: Task, sampled: Mapping[str, Tensor], uncertainty: Mapping[str, Tensor] | None = None) -> Result:
-    """Sampled maps of any size at the task's, with its known pixels in them, seen by the safety checker if there is one."""
+    """Sampled maps of any size at the task's, with its known pixels in them, seen by the safety checker if there is one.
+
+    Raises: NonFiniteError.
+    """
     maps, flags = task.composite(sampled), None
+    for name, value in maps.items():
+        if not bool(value.isfinite().all()):
+            raise NonFiniteError(
+                f"got {name} with {int((~value.isfinite()).sum())} values that are NaN or infinite from this run; "
+                "load the model in bfloat16 or float32, or lower the guidance scale"
+            )
     if model.safety_checker is not None and model.feature_extractor is not None:
         maps, flags = censor(maps, model.safety_checker, model.feature_extractor, model.device)
     return Result(maps, {name: resize_smooth(value, task.size) for name, value in (uncertainty or {}).items()}, flags)

@@ -149,6 +149,9 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         if self.num_inference_steps < 1:
             raise RangeError(f"got {self.num_inference_steps} steps; expected at least 1")
+        generators = self.generator if isinstance(self.generator, list | tuple) else [self.generator]
+        if not all(g is None or hasattr(g, "initial_seed") for g in generators):
+            raise RangeError(f"got generator {self.generator!r}; expected torch.Generator().manual_seed(5), or a list of such")
         if self.output_type not in OUTPUT_TYPES:
             raise RangeError(f"got output_type {self.output_type!r}; expected one of {', '.join(OUTPUT_TYPES)}")
 

@@ -60,10 +60,10 @@ class JointNetPipelineOutput(BaseOutput):
     nsfw_content_detected: list[bool] | None = None
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """(images, dense), then the uncertainty if there is one, then the safety checker's finding if there is one."""
-        uncertainty = (self.uncertainty,) if self.uncertainty else ()
-        flagged = () if self.nsfw_content_detected is None else (self.nsfw_content_detected,)
-        return self.images, self.dense, *uncertainty, *flagged
+        """(images, dense); of an ensemble also the uncertainty; with a safety checker always four, its finding last."""
+        if self.nsfw_content_detected is not None:
+            return self.images, self.dense, self.uncertainty, self.nsfw_content_detected
+        return (self.images, self.dense, self.uncertainty) if self.uncertainty else (self.images, self.dense)
 
     @property
     def depth(self) -> Any:
