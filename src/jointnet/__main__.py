@@ -1,0 +1,7 @@
+"""``python -m jointnet`` runs the command line."""
+
+import sys
+
+from jointnet.cli.main import main
+
+sys.exit(main())
