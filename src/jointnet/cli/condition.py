@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,7 +53,7 @@ def condition(
     """Draw an image of a dense map, or of several."""
     words = list(rest or ())
     others = files.by_modality()
-    if map_file is not None and others and not map_file.exists():
+    if map_file is not None and others and not os.path.exists(map_file):
         raise InputFileError(f"got MAP {str(map_file)!r}, which is no file; if it is the prompt, pass it by --prompt")
     if prompt is None and len(words) > 1:
         raise typer.BadParameter(f"got {len(words)} after MAP, expected one; for several maps pass --prompt", param_hint="PROMPT")

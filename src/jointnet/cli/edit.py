@@ -68,6 +68,7 @@ def edit(
     from jointnet.modalities.read import read_mask
 
     words = one_prompt(prompt, prompt_option)
+    maps = files.single([image])
     short = {"rgb": image_mask, "depth": depth_mask, "normal": normal_mask}
     single = files_by_modality([*((name, path) for name, path in short.items() if path is not None), *(mask_of or ())])
     if (mask is None) == (not single):
@@ -82,4 +83,4 @@ def edit(
         return Edit(image=picture, dense=dense, mask=masks, prompt=words, strength=strength, options=options)
 
     facts = {"mask": mask or named, "strength": strength}
-    return run_on_one(Work(command="edit", run=run, prompt=words, request=request, facts=facts), {"rgb": image, **files.single()})
+    return run_on_one(Work(command="edit", run=run, prompt=words, request=request, facts=facts), maps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ def run_on_files(work: Work, files: Mapping[str, Sequence[Path]]) -> int:
     read is reported while the rest goes on. Raises: JointNetError.
     """
     first = next(iter(files.values()))
-    if len(first) > 1 or first[0].is_dir():
+    if len(first) > 1 or os.path.isdir(first[0]):
         return _run_on_each(work, match_files(files))
     return run_on_one(work, {name: _single_file(name, paths) for name, paths in files.items()})
 
@@ -117,10 +118,13 @@ def _expand(modality: str, paths: Sequence[Path]) -> list[Path]:
     suffixes = PICTURES if modality == "rgb" else (".npy", *PICTURES)
     expanded: list[Path] = []
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):
             expanded.append(path)
             continue
-        held = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file())
+        try:
+            held = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file())
+        except OSError as error:
+            raise InputFileError(f"cannot read folder {str(path)!r}: {error.strerror}") from error
         if not held:
             raise InputFileError(f"got folder {str(path)!r} without a file of {modality}; expected {', '.join(suffixes)} in it")
         expanded += held
@@ -128,7 +132,7 @@ def _expand(modality: str, paths: Sequence[Path]) -> list[Path]:
 
 
 def _single_file(name: str, paths: Sequence[Path]) -> Path:
-    if len(paths) != 1 or paths[0].is_dir():
+    if len(paths) != 1 or os.path.isdir(paths[0]):
         raise InputFileError(f"got {', '.join(map(str, paths))} as {name} of one picture; pass one file, or several pictures too")
     return paths[0]
 
@@ -197,7 +201,7 @@ def _current_files(work: Work, pipeline: JointNetPipeline, each: Input, folder: 
     if each.missing is not None or _lasting(held) != _lasting(expected):
         return None
     paths = [folder / name for name in held.get("files", [])]
-    if not all(path.is_file() for path in [*paths, *each.files.values()]) or _changed_ns(result) < _latest_change_ns(work, each):
+    if not all(os.path.isfile(path) for path in [*paths, *each.files.values()]) or _changed_ns(result) < _latest_change_ns(work, each):
         return None
     return [*paths, result]
 
@@ -214,7 +218,7 @@ def _latest_change_ns(work: Work, each: Input) -> int:
     run = work.run
     model = Path(run.model) if run.base is not None else model_folder(run.model) / "model_index.json"
     low_res = [] if run.low_res is None else [run.low_res / RESULT_FILE]
-    return max(_changed_ns(path) for path in [*each.files.values(), model, *low_res] if path.exists())
+    return max(_changed_ns(path) for path in [*each.files.values(), model, *low_res] if os.path.exists(path))
 
 
 def _changed_ns(path: Path) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 import typer.main
@@ -20,7 +20,7 @@ jointnet generate "a large red ball on a checkered floor" -o out
 jointnet predict photo.png --ensemble 8 -o out
 jointnet COMMAND --help
 """
-UsageError = typer.BadParameter.__mro__[1]
+UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 """Base of what is raised for arguments that cannot be parsed; typer has it from click, or since 0.26 from a click of its own."""
 
 app = typer.Typer(rich_markup_mode="rich", epilog=epilog(EXAMPLES), context_settings={"help_option_names": ["--help", "-h"]})

@@ -34,15 +34,14 @@ class MapFiles:
         ),
     ] = None
 
-    def by_modality(self) -> dict[str, list[Path]]:
-        """Return the files of each modality, in the order depth, normal, others. Raises: UnknownNameError."""
-        return files_by_modality(
-            [*(("depth", p) for p in self.depth or ()), *(("normal", p) for p in self.normal or ()), *(self.map_ or ())]
-        )
+    def by_modality(self, images: Sequence[Path] = ()) -> dict[str, list[Path]]:
+        """Return the files of each modality, in the order rgb (``images``), depth, normal, others. Raises: UnknownNameError."""
+        short = {"rgb": images, "depth": self.depth or (), "normal": self.normal or ()}
+        return files_by_modality([*((name, path) for name, paths in short.items() for path in paths), *(self.map_ or ())])
 
-    def single(self) -> dict[str, Path]:
-        """Return one file of each modality. Raises: UnknownNameError, InputFileError."""
-        return {name: only_one(name, paths) for name, paths in self.by_modality().items()}
+    def single(self, images: Sequence[Path] = ()) -> dict[str, Path]:
+        """Return one file of each modality, in the same order. Raises: UnknownNameError, InputFileError."""
+        return {name: only_one(f"files of {name}", paths) for name, paths in self.by_modality(images).items()}
 
 
 def files_by_modality(pairs: Sequence[tuple[str, Path]]) -> dict[str, list[Path]]:
@@ -59,5 +58,5 @@ def files_by_modality(pairs: Sequence[tuple[str, Path]]) -> dict[str, list[Path]
 def only_one(name: str, paths: Sequence[Path]) -> Path:
     """Return the only file. Raises: InputFileError."""
     if len(paths) != 1:
-        raise InputFileError(f"got {len(paths)} files of {name} ({', '.join(map(str, paths))}); pass one")
+        raise InputFileError(f"got {len(paths)} {name} ({', '.join(map(str, paths))}); pass one")
     return paths[0]

@@ -61,7 +61,7 @@ def refine(
 ) -> int:
     """Sharpen an image and its dense maps, or those of several."""
     refined = None if only == "both" else ["rgb" if only == "image" else only]
-    maps = {"rgb": image, **files.by_modality()}
+    maps = files.by_modality(image)
     if refined is not None and refined[0] not in maps:
         names = ", ".join("image" if name == "rgb" else name for name in maps)
         raise InputFileError(f"got --only {only} and maps of {names}; expected one of them, or both")
