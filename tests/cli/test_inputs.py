@@ -199,7 +199,7 @@ def test_a_mesh_takes_depth_and_normals_by_name(tmp_path: Path) -> None:
 
     def vectors(*more: str) -> np.ndarray:
         assert main([*arguments, *more]) == 0
-        return trimesh.load(tmp_path / "x.glb", force="mesh", process=False).vertex_normals.reshape(32, 32, 3)
+        return trimesh.load(tmp_path / "x.glb", process=False).geometry.popitem()[1].vertex_normals.reshape(32, 32, 3)
 
     own, shaded = vectors(), vectors("--normal", str(tmp_path / "n.npy"))
     assert np.allclose(shaded[:, 16:], (0.6, 0, 0.8), atol=1e-6)

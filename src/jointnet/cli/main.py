@@ -21,7 +21,7 @@ jointnet predict photo.png --ensemble 8 -o out
 jointnet COMMAND --help
 """
 UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
-"""Base of what is raised for arguments that cannot be parsed; typer has it from click, or since 0.26 from a click of its own."""
+"""Base of what is raised for arguments that cannot be parsed; typer, which has a click of its own, names only this subclass."""
 
 app = typer.Typer(rich_markup_mode="rich", epilog=epilog(EXAMPLES), context_settings={"help_option_names": ["--help", "-h"]})
 for command in (generate, predict, condition, edit, refine, panorama, mesh, info, train, convert, demo):
