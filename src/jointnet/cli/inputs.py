@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,12 +100,12 @@ def match_files(files: Mapping[str, Sequence[Path]]) -> list[Input]:
     Raises: InputFileError for a folder without files.
     """
     (lead, first), *others = ((name, _expand(name, paths)) for name, paths in files.items())
+    by_stem = {name: _by_stem(paths) for name, paths in others}
     inputs = []
     for path in first:
         found, missing = {lead: path}, None
-        for name, candidates in others:
-            stems = (path.stem, f"{path.stem}.{name}")
-            matching = [c for c in candidates if c.stem in stems]
+        for name, candidates in by_stem.items():
+            matching = [*candidates.get(path.stem, ()), *candidates.get(f"{path.stem}.{name}", ())]
             if len(matching) != 1:
                 several = f"{len(matching)} files of {name}" if matching else f"no {name}"
                 missing = f"got {several} for {path.name}; expected one named {path.stem}.npy or {path.stem}.png"
@@ -112,6 +113,13 @@ def match_files(files: Mapping[str, Sequence[Path]]) -> list[Input]:
                 found[name] = matching[0]
         inputs.append(Input(found, missing))
     return inputs
+
+
+def _by_stem(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    files: dict[str, list[Path]] = {}
+    for path in paths:
+        files.setdefault(path.stem, []).append(path)
+    return files
 
 
 def _expand(modality: str, paths: Sequence[Path]) -> list[Path]:
@@ -139,16 +147,16 @@ def _single_file(name: str, paths: Sequence[Path]) -> Path:
 
 def names_of(paths: Sequence[Path]) -> list[str]:
     """Return a distinct folder name for each file: its stem, with its suffix or a number where that is taken."""
-    stems = [path.stem.lower() for path in paths]
-    names: list[str] = []
-    for path, stem in zip(paths, stems, strict=True):
-        name = own = path.stem if stems.count(stem) == 1 else path.name
+    counts = Counter(path.stem.lower() for path in paths)
+    names: dict[str, str] = {}  # lower case, as some file systems compare them -> name
+    for path in paths:
+        name = own = path.stem if counts[path.stem.lower()] == 1 else path.name
         number = 1
-        while name.lower() in {taken.lower() for taken in names}:
+        while name.lower() in names:
             number += 1
             name = f"{own}-{number}"
-        names.append(name)
-    return names
+        names[name.lower()] = name
+    return list(names.values())
 
 
 def _run_on_each(work: Work, inputs: Sequence[Input]) -> int:
@@ -200,8 +208,12 @@ def _current_files(work: Work, pipeline: JointNetPipeline, each: Input, folder: 
     expected = _facts(work, pipeline, each, options_of(work.run, pipeline, work.prompt, work.run.seed))
     if each.missing is not None or _lasting(held) != _lasting(expected):
         return None
-    paths = [folder / name for name in held.get("files", [])]
-    if not all(os.path.isfile(path) for path in [*paths, *each.files.values()]) or _changed_ns(result) < _latest_change_ns(work, each):
+    paths = [folder / name for name in held.get("files") or ()]
+    if (
+        not paths
+        or not all(os.path.isfile(path) for path in [*paths, *each.files.values()])
+        or _changed_ns(result) < _latest_change_ns(work, each)
+    ):
         return None
     return [*paths, result]
 

@@ -132,8 +132,8 @@ def mesh(
         raise typer.BadParameter("got --fov too, expected one of them", param_hint="--span")
     paths = _paths_of(files, depth_file)
     picture, disparity, *normal = _read_of_one_size({"rgb": image, **paths})
-    said = read_result(paths["depth"].with_name(RESULT_FILE))
-    lens = projection or said.get("projection", "pinhole")
+    facts = read_result(paths["depth"].with_name(RESULT_FILE))
+    lens = projection or facts.get("projection", "pinhole")
     is_pinhole = lens == "pinhole"
     angle, other = (fov, span) if is_pinhole else (span, fov)
     if other is not None:
@@ -141,9 +141,9 @@ def mesh(
         raise RangeError(f"got {wrong} with a {lens} projection; expected {right}")
     if normal and not is_pinhole:
         raise RangeError(f"got normals with a {lens} projection; expected pinhole: a panorama's are not of one camera")
-    default = said.get("fov_deg", 55.0) if is_pinhole else said.get("span_deg", 180.0)
+    default = facts.get("fov_deg", 55.0) if is_pinhole else facts.get("span_deg", 180.0)
     check_mesh_path(output)
-    scene = scene_mesh(picture, disparity, depth_options, lens, default if angle is None else angle, said)
+    scene = scene_mesh(picture, disparity, depth_options, lens, default if angle is None else angle, facts)
     if normal:
         scene = with_normals(scene, normal[0])
     print_written([write_mesh(scene, output)], output, as_json=as_json)
@@ -178,36 +178,38 @@ def _read_of_one_size(paths: Mapping[str, Path]) -> list[Tensor]:
 def read_result(path: Path) -> dict[str, Any]:
     """Return what a command wrote beside its maps; empty if there is no such file. Raises: InputFileError."""
     try:
-        said = read_named_values(path)
+        facts = read_named_values(path)
         for name, kinds in _LENS.items():
-            if not isinstance(said.get(name, kinds[0]()), kinds):
-                raise ValueError(f"{name} is {said[name]!r}")
+            if not isinstance(facts.get(name, kinds[0]()), kinds):
+                raise ValueError(f"{name} is {facts[name]!r}")
     except (OSError, ValueError) as error:
         raise InputFileError(f"cannot read {str(path)!r}, which should say what the depth beside it means: {error}") from error
-    return said
+    return facts
 
 
 def lens_beside(path: Path) -> dict[str, Any]:
     """Return how a picture of ours was projected, so that a mesh of its maps knows; empty if the result.json beside it is not ours."""
     try:
-        said = read_result(path.with_name(RESULT_FILE))
+        facts = read_result(path.with_name(RESULT_FILE))
     except InputFileError:
         return {}
-    return {name: said[name] for name in ("projection", "fov_deg", "span_deg") if name in said}
+    return {name: facts[name] for name in ("projection", "fov_deg", "span_deg") if name in facts}
 
 
-def depth_range(options: DepthOptions, said: Mapping[str, Any]) -> tuple[float, float, str]:
+def depth_range(options: DepthOptions, facts: Mapping[str, Any]) -> tuple[float, float, str]:
     """Return (near_m, far_m, kind of disparity); what the options leave open is taken from result.json. Raises: RangeError."""
     from jointnet.geometry.depth import depth_from_disparity
 
-    scaled_near_m = said.get("depth_near_m")
+    scaled_near_m = facts.get("depth_near_m")
     near_m = options.near or scaled_near_m or 1.0
     chosen = near_m, options.far or 30 * near_m, options.disparity or ("scaled" if scaled_near_m else "affine")
     depth_from_disparity([1.0], *chosen)  # refuses a range that is none
     return chosen
 
 
-def scene_mesh(image: Tensor, disparity: Tensor, options: DepthOptions, projection: str, angle_deg: float, said: Mapping[str, Any]) -> Mesh:
+def scene_mesh(
+    image: Tensor, disparity: Tensor, options: DepthOptions, projection: str, angle_deg: float, facts: Mapping[str, Any]
+) -> Mesh:
     """Image (3, H, W) and disparity (1, H, W) -> a mesh. Raises: RangeError."""
     import numpy as np
 
@@ -216,7 +218,7 @@ def scene_mesh(image: Tensor, disparity: Tensor, options: DepthOptions, projecti
     from jointnet.geometry.projection import get_projection
     from jointnet.modalities.write import channels_last, to_pil
 
-    depth_m = depth_from_disparity(channels_last(disparity), *depth_range(options, said))
+    depth_m = depth_from_disparity(channels_last(disparity), *depth_range(options, facts))
     return build_mesh(np.asarray(to_pil(image)), depth_m, get_projection(projection, angle_deg), edge_threshold=options.edge_threshold)
 
 
