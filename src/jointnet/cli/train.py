@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
-from jointnet.cli.arguments import SEED, add_device_argument, chosen_device, number, whole_number
+import typer
+
+from jointnet.cli.arguments import MODEL, OUTPUT, AsJson, Device, choice, chosen_device, number, one_of, whole_number
+from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.recipes import RECIPES
 from jointnet.training.config import Precision
 
@@ -15,97 +17,173 @@ if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline
     from jointnet.training.config import TrainConfig
 
-
-def add_parser(commands: Any) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser("train", help="train one stage of a joint network; resumes where it was stopped")
-    parser.add_argument("recipe", choices=RECIPES, metavar="RECIPE", help=f"one of {', '.join(RECIPES)}")
-    parser.add_argument("--from", dest="start", required=True, metavar="MODEL", help="folder of a base (stage 1), or a stage's model")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="NAME.png, NAME.txt, NAME.depth.npy (or .png)")
-    parser.add_argument("--modalities", metavar="NAMES", help="what to extend a base to (default: rgb,depth); a model has its own")
-    parser.add_argument("--size", type=whole_number(8, 8192), help="training size in pixels (default: the base's)")
-    near = "the data's disparity is M / depth, in metres (default: as the stage before on this data, or known up to scale and shift)"
-    parser.add_argument("--depth-near", type=number(1e-6, 1e9), metavar="M", help=near)
-    parser.add_argument("--steps", type=whole_number(1, 10**9), help="instead of the recipe's")
-    parser.add_argument("--batch-size", type=whole_number(1, 100_000), help="instead of the recipe's")
-    parser.add_argument("--lr", type=number(1e-9, 1), help="learning rate, instead of the recipe's")
-    parser.add_argument("--precision", choices=get_args(Precision), help="instead of the recipe's")
-    parser.add_argument("--seed", type=SEED, default=0)
-    add_device_argument(parser)
-    parser.add_argument("--budget", type=number(0.01, 10**6), metavar="MINUTES", help="stop and save when this much was trained")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="run folder: state, latents and model/")
-    parser.set_defaults(run=run)
+EXAMPLES = """
+jointnet train stage1 --from path/to/stable-diffusion-2-1-base --data my-data -o runs/stage1
+jointnet train tasks --from runs/stage1/model --data my-data --budget 600 -o runs/tasks
+"""
+DATA, CHANGES = "Data", "Changes to the recipe"
 
 
-def run(options: argparse.Namespace) -> None:
-    """Run the command. Raises: JointNetError."""
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What a command changes in a recipe; None keeps the recipe's own."""
+
+    steps: Annotated[
+        int | None, typer.Option("--steps", parser=whole_number(1, 10**9), metavar="N", help="training steps", rich_help_panel=CHANGES)
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", parser=whole_number(1, 100_000), metavar="N", help="samples a step", rich_help_panel=CHANGES),
+    ] = None
+    lr: Annotated[
+        float | None, typer.Option("--lr", parser=number(1e-9, 1), metavar="RATE", help="learning rate", rich_help_panel=CHANGES)
+    ] = None
+    precision: Annotated[
+        str | None, choice("--precision", names=get_args(Precision), panel=CHANGES, help_="what forward and loss are computed in")
+    ] = None
+    seed: Annotated[
+        int,
+        typer.Option("--seed", parser=whole_number(0, 2**63 - 1), metavar="N", help="seeds every draw", rich_help_panel=CHANGES),
+    ] = 0
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, "train", train, examples=EXAMPLES, panel="Models")
+
+
+@takes(changes=Group.of(Changes))
+def train(
+    changes: Changes,
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", parser=one_of(tuple(RECIPES)), autocompletion=lambda: list(RECIPES), help=f"one of {', '.join(RECIPES)}"
+        ),
+    ],
+    start: Annotated[
+        str, typer.Option("--from", metavar="MODEL", help="folder of a base (stage 1), or a stage's model", rich_help_panel=MODEL)
+    ],
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="NAME.png, NAME.txt, NAME.depth.npy (or .png)", rich_help_panel=DATA)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="RUN", help="run folder: state, latents and model/", rich_help_panel=OUTPUT)
+    ],
+    modalities: Annotated[
+        str | None,
+        typer.Option(
+            "--modalities",
+            metavar="NAMES",
+            help="what to extend a base to; a model has its own",
+            show_default="rgb,depth",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--size",
+            parser=whole_number(8, 8192),
+            metavar="PX",
+            help="training size in pixels",
+            show_default="the base's",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    depth_near: Annotated[
+        float | None,
+        typer.Option(
+            "--depth-near",
+            parser=number(1e-6, 1e9),
+            metavar="M",
+            help="the data's disparity is M / depth, in metres",
+            show_default="as the stage before on this data, or known up to scale and shift",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    device: Device = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget",
+            parser=number(0.01, 10**6),
+            metavar="MINUTES",
+            help="stop and save when this much was trained",
+            rich_help_panel=CHANGES,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train one stage of a joint network; a run that was stopped resumes."""
     from jointnet.checkpoints.card import write_card
     from jointnet.checkpoints.folder import provenance_of, replacing, save_half, stages_of
-    from jointnet.cli.output import prepare_folder
     from jointnet.data.folder import FolderSource
     from jointnet.data.samples import encode_source
     from jointnet.diffusion.schedule import forward_process
+    from jointnet.files.result_set import prepare_folder
     from jointnet.loading import model_folder
-    from jointnet.sampling.steps import with_fixed_variance
+    from jointnet.sampling.schedulers import with_fixed_variance
     from jointnet.training.joint import keeping_abilities, train_joint
     from jointnet.training.provenance import code_commit, write_provenance
     from jointnet.training.state import claim
 
-    prepare_folder(options.output)
-    config = configure(options)
-    asked = None if options.modalities is None else tuple(name.strip() for name in options.modalities.split(","))
-    device = chosen_device(options.device)
-    pipeline = open_start(options.start, asked).to(device)
+    # 1. The start, the configuration and the data
+    prepare_folder(output)
+    config = configure(recipe, changes)
+    names = None if modalities is None else tuple(name.strip() for name in modalities.split(","))
+    pipeline = open_start(start, names).to(chosen_device(device))
     config = keeping_abilities(replace(config, modalities=pipeline.modalities), pipeline.joint_unet)
-    source = FolderSource(options.data, options.size or pipeline.default_size)
-    pipeline.check_size(source.size, source.size)
-    start, stages = model_folder(options.start).resolve(), [*stages_of(pipeline.name_or_path), options.recipe]
-    said_of_start = provenance_of(start)
-    base = said_of_start.get("base") or (str(options.start) if is_base(start) else None)
-    if options.depth_near is not None or said_of_start.get("data") != str(options.data):
-        pipeline.register_to_config(depth_near_m=options.depth_near)
-    facts = {"recipe": options.recipe, "start": str(start), "data": str(options.data.resolve()), "size": source.size}
-    claim(options.output, facts, config=asdict(config), commit=code_commit())
-    encoder, unconditional = pipeline.training_text()
-    samples = encode_source(source, pipeline.modalities, pipeline.codec, options.output / "latents", encoder, unconditional)
+    source = FolderSource(data, size or pipeline.default_size)
+    pipeline.joint_model().check_size(source.size, source.size)
+
+    # 2. What the run is, so that another one does not go on with its state
+    start_folder, stages = model_folder(start).resolve(), [*stages_of(pipeline.name_or_path), recipe]
+    earlier = provenance_of(start_folder)
+    base = earlier.get("base") or (start if is_base(start_folder) else None)
+    if depth_near is not None or earlier.get("data") != str(data):
+        pipeline.register_to_config(depth_near_m=depth_near)
+    facts = {"recipe": recipe, "start": str(start_folder), "data": str(data.resolve()), "size": source.size}
+    claim(output, facts, config=asdict(config), commit=code_commit())
+
+    # 3. Encode and train
+    samples = encode_source(source, pipeline.modalities, pipeline.codec, output / "latents", *pipeline.training_text())
     latent_size = (samples.latents.shape[-2], samples.latents.shape[-1])
+    low_res = pipeline.image_noising_scheduler
     progress = train_joint(
         pipeline.joint_unet,
         samples,
         forward_process(pipeline.scheduler, latent_size),
         config,
-        options.output,
-        low_res_process=None if pipeline.image_noising_scheduler is None else forward_process(pipeline.image_noising_scheduler),
-        budget_minutes=options.budget,
+        output,
+        low_res_process=None if low_res is None else forward_process(low_res),
+        budget_minutes=budget,
     )
+
+    # 4. Save
     pipeline.scheduler = with_fixed_variance(pipeline.scheduler)
-    with replacing(options.output / "model") as folder:
+    with replacing(output / "model") as folder:
         save_half(pipeline, folder)
-        said = {"base": base, "stages": stages, "data": str(options.data), "start": str(options.start)}
-        write_provenance(folder, options.recipe, config, progress, **{name: value for name, value in said.items() if value is not None})
+        origin = {"base": base, "stages": stages, "data": str(data), "start": start}
+        write_provenance(folder, recipe, config, progress, **{name: value for name, value in origin.items() if value is not None})
         write_card(folder)
-    print(options.output / "model")
+    print_written([output / "model"], output, as_json=as_json)
 
 
 def is_base(folder: Path) -> bool:
-    """Whether a folder holds a text-to-image pipeline rather than a joint model. Raises: ModelFolderError."""
+    """Return True if a folder holds a text-to-image pipeline rather than a joint model. Raises: ModelFolderError."""
     from jointnet.checkpoints.folder import pipeline_class
 
     return pipeline_class(folder) != "JointNetPipeline"
 
 
-def configure(options: argparse.Namespace) -> TrainConfig:
-    """The recipe with the command's changes."""
-
-    config = RECIPES[options.recipe]()
-    named = {"steps": options.steps, "batch_size": options.batch_size, "lr": options.lr, "precision": options.precision}
-    changes = {name: value for name, value in named.items() if value is not None}
-    optim = replace(config.optim, seed=options.seed, **changes)
-    return replace(config, optim=optim)
+def configure(recipe: str, changes: Changes) -> TrainConfig:
+    """Return a recipe with a command's changes."""
+    config = RECIPES[recipe]()
+    chosen = {name: value for name, value in vars(changes).items() if value is not None}
+    return replace(config, optim=replace(config.optim, **chosen))
 
 
 def open_start(start: str, modalities: tuple[str, ...] | None) -> JointNetPipeline:
-    """A joint model as it is, or a base extended to the modalities (None: RGB and depth).
+    """Open a joint model as it is, or a base extended to the modalities (None: RGB and depth).
 
     Raises: ModelFolderError, UnsupportedBaseError, UnknownNameError if a model has other modalities than asked.
     """

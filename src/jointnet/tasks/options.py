@@ -32,6 +32,7 @@ class Flag:
     Attributes:
         name: with its dashes; panel: the group it is listed under.
         low, high: range of a number; metavar: what its value is called in the help.
+        default: the default in words, where it is none of the option's values.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Flag:
     low: float | None = None
     high: float | None = None
     metavar: str | None = None
+    default: str | None = None
 
 
 def _flag(name: str, help_: str, panel: str = "Sampling", **more: Any) -> dict[str, Flag]:
@@ -86,7 +88,7 @@ class SamplingOptions:
     guidance_scale: float | None = field(
         default=None,
         metadata=_flag(
-            "--guidance", "classifier-free guidance; 1 is off [default: the model's own, and 1 without a prompt]", low=0, high=100
+            "--guidance", "classifier-free guidance; 1 is off", low=0, high=100, default="the model's own, and 1 without a prompt"
         ),
     )
     guidance_rescale: float = field(default=0.0, metadata=_flag("--guidance-rescale", "Lin et al.'s rescale", low=0, high=1))
@@ -108,11 +110,12 @@ class SamplingOptions:
         default=None,
         metadata=_flag(
             "--processing-size",
-            "long side at which the network works [default: the model's]",
+            "long side at which the network works",
             "Canvas",
             low=1,
             high=_LARGEST_SIDE_PX,
             metavar="PX",
+            default="the model's size",
         ),
     )
     tiled: bool | Tiling | None = field(
@@ -123,11 +126,12 @@ class SamplingOptions:
         default=None,
         metadata=_flag(
             "--stride",
-            "distance of neighbouring tiles in pixels [default: half a tile]",
+            "distance of neighbouring tiles in pixels",
             "Tiles",
             low=1,
             high=_LARGEST_SIDE_PX,
             metavar="PX",
+            default="half a tile",
         ),
     )
     negative_prompt: str | list[str] | None = field(

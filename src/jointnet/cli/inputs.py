@@ -1,0 +1,239 @@
+"""One or several inputs of a command: which files belong together, where their results go, what happens to a broken one."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jointnet.cli.command import BAD_INPUT, facts_of_written, print_json, print_written, report
+from jointnet.cli.mesh import lens_beside
+from jointnet.cli.sampling import Run, facts_of, open_model, options_of, sample_to
+from jointnet.errors import InputFileError, JointNetError
+from jointnet.files.json_files import read_named_values
+from jointnet.files.result_set import RESULT_FILE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from jointnet.pipelines.joint_net import JointNetPipeline, Request
+    from jointnet.tasks.options import SamplingOptions
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+"""Suffixes of what counts as a picture in a folder; a file that is named itself may have any."""
+
+_OF_A_RUN = ("seconds", "versions", "files")
+"""Entries of result.json that do not tell one command from another."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """The files of one picture.
+
+    Attributes:
+        files: modality -> file; the first is the one that the others were matched to.
+        missing: why the input cannot be read, where a file that belongs to it is not there.
+    """
+
+    files: Mapping[str, Path]
+    missing: str | None = None
+
+    @property
+    def first(self) -> Path:
+        return next(iter(self.files.values()))
+
+    def read(self) -> dict[str, Tensor]:
+        """Return the maps, (1, c, H, W) each. Raises: InputFileError, RangeError, ShapeError."""
+        from jointnet.modalities.read import read_map
+
+        if self.missing is not None:
+            raise InputFileError(self.missing)
+        return {name: read_map(path, name) for name, path in self.files.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a command does with each input.
+
+    Attributes:
+        request: maps by modality and options -> the request.
+        facts: the request's own fields besides its maps, for result.json.
+    """
+
+    command: str
+    run: Run
+    prompt: str
+    request: Callable[[dict[str, Tensor], SamplingOptions], Request]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run_on_files(work: Work, files: Mapping[str, Sequence[Path]]) -> int:
+    """Run a command on one picture's files, or on each picture of several files or of a folder; return the exit code.
+
+    With several, each input has a result set of its own below the output, those that are there already are kept, and what cannot be
+    read is reported while the rest goes on. Raises: JointNetError.
+    """
+    first = next(iter(files.values()))
+    if len(first) > 1 or os.path.isdir(first[0]):
+        return _run_on_each(work, match_files(files))
+    return run_on_one(work, {name: _single_file(name, paths) for name, paths in files.items()})
+
+
+def run_on_one(work: Work, files: Mapping[str, Path]) -> int:
+    """Run a command on one picture's files; return the exit code. Raises: JointNetError."""
+    single = Input(files)
+    maps = single.read()
+    pipeline = open_model(work.run, work.prompt)
+    print_written(_sample(work, pipeline, single, work.run.output, maps), work.run.output, as_json=work.run.as_json)
+    return 0
+
+
+def match_files(files: Mapping[str, Sequence[Path]]) -> list[Input]:
+    """Return one input for each file of the first modality; files of the others belong to it if they have its stem, or STEM.MODALITY.
+
+    Folders stand for the pictures and arrays in them, by name; hidden files and sub-folders are left out.
+    Raises: InputFileError for a folder without files.
+    """
+    (lead, first), *others = ((name, _expand(name, paths)) for name, paths in files.items())
+    by_stem = {name: _by_stem(paths) for name, paths in others}
+    inputs = []
+    for path in first:
+        found, missing = {lead: path}, None
+        for name, candidates in by_stem.items():
+            matching = [*candidates.get(path.stem, ()), *candidates.get(f"{path.stem}.{name}", ())]
+            if len(matching) != 1:
+                several = f"{len(matching)} files of {name}" if matching else f"no {name}"
+                missing = f"got {several} for {path.name}; expected one named {path.stem}.npy or {path.stem}.png"
+            else:
+                found[name] = matching[0]
+        inputs.append(Input(found, missing))
+    return inputs
+
+
+def _by_stem(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    files: dict[str, list[Path]] = {}
+    for path in paths:
+        files.setdefault(path.stem, []).append(path)
+    return files
+
+
+def _expand(modality: str, paths: Sequence[Path]) -> list[Path]:
+    suffixes = PICTURES if modality == "rgb" else (".npy", *PICTURES)
+    expanded: list[Path] = []
+    for path in paths:
+        if not os.path.isdir(path):
+            expanded.append(path)
+            continue
+        try:
+            held = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file())
+        except OSError as error:
+            raise InputFileError(f"cannot read folder {str(path)!r}: {error.strerror}") from error
+        if not held:
+            raise InputFileError(f"got folder {str(path)!r} without a file of {modality}; expected {', '.join(suffixes)} in it")
+        expanded += held
+    return expanded
+
+
+def _single_file(name: str, paths: Sequence[Path]) -> Path:
+    if len(paths) != 1 or os.path.isdir(paths[0]):
+        raise InputFileError(f"got {', '.join(map(str, paths))} as {name} of one picture; pass one file, or several pictures too")
+    return paths[0]
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Return a distinct folder name for each file: its stem, with its suffix or a number where that is taken."""
+    counts = Counter(path.stem.lower() for path in paths)
+    names: dict[str, str] = {}  # lower case, as some file systems compare them -> name
+    for path in paths:
+        name = own = path.stem if counts[path.stem.lower()] == 1 else path.name
+        number = 1
+        while name.lower() in names:
+            number += 1
+            name = f"{own}-{number}"
+        names[name.lower()] = name
+    return list(names.values())
+
+
+def _run_on_each(work: Work, inputs: Sequence[Input]) -> int:
+    run = work.run
+    pipeline = open_model(run, work.prompt)
+    written: list[dict[str, Any]] = []
+    failed: list[str] = []
+    for each, name in zip(inputs, names_of([i.first for i in inputs]), strict=True):
+        folder, facts = run.output / name, {"input": str(each.first)}
+        try:
+            kept = _current_files(work, pipeline, each, folder)
+            paths = _sample(work, pipeline, each, folder, each.read()) if kept is None else kept
+        except JointNetError as error:
+            report(work.command, f"{each.first.name}: {error}")
+            failed.append(each.first.name)
+            written.append({**facts, "error": str(error)})
+            continue
+        if kept is not None:
+            print(f"kept: {folder} has the result of {each.first.name}", file=sys.stderr)
+        written.append({**facts, **facts_of_written(paths, folder), "kept": kept is not None})
+        if not run.as_json:
+            print_written(paths, folder, as_json=False)
+    if run.as_json:
+        print_json(written)
+    summary = f"{len(inputs) - len(failed)} of {len(inputs)} done"
+    print(f"jointnet {work.command}: {summary}{'; failed: ' if failed else ''}{', '.join(failed)}", file=sys.stderr)
+    return BAD_INPUT if failed else 0
+
+
+def _facts(work: Work, pipeline: JointNetPipeline, each: Input, options: SamplingOptions) -> dict[str, Any]:
+    dense = {name: path for name, path in each.files.items() if name != "rgb"}
+    request = {"image": each.files.get("rgb"), "dense": dense or None, **work.facts}
+    facts = facts_of(work.command, work.run, pipeline, prompt=work.prompt, seed=work.run.seed, options=options, request=request)
+    return {**facts, **lens_beside(each.first)}
+
+
+def _sample(work: Work, pipeline: JointNetPipeline, each: Input, folder: Path, maps: dict[str, Tensor]) -> list[Path]:
+    options = options_of(work.run, pipeline, work.prompt, work.run.seed)
+    return sample_to(folder, pipeline, work.request(maps, options), _facts(work, pipeline, each, options))
+
+
+def _current_files(work: Work, pipeline: JointNetPipeline, each: Input, folder: Path) -> list[Path] | None:
+    """Return the files of a folder if the same command wrote them after its inputs and its model were last changed, else None."""
+    result = folder / RESULT_FILE
+    try:
+        held = read_named_values(result)
+    except (OSError, ValueError):
+        return None
+    expected = _facts(work, pipeline, each, options_of(work.run, pipeline, work.prompt, work.run.seed))
+    if each.missing is not None or _lasting(held) != _lasting(expected):
+        return None
+    paths = [folder / name for name in held.get("files") or ()]
+    if (
+        not paths
+        or not all(os.path.isfile(path) for path in [*paths, *each.files.values()])
+        or _changed_ns(result) < _latest_change_ns(work, each)
+    ):
+        return None
+    return [*paths, result]
+
+
+def _lasting(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells one command from another, as JSON holds it."""
+    return json.loads(json.dumps({name: value for name, value in facts.items() if name not in _OF_A_RUN}))
+
+
+def _latest_change_ns(work: Work, each: Input) -> int:
+    """Return when the input or the model was last changed; a model's index is written anew with it."""
+    from jointnet.loading import model_folder
+
+    run = work.run
+    model = Path(run.model) if run.base is not None else model_folder(run.model) / "model_index.json"
+    low_res = [] if run.low_res is None else [run.low_res / RESULT_FILE]
+    return max(_changed_ns(path) for path in [*each.files.values(), model, *low_res] if os.path.exists(path))
+
+
+def _changed_ns(path: Path) -> int:
+    """Return when a file was last written, renamed or copied to its place."""
+    facts = path.stat()
+    return max(facts.st_mtime_ns, facts.st_ctime_ns)
