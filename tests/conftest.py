@@ -14,7 +14,7 @@ from PIL import Image
 from jointnet.demo.training.text import new_text_encoder, new_tokenizer
 from jointnet.pipelines.joint_net import JointNetPipeline
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # a process for each core runs tests
 
 SMALLEST: dict[str, Any] = {
     "attention_head_dim": 8,

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import run as benchmarks
-from jointnet.cli.main import build_parser
 from jointnet.demo.measure.page import load_figures
 from jointnet.demo.measure.report import write_report
 from jointnet.demo.measure.tasks_report import write_tasks_report
+from tests.cli.parsing import parse
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,7 +28,7 @@ def commands_of(page: Path) -> list[str]:
 def test_every_command_is_one_the_program_takes(page: Path) -> None:
     for command in commands_of(page):
         words = shlex.split(command, comments=True)[1:]
-        assert build_parser().parse_args(words).command == words[0]
+        assert parse(words)[0].split()[0] == words[0]
 
 
 @pytest.mark.parametrize(("name", "write"), [("tasks", write_tasks_report), ("demo-model", write_report)])
