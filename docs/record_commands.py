@@ -1,8 +1,8 @@
 """Runs every command of README.md and docs/guide.md and prints a digest of each file they write: python docs/record_commands.py OUT.json
 
-Two recordings on one machine, of two commits (PYTHONPATH says which source is run), tell what a change of the code changed in the results:
+Two recordings on one machine, of two commits (PYTHONPATH chooses the source that is run), show which results a change of the code changed:
 python docs/record_commands.py --compare BEFORE.json AFTER.json names every file that is new, gone or other. Times, versions and the commit
-are left out of the digests, since they differ from run to run.
+are left out of the digests, since they differ from run to run; with --keep, the files stay in the folder OUT beside OUT.json.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,8 @@ python -c "from PIL import Image; d = Image.open('depth.png'); d.resize((32, 32)
 python -c "import pathlib, shutil; pathlib.Path('my-data').mkdir()"
 jointnet demo scene --seed 1 -o s1
 jointnet demo scene --seed 2 -o s2
-python -c "import shutil; [shutil.copy(f's{i}/{a}', f'my-data/p{i}{b}') for i in '12' for a, b in (('image.png', '.png'), ('depth.npy', '.depth.npy'))]"
+python -c "import shutil; [shutil.copy(f's{i}/image.png', f'my-data/p{i}.png') for i in '12']"
+python -c "import shutil; [shutil.copy(f's{i}/depth.npy', f'my-data/p{i}.depth.npy') for i in '12']"
 python -c "[open(f'my-data/p{i}.txt', 'w').write('a red ball on grass') for i in '12']"
 """
 """What README.md takes for granted: a photo, its depth, a mask, a coarse depth map, a folder of data."""
@@ -44,7 +46,7 @@ def readme_commands() -> list[str]:
     for long, short in SHORT.items():
         lines = [line.replace(long, short) for line in lines]
     lines = [f"{line} {TRAINING}" if line.startswith("jointnet train") else line for line in lines]
-    return [f"{line[:-len('-o out')]}-o readme{i}" if line.endswith("-o out") else line for i, line in enumerate(lines)]
+    return [f"{line[: -len('-o out')]}-o readme{i}" if line.endswith("-o out") else line for i, line in enumerate(lines)]
 
 
 def guide_commands() -> list[str]:
@@ -83,8 +85,6 @@ def record(out: Path) -> None:
             files = [p for p in sorted(Path(scratch).rglob("*")) if p.is_file()]
             digests |= {f"{name}/{p.relative_to(scratch)}": digest(p) for p in files}
             if "--keep" in sys.argv:
-                import shutil
-
                 shutil.copytree(scratch, out.with_suffix("") / name, dirs_exist_ok=True)
     out.write_text(json.dumps(digests, indent=1) + "\n")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jointnet.sampling.steps import learns_variance
+from jointnet.sampling.schedulers import learns_variance
 
 from jointnet.pipelines.bases import SUPPORTED
 from jointnet.pipelines.joint_net import JointNetPipeline
