@@ -19,7 +19,7 @@ _NEAREST_SHARE = 0.01
 _SENSIBLE_M = (0.01, 2000.0)
 """Where the middle of a map's depths lies, in metres."""
 
-_SURELY_DISTANCE, _SURELY_DISPARITY = 0.58, 0.35
+_SURELY_DISTANCE, _SURELY_DISPARITY = 0.58, 0.4
 """``distance_share`` above and below which a map is taken for distances and for disparities. Noisy disparities of the demo's world
 reach 0.53, noisy distances fall to 0.60."""
 
@@ -110,6 +110,8 @@ def disparity_from_distance(values: np.ndarray, unit: DepthUnit, name: str = "th
     middle_m = float(np.median(valid_m))
     if not _SENSIBLE_M[0] <= middle_m <= _SENSIBLE_M[1]:
         raise RangeError(f"got depth around {middle_m:g} m as {unit.name}; expected {unit.meaning}: choose another unit")
+    if valid_m.min() == valid_m.max():
+        raise RangeError(f"got depth that is {middle_m:g} m wherever it has a value; expected a map that varies")
     mask = torch.from_numpy(has_value)[None, None]
     if is_scattered(mask):
         raise RangeError(f"got scattered depth, in {has_value.mean():.1%} of the pixels; expected a dense map: fill it first")

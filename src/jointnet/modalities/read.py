@@ -30,16 +30,17 @@ from jointnet.modalities.picture_files import open_picture
 __all__ = ["MapInput", "as_maps", "as_masks", "read_depth", "read_map", "read_mask", "read_picture"]
 
 
-def read_picture(path: Path) -> Tensor:
+def read_picture(path: str | Path) -> Tensor:
     """A picture file of any kind -> (1, 3, H, W) in [0, 1]: turned as its EXIF says, in sRGB by its profile, alpha laid over white.
 
     Raises: InputFileError, RangeError.
     """
+    path = Path(path)
     with _naming(path):
         return as_maps("rgb", picture_tensor(open_picture(path)))
 
 
-def read_map(path: Path, modality: str, unit: str | DepthUnit = DISPARITY) -> Tensor:
+def read_map(path: str | Path, modality: str, unit: str | DepthUnit = DISPARITY) -> Tensor:
     """A map file -> (1, c, H, W).
 
     .npy, .npz of one array and EXR as the modality states it, (H, W), (H, W, c) or (c, H, W); PNG and TIFF as this package writes them
@@ -50,6 +51,7 @@ def read_map(path: Path, modality: str, unit: str | DepthUnit = DISPARITY) -> Te
     Raises: InputFileError if it cannot be read, is empty, constant or not finite; RangeError, ShapeError, UnknownNameError,
         MissingPackageError.
     """
+    path = Path(path)
     if modality == "rgb":
         return read_picture(path)
     if modality == "depth":
@@ -58,9 +60,9 @@ def read_map(path: Path, modality: str, unit: str | DepthUnit = DISPARITY) -> Te
     return _one_map(array, transparent, path, modality)
 
 
-def read_depth(path: Path, unit: str | DepthUnit = DISPARITY) -> DepthMap:
+def read_depth(path: str | Path, unit: str | DepthUnit = DISPARITY) -> DepthMap:
     """A depth file -> its disparity and what it means: as read_map, and with the near distance of a sensor's map. Raises: as read_map."""
-    unit = get_depth_unit(unit)
+    path, unit = Path(path), get_depth_unit(unit)
     array, transparent = _numbers(path, 1)
     if array.dtype == np.uint8:
         warnings.warn(
@@ -81,8 +83,9 @@ def read_depth(path: Path, unit: str | DepthUnit = DISPARITY) -> DepthMap:
         return disparity_from_distance(values.reshape(values.shape[-2:]), unit, path.name)
 
 
-def read_mask(path: Path) -> Tensor:
+def read_mask(path: str | Path) -> Tensor:
     """A mask file, white where something is asked -> boolean (1, 1, H, W). Raises: InputFileError, RangeError, ShapeError."""
+    path = Path(path)
     with _naming(path):
         masks = as_masks(read_array(path) if is_array_file(path) else open_picture(path))
         if len(masks) != 1:
