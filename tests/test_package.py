@@ -148,9 +148,14 @@ def test_public_names_exist_and_are_documented(name: str) -> None:
 
 def test_public_list() -> None:
     assert sorted(jointnet.__all__) == [
+        "ColourProfileWarning",
         "Condition",
         "Conventions",
         "DataFolderError",
+        "DepthHolesWarning",
+        "DepthMap",
+        "DepthUnit",
+        "DepthUnitWarning",
         "DivergenceError",
         "Edit",
         "EightBitWarning",
@@ -189,6 +194,7 @@ def test_public_list() -> None:
         "get_modality",
         "get_projection",
         "load",
+        "read_depth",
         "register_modality",
         "registered_modalities",
         "write_mesh",

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jointnet.errors import (
+        ColourProfileWarning,
         DataFolderError,
+        DepthHolesWarning,
+        DepthUnitWarning,
         DivergenceError,
         EightBitWarning,
         InputFileError,
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from jointnet.loading import load
     from jointnet.modalities import Modality, get_modality, registered_modalities
     from jointnet.modalities import register as register_modality
+    from jointnet.modalities.depth_units import DepthMap, DepthUnit
+    from jointnet.modalities.read import read_depth
     from jointnet.models.joint_unet import JointUNet
     from jointnet.pipelines.joint_net import JointNetPipeline
     from jointnet.sampling.tiling import Tiling
@@ -54,7 +59,10 @@ __version__ = version("jointnet")
 
 _MODULES = {
     "jointnet.errors": [
+        "ColourProfileWarning",
         "DataFolderError",
+        "DepthHolesWarning",
+        "DepthUnitWarning",
         "DivergenceError",
         "EightBitWarning",
         "InputFileError",
@@ -78,6 +86,8 @@ _MODULES = {
     "jointnet.geometry.projection": ["Projection", "get_projection"],
     "jointnet.loading": ["load"],
     "jointnet.modalities": ["Modality", "get_modality", "register_modality", "registered_modalities"],
+    "jointnet.modalities.depth_units": ["DepthMap", "DepthUnit"],
+    "jointnet.modalities.read": ["read_depth"],
     "jointnet.models.joint_unet": ["JointUNet"],
     "jointnet.pipelines.joint_net": ["JointNetPipeline"],
     "jointnet.sampling.tiling": ["Tiling"],
@@ -99,9 +109,14 @@ _INNER_NAMES = {"register_modality": "register"}
 """Public name -> what its module calls it, where that differs."""
 
 __all__ = [
+    "ColourProfileWarning",
     "Condition",
     "Conventions",
     "DataFolderError",
+    "DepthHolesWarning",
+    "DepthMap",
+    "DepthUnit",
+    "DepthUnitWarning",
     "DivergenceError",
     "Edit",
     "EightBitWarning",
@@ -140,6 +155,7 @@ __all__ = [
     "get_modality",
     "get_projection",
     "load",
+    "read_depth",
     "register_modality",
     "registered_modalities",
     "write_mesh",

@@ -69,3 +69,15 @@ class UnknownWordsWarning(JointNetWarning):
 
 class EightBitWarning(JointNetWarning):
     """A depth map was stored in 8 bits."""
+
+
+class DepthUnitWarning(JointNetWarning):
+    """A depth map looks as if it were in another unit than the one it is read in."""
+
+
+class DepthHolesWarning(JointNetWarning):
+    """Many pixels of a sensor's depth map have no value."""
+
+
+class ColourProfileWarning(JointNetWarning):
+    """A picture's colour profile cannot be used."""

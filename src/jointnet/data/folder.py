@@ -2,7 +2,7 @@
 
 NAME.png (or .jpg, .jpeg, .webp) is the picture, NAME.txt its captions, one a line, and NAME.MODALITY.npy or NAME.MODALITY.png
 the map of each other modality: .npy in the range the modality states, (H, W) or (H, W, c); .png as the package writes it
-(depth: value / 65535, or 255 in an 8-bit file; normal: (n + 1) / 2 over 8 bits).
+(depth: value / 65535, or 255 in an 8-bit file; normal: (n + 1) / 2 over 8 bits). Depth may be in another unit (``depth_unit``).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from jointnet.errors import DataFolderError, EightBitWarning
+from jointnet.errors import DataFolderError, JointNetWarning
 from jointnet.files.fingerprints import of_files
+from jointnet.modalities.depth_units import DISPARITY, DepthUnit, get_depth_unit
 from jointnet.modalities.modality import get_modality, registered_modalities, within_limits
 from jointnet.modalities.read import read_map, read_picture
 from jointnet.types import size_ids
@@ -26,10 +27,15 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 @dataclass(frozen=True)
 class FolderSource:
-    """A MapSource over a folder; every map has its picture's size, is cut to its middle square and resized to ``size`` px."""
+    """A MapSource over a folder; every map has its picture's size, is cut to its middle square and resized to ``size`` px.
+
+    Attributes:
+        depth_unit: what the numbers of the depth maps mean, or its name in DEPTH_UNITS; with its ``near_m`` all share one near distance.
+    """
 
     folder: Path
     size: int
+    depth_unit: str | DepthUnit = DISPARITY
 
     def names(self) -> list[Path]:
         """Return the pictures, sorted; NAME.MODALITY.png is a map, of whatever modality. Raises: DataFolderError if there are none."""
@@ -59,18 +65,21 @@ class FolderSource:
 
     def fingerprint(self, modality: str) -> str:
         """Return a text that changes with the files of a modality and the size. Raises: DataFolderError if a map is missing."""
-        return f"{of_files(self._file(picture, modality) for picture in self.names())} at {self.size} px"
+        unit = get_depth_unit(self.depth_unit)
+        converted = f" in {unit.name}, near {unit.near_m} m" if modality == "depth" and unit.metres is not None else ""
+        return f"{of_files(self._file(picture, modality) for picture in self.names())} at {self.size} px{converted}"
 
     def maps(self, modality: str) -> Iterator[Tensor]:
-        """Yield all maps of a modality, (c, size, size) each. Raises: DataFolderError, ShapeError."""
-        has_warned = False
+        """Yield all maps of a modality, (c, size, size) each; a warning comes once a kind. Raises: DataFolderError, ShapeError."""
+        seen: set[type[Warning]] = set()
         for picture in self.names():
             with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
                 map_ = self._read(picture, modality)
-            eight_bit = [w for w in caught if issubclass(w.category, EightBitWarning)]
-            if eight_bit and not has_warned:
-                warnings.warn_explicit(**{name: getattr(eight_bit[0], name) for name in ("message", "category", "filename", "lineno")})
-                has_warned = True
+            for warning in caught:
+                if issubclass(warning.category, JointNetWarning) and warning.category not in seen:
+                    seen.add(warning.category)
+                    warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
             yield get_modality(modality).resize(_middle(within_limits(modality, map_)), (self.size, self.size))[0]
 
     def size_ids(self) -> Tensor:
@@ -81,7 +90,7 @@ class FolderSource:
         path = self._file(picture, modality)
         if modality == "rgb":
             return read_picture(path)
-        map_, size = read_map(path, modality), read_picture(picture).shape[-2:]
+        map_, size = read_map(path, modality, self.depth_unit), read_picture(picture).shape[-2:]
         if map_.shape[-2:] != size:
             got, expected = (f"{width} x {height}" for height, width in (map_.shape[-2:], size))
             raise DataFolderError(f"got {path.name} of {got} for {picture.name} of {expected}; expected maps of the picture's size")

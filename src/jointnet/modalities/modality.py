@@ -42,6 +42,10 @@ def resize_picture(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return interpolate(maps, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
 
 
+def accept_all(_maps: Tensor) -> None:
+    """Refuse nothing."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Modality:
     """One kind of map. Build one and pass it to register(): no other code needs to know of it.
@@ -58,6 +62,8 @@ class Modality:
             they have the size already.
         merge: samples of one map (N, channels, H, W) -> the map (channels, H, W), uncertainty (1, H, W).
         own_files: one map (channels, H, W) -> its files by their names, instead of those that files() returns by default.
+        no_value: what stands in every channel of a pixel without a value, such as a transparent one; None if there are no such pixels.
+        check: maps (B, channels, H, W) that a user passes -> a RangeError if they cannot be meant, such as normals that point away.
     """
 
     name: str
@@ -68,6 +74,8 @@ class Modality:
     resize: Callable[[Tensor, tuple[int, int]], Tensor] = resize_smooth
     merge: Callable[[Tensor], tuple[Tensor, Tensor]] = merge_values
     own_files: Callable[[Tensor], dict[str, Writable]] | None = None
+    no_value: float | None = None
+    check: Callable[[Tensor], None] = accept_all
 
     def __post_init__(self) -> None:
         """Raises: ShapeError for other channels than 1 or 3; RangeError for limits that are no range."""
@@ -131,7 +139,7 @@ class Modality:
             raise RangeError(f"got {self.name} values from {lowest:g} to {highest:g}; expected [{low:g}, {high:g}]: scale the map first")
 
 
-_FUNCTIONS = ("settle", "resize", "merge")
+_FUNCTIONS = ("settle", "resize", "merge", "check")
 """Fields that a subclass may override by a method."""
 _REGISTRY: dict[str, Modality] = {}
 
