@@ -28,7 +28,7 @@ class OutputError(JointNetError):
 
 
 class RunFolderError(JointNetError):
-    """A run folder holds the state of another run."""
+    """A run folder holds another run, or a state that cannot be read."""
 
 
 class DataFolderError(JointNetError):
@@ -65,3 +65,11 @@ class UnknownWordsWarning(JointNetWarning):
 
 class EightBitWarning(JointNetWarning):
     """A depth map was stored in 8 bits."""
+
+
+class DataFolderWarning(JointNetWarning):
+    """A data folder holds files that are no part of the data."""
+
+
+class DamagedFileWarning(JointNetWarning):
+    """A file that can be computed again is damaged."""

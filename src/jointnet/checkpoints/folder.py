@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import shutil
@@ -17,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedModel
 
 from jointnet.errors import ModelFolderError, OutputError
-from jointnet.files.atomic import replacing_file, write_json
+from jointnet.files.atomic import bring_to_disk, replacing_file, write_json
 from jointnet.files.json_files import read_named_values
+from jointnet.files.write_errors import is_link_to_nothing, naming_write_errors
 
 INDEX_FILE = "model_index.json"
 
@@ -123,16 +125,20 @@ def replacing(folder: Path) -> Iterator[Path]:
     Files that are no part of the old model (notes, pictures, a .git) are copied over.
     Raises: OutputError if ``folder`` holds something else than a model, or cannot be written.
     """
-    held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    with naming_write_errors(folder):
+        if is_link_to_nothing(folder) or (folder.exists() and not folder.is_dir()):
+            raise NotADirectoryError(errno.ENOTDIR, "it is no folder")
+        place = folder.resolve()
+        unfinished, old = (place.with_name(f".{place.name}.{state}") for state in ("unfinished", "old"))
+        _settle(place, unfinished, old)
+        held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     parts = _parts_of(folder)
     if held and not parts:
         raise OutputError(f"got {str(folder)!r}, which holds {held[0]} and no model; choose a new folder with -o")
-    place = folder.resolve()
-    unfinished, old = (place.with_name(f".{place.name}.{state}") for state in ("unfinished", "old"))
     try:
-        _settle(place, unfinished, old)
         unfinished.mkdir(parents=True)
         yield unfinished
+        bring_to_disk(unfinished)
         for name in set(held) - parts:
             _copy(place / name, unfinished / name)
         if place.exists():
