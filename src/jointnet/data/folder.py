@@ -68,7 +68,7 @@ class FolderSource:
         They stay when the folder is moved. Every file that ``index`` does not know is read and checked.
         Raises: DataFolderError, which names all files that are missing or, if none is, all that cannot be used.
         """
-        kinds = (CAPTIONS, *modalities)
+        kinds = (CAPTIONS, *sorted(modalities, key=lambda name: name != "rgb"))  # pictures first
         self._check_complete(kinds)
         problems: dict[str, None] = {}
         with warnings.catch_warnings():
@@ -133,8 +133,11 @@ class FolderSource:
         assert name is not None, "checked before"
         if name in self._hashes:
             return None
+        checked_as = (
+            kind if kind in (CAPTIONS, "rgb") else f"{kind} of {self._hashes.get(sample.picture)}"
+        )  # its size has to be its picture's
         try:
-            self._hashes[name] = self._index.hash_of(name, kind, lambda: self._check(kind, sample))
+            self._hashes[name] = self._index.hash_of(name, checked_as, lambda: self._check(kind, sample))
         except JointNetError as error:
             return str(error)
         except OSError as error:
@@ -145,8 +148,10 @@ class FolderSource:
         """Raises: JointNetError if the file cannot be used."""
         if kind == CAPTIONS:
             self._caption_lines(sample)
-        else:
+        elif kind == "rgb" or sample.picture in self._hashes:
             self._read(sample, kind)
+        else:  # the picture is broken, or was not asked for
+            read_map(self.folder / sample.maps[kind], kind)
 
     def _check_complete(self, kinds: Sequence[str]) -> None:
         """Raises: DataFolderError, which names the pictures without a caption or a map."""
