@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +77,11 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "rgbd"
     tiny_pipeline().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def umask() -> Iterator[int]:
+    """A umask that is not the usual one, for the test only."""
+    before = os.umask(0o027)
+    yield 0o027
+    os.umask(before)

@@ -28,7 +28,7 @@ class OutputError(JointNetError):
 
 
 class RunFolderError(JointNetError):
-    """A run folder holds the state of another run."""
+    """A run folder holds another run, or a state that cannot be read."""
 
 
 class DataFolderError(JointNetError):
@@ -81,3 +81,11 @@ class DepthHolesWarning(JointNetWarning):
 
 class ColourProfileWarning(JointNetWarning):
     """A picture's colour profile cannot be used."""
+
+
+class DataFolderWarning(JointNetWarning):
+    """A data folder holds files that are no part of the data."""
+
+
+class DamagedFileWarning(JointNetWarning):
+    """A file that can be computed again is damaged."""

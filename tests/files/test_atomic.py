@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Barrier, Thread
 
@@ -14,15 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from jointnet.files.atomic import replacing_file, replacing_files, write_bytes, write_json, write_text
-
-
-@pytest.fixture
-def umask() -> Iterator[int]:
-    """A umask that is not the usual one, for the test only."""
-    before = os.umask(0o027)
-    yield 0o027
-    os.umask(before)
+from jointnet.files.atomic import bring_to_disk, replacing_file, replacing_files, write_bytes, write_json, write_text
 
 
 def mode_of(path: Path) -> int:
@@ -87,6 +78,15 @@ def test_the_mode_follows_the_umask_whatever_the_writer_does(tmp_path: Path, uma
         temporary.touch(0o600)
     assert {mode_of(path) for path in tmp_path.iterdir()} == {0o666 & ~umask}
     assert load_file(tmp_path / "b.safetensors")["x"].tolist() == [0, 0]
+
+
+def test_files_of_a_folder_get_the_mode_that_the_umask_leaves(tmp_path: Path, umask: int) -> None:
+    (tmp_path / "part").mkdir()
+    for name in ("a.safetensors", "part/b.safetensors", "part/b.json"):
+        (tmp_path / name).touch(0o600)
+    bring_to_disk(tmp_path, "*.safetensors")
+    modes = {path.name: mode_of(path) for path in tmp_path.rglob("*") if path.is_file()}
+    assert modes == {"a.safetensors": 0o640, "b.safetensors": 0o640, "b.json": 0o600}
 
 
 def test_two_writers_at_once_do_not_meet(tmp_path: Path) -> None:

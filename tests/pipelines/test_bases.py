@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -233,8 +233,8 @@ class OnePicture:
     def maps(self, modality: str) -> Iterator[Tensor]:
         yield from [self.shown[modality][0]] * 4
 
-    def fingerprint(self, modality: str) -> str:
-        return modality
+    def fingerprints(self, modalities: Sequence[str]) -> dict[str, str]:
+        return {name: name for name in modalities}
 
     def size_ids(self) -> Tensor:
         return size_ids((self.side, self.side), (2 * self.side, self.side), (self.side // 2, 0)).expand(4, -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import shutil
@@ -17,8 +18,10 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedModel
 
 from jointnet.errors import ModelFolderError, OutputError
-from jointnet.files.atomic import replacing_file, write_json
+from jointnet.files.atomic import bring_to_disk, replacing_file, write_json
+from jointnet.files.fingerprints import of_content, of_texts
 from jointnet.files.json_files import read_named_values
+from jointnet.files.write_errors import is_link_to_nothing, naming_write_errors
 
 INDEX_FILE = "model_index.json"
 
@@ -91,6 +94,16 @@ def stages_of(folder: str | Path | None) -> list[str]:
     return provenance.get("stages") or [provenance[name] for name in ("recipe",) if name in provenance]
 
 
+def contents_of_model(folder: Path) -> str:
+    """Return a text that changes with the index, configs and weights of a model folder, wherever it lies. Raises: ModelFolderError."""
+    try:
+        names = sorted(name for name in read_named_values(folder / INDEX_FILE) if (folder / name).is_dir())
+        files = [path for name in names for path in sorted((folder / name).rglob("*")) if path.is_file() and not path.name.startswith(".")]
+        return of_texts(f"{path.relative_to(folder)} {of_content(path)}" for path in (folder / INDEX_FILE, *files))
+    except (OSError, ValueError) as error:
+        raise ModelFolderError(f"cannot read model {str(folder)!r}: {first_line(error)}; copy or save it again") from error
+
+
 def save_half(pipeline: DiffusionPipeline, folder: Path) -> None:
     """Save a pipeline with float16 weights; the pipeline itself is rounded to float16 values.
 
@@ -116,6 +129,11 @@ def save_half(pipeline: DiffusionPipeline, folder: Path) -> None:
         write_json(config, content, indent=2)
 
 
+def check_replaceable(folder: Path) -> None:
+    """Raises: OutputError if a model cannot take the place of ``folder``, see ``replacing``."""
+    _checked_place(folder)
+
+
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
     """Yield a new folder to write a model into, which takes the place of ``folder`` once it is whole.
@@ -123,16 +141,12 @@ def replacing(folder: Path) -> Iterator[Path]:
     Files that are no part of the old model (notes, pictures, a .git) are copied over.
     Raises: OutputError if ``folder`` holds something else than a model, or cannot be written.
     """
-    held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    parts = _parts_of(folder)
-    if held and not parts:
-        raise OutputError(f"got {str(folder)!r}, which holds {held[0]} and no model; choose a new folder with -o")
-    place = folder.resolve()
-    unfinished, old = (place.with_name(f".{place.name}.{state}") for state in ("unfinished", "old"))
+    place, held, parts = _checked_place(folder)
+    unfinished, old = _beside(place)
     try:
-        _settle(place, unfinished, old)
         unfinished.mkdir(parents=True)
         yield unfinished
+        bring_to_disk(unfinished)
         for name in set(held) - parts:
             _copy(place / name, unfinished / name)
         if place.exists():
@@ -142,6 +156,26 @@ def replacing(folder: Path) -> Iterator[Path]:
         raise OutputError(f"cannot write model {str(folder)!r}: {first_line(error)}; free space or choose another folder") from error
     finally:
         _settle(place, unfinished, old)
+
+
+def _checked_place(folder: Path) -> tuple[Path, list[str], set[str]]:
+    """Return where a model folder lies, the names in it, and those of them that are the model's. Raises: OutputError."""
+    with naming_write_errors(folder):
+        if is_link_to_nothing(folder) or (folder.exists() and not folder.is_dir()):
+            raise NotADirectoryError(errno.ENOTDIR, "it is no folder")
+        place = folder.resolve()
+        _settle(place, *_beside(place))
+        held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    parts = _parts_of(folder)
+    if held and not parts:
+        raise OutputError(f"got {str(folder)!r}, which holds {held[0]} and no model; choose a new folder with -o")
+    return place, held, parts
+
+
+def _beside(place: Path) -> tuple[Path, Path]:
+    """Return the names of the new folder while it is written, and of the old one while they change places."""
+    unfinished, old = (place.with_name(f".{place.name}.{state}") for state in ("unfinished", "old"))
+    return unfinished, old
 
 
 def _parts_of(folder: Path) -> set[str]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from jointnet.codecs.codec import Codec
+from jointnet.errors import DamagedFileWarning
 from jointnet.files.atomic import replacing_file
+from jointnet.files.write_errors import naming_write_errors, reason
 
 _LATENTS, _SOURCE = "latents", "source"
 
@@ -21,22 +25,36 @@ def encode_to_file(codec: Codec, modality: str, batches: Iterable[Tensor], path:
     """Encode batches of maps (B, c, H, W) with the posterior's mean into one file (N, C, h, w); it appears whole or not at all.
 
     A file that is there already is kept if it holds the same maps, encoded by the same codec, and replaced if not.
+    Raises: OutputError if it cannot be written.
     """
     source = f"{maps_fingerprint} by {codec.fingerprint()}"
-    if path.exists() and _source_of(path) == source:
+    if os.path.lexists(path) and _source_of(path) == source:
         return path
+    with naming_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     latents = torch.cat([codec.encode(modality, maps).half().cpu() for maps in batches]).contiguous()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing_file(path) as temporary:
+    with naming_write_errors(path), replacing_file(path) as temporary:
         save_file({_LATENTS: latents}, temporary, metadata={_SOURCE: source})
     return path
 
 
 def _source_of(path: Path) -> str:
-    with safe_open(path, "pt") as file:
-        return (file.metadata() or {}).get(_SOURCE, "")
+    """Return what a file was encoded from; of a damaged one nothing, so that it is encoded again."""
+    try:
+        with safe_open(path, "pt") as file:
+            file.get_slice(_LATENTS)
+            return (file.metadata() or {}).get(_SOURCE, "")
+    except (OSError, SafetensorError) as error:
+        warnings.warn(f"{str(path)!r} is damaged ({reason(error)}); its maps are encoded again", DamagedFileWarning, stacklevel=3)
+        return ""
 
 
-def load_latents(paths: Iterable[Path]) -> Tensor:
+def load_latents(paths: Sequence[Path]) -> Tensor:
     """Return the latents of files, one a modality, as one float32 tensor (N, M, C, h, w)."""
-    return torch.stack([load_file(path)[_LATENTS].float() for path in paths], 1)
+    first, *others = paths
+    stored = load_file(first)[_LATENTS]  # (N, C, h, w)
+    latents = stored.new_empty(len(stored), len(paths), *stored.shape[1:], dtype=torch.float32)
+    latents[:, 0] = stored
+    for place, path in enumerate(others, 1):  # one modality at a time: all of them twice may not fit
+        latents[:, place] = load_file(path)[_LATENTS]
+    return latents

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,8 +32,8 @@ class MapSource(Protocol):
         """All maps of a modality, one (c, H, W) at a time, in the range its codec takes."""
         ...
 
-    def fingerprint(self, modality: str) -> str:
-        """Changes when the maps of a modality do."""
+    def fingerprints(self, modalities: Sequence[str]) -> Mapping[str, str]:
+        """By modality, a text that changes when the maps do. Raises: DataFolderError, which names all files that cannot be used."""
         ...
 
     def size_ids(self) -> Tensor:
@@ -100,10 +100,10 @@ def encode_source(
 ) -> LatentSamples:
     """Encode a data set once into ``folder`` (one file a modality, reused by later stages) and open it for training.
 
-    What is quickly checked comes first: captions, and whether every map is there.
+    All files are checked before anything is encoded.
     """
     tokens = torch.stack([text_encoder.tokenize(draw) for draw in source.captions()])
-    found = {name: source.fingerprint(name) for name in modalities}
+    found = source.fingerprints(modalities)
     paths = [encode_modality(source, name, codec, folder, found[name]) for name in modalities]
     return LatentSamples(load_latents(paths), tokens, source.size_ids(), unconditional, text_encoder)
 

@@ -39,12 +39,24 @@ def replacing_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
             modes.append(mode)
         yield list(temporary)
         for new, mode in zip(temporary, modes, strict=True):
-            _bring_to_disk(new, mode)
+            _store(new, mode)
         for new, path in zip(temporary, paths, strict=True):
             os.replace(new, path)
     finally:
         for new in temporary:
             new.unlink(missing_ok=True)
+
+
+def bring_to_disk(folder: Path, pattern: str = "*") -> None:
+    """Set the mode that the umask leaves of 0666 on the files below a folder, and wait until they are stored. Raises: OSError.
+
+    Recent versions of safetensors write files that only their owner can read.
+    """
+    probe, mode = _create_beside(folder / "probe")
+    probe.unlink()
+    for path in folder.rglob(pattern):
+        if path.is_file() and not path.is_symlink():
+            _store(path, mode)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -78,7 +90,7 @@ def _create_beside(path: Path) -> tuple[Path, int]:
         os.close(handle)
 
 
-def _bring_to_disk(path: Path, mode: int) -> None:
+def _store(path: Path, mode: int) -> None:
     """Set the mode and wait until the content is stored: a rename may otherwise outlive what it names when power fails."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
+_DIGITS = 16
+
 
 def of_weights(network: nn.Module) -> str:
     """Return eight hex digits that change with any weight."""
@@ -22,10 +24,15 @@ def of_weights(network: nn.Module) -> str:
     return digest.hexdigest()[:8]
 
 
-def of_files(paths: Iterable[Path]) -> str:
-    """Return eight hex digits that change when a file is added, removed, renamed or rewritten."""
+def of_content(path: Path) -> str:
+    """Return 16 hex digits that change with the bytes of a file. Raises: OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS]
+
+
+def of_texts(texts: Iterable[str]) -> str:
+    """Return 16 hex digits that change with the texts and their order."""
     digest = hashlib.sha256()
-    for path in paths:
-        facts = path.stat()
-        digest.update(f"{path.name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:8]
+    for text in texts:
+        digest.update(f"{len(text)} {text}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:_DIGITS]

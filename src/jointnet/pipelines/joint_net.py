@@ -22,6 +22,7 @@ from jointnet.checkpoints.card import keep_side_files, write_card
 from jointnet.checkpoints.release import read_release
 from jointnet.codecs.codec import Codec
 from jointnet.errors import ModelFolderError, RangeError, ShapeError
+from jointnet.files.atomic import bring_to_disk
 from jointnet.modalities.modality import get_modality
 from jointnet.modalities.read import MapInput
 from jointnet.models.joint_unet import JointUNet
@@ -175,6 +176,7 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         folder = Path(save_directory)
         hub = {name: kwargs.pop(name) for name in ("repo_id", "private", "token", "commit_message", "create_pr") if name in kwargs}
         super().save_pretrained(save_directory, *arguments, **kwargs)
+        bring_to_disk(folder, "*.safetensors")
         keep_side_files(self.name_or_path, folder)
         write_card(folder)
         if push_to_hub:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from jointnet.models.joint_unet import JointUNet
 from jointnet.training.config import TrainConfig
 from jointnet.training.loop import fit
 from jointnet.training.objective import JointObjective
+from jointnet.training.run import settings_of
 from jointnet.training.state import Progress
 
 
@@ -34,12 +37,16 @@ def train_joint(
     config: TrainConfig,
     run_dir: Path,
     *,
+    facts: Mapping[str, Any] | None = None,
     low_res_process: ForwardProcess | None = None,
     budget_minutes: float | None = None,
 ) -> Progress:
     """Run one stage on ``joint_unet`` in place, resuming from ``run_dir`` if it holds a state.
 
-    ``low_res_process`` is that of an upscaling base's smaller maps; by default the base's own.
+    Args:
+        facts: what the run is known by besides its settings, see ``run.claim``.
+        low_res_process: that of an upscaling base's smaller maps; by default the base's own.
+    Raises: as ``fit`` does.
     """
     config = keeping_abilities(config, joint_unet)
     if config.has_masked_input:
@@ -60,5 +67,6 @@ def train_joint(
         num_samples=len(samples),
         config=config.optim,
         run_dir=run_dir,
+        facts={**settings_of(config), **(facts or {})},
         budget_minutes=budget_minutes,
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from jointnet.errors import DivergenceError
 from jointnet.training.config import OptimConfig
 from jointnet.training.precision import autocast_type
+from jointnet.training.run import check_steps, open_run, print_finished, settings_of
 from jointnet.training.state import Progress, load_state, save_state
+from jointnet.training.stopping import stop_requests
 
 _FOR_STEPS, _FOR_EPOCHS = 0, 1
 Losses = dict[str, Tensor]
@@ -31,6 +34,7 @@ def fit(
     num_samples: int,
     config: OptimConfig,
     run_dir: Path,
+    facts: Mapping[str, Any] | None = None,
     budget_minutes: float | None = None,
     save_every_minutes: float = 5.0,
     log_every: int = 50,
@@ -39,37 +43,55 @@ def fit(
 
     With ``budget_minutes`` the run ends when its training time (summed over resumes) reaches the budget, and the learning rate
     decays over the budget instead of over ``config.steps``. At the end ``model`` holds the averaged weights if there are any.
-    Raises: RunFolderError if ``run_dir`` holds another run's state; DivergenceError.
     Every draw of step k comes from a generator seeded by (config.seed, k); batches walk through a new permutation each epoch.
+    Ctrl-C and SIGTERM wait for the end of the step and save.
+
+    Args:
+        facts: what the run is known by besides its settings and the number of samples, see ``run.claim``.
+    Raises: RunFolderError if ``run_dir`` holds another run's state; OutputError if it cannot be written; DivergenceError;
+        KeyboardInterrupt, SystemExit.
     """
+    known_by = {**settings_of(config), "num_samples": num_samples, **(facts or {})}
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     average = [p.detach().clone() for p in parameters] if config.ema_decay is not None else None
-    progress = load_state(run_dir, model, average, optimizer)
-    model.train()
-    torch.set_flush_denormal(True)
-    clock = saved = time.monotonic()
-    log = _Log(log_every)
+    with open_run(run_dir), stop_requests() as stop:
+        progress = load_state(run_dir, model, average, optimizer, known_by)
+        check_steps(run_dir, progress, config)
+        started_at = progress.step
+        if progress.share(config, budget_minutes) >= 1:
+            print_finished(run_dir, progress)
+        else:
+            device_type = parameters[0].device.type
+            progress.plan(config, budget_minutes, device=device_type, type=str(autocast_type(config.precision, device_type)))
+        model.train()
+        torch.set_flush_denormal(True)
+        clock = saved = time.monotonic()
+        log = _Log(log_every)
 
-    while (done := _share_done(progress, config, budget_minutes)) < 1:
-        lr = config.lr_at(done, progress.step)
-        indices = batch_indices(num_samples, config.batch_size, progress.step, config.seed)
-        log.add(_train_step(parameters, optimizer, loss_fn, indices, lr=lr, config=config, step=progress.step))
-        if average is not None and config.ema_decay is not None:
-            decay = min(config.ema_decay, (1 + progress.step) / (10 + progress.step))
-            torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
+        while (done := progress.share(config, budget_minutes)) < 1 and stop.signal is None:
+            lr = config.lr_at(done, progress.step)
+            indices = batch_indices(num_samples, config.batch_size, progress.step, config.seed)
+            log.add(_train_step(parameters, optimizer, loss_fn, indices, lr=lr, config=config, step=progress.step))
+            if average is not None and config.ema_decay is not None:
+                decay = min(config.ema_decay, (1 + progress.step) / (10 + progress.step))
+                torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - decay)
 
-        progress.step += 1
-        progress.samples += len(indices)
-        now = time.monotonic()
-        progress.seconds += now - clock
-        clock = now
-        log.write(progress, lr)
-        if now - saved > 60 * save_every_minutes:
-            save_state(run_dir, model, average, optimizer, progress)
-            saved = clock = time.monotonic()
+            progress.step += 1
+            progress.samples += len(indices)
+            now = time.monotonic()
+            progress.seconds += now - clock
+            clock = now
+            log.write(progress, lr)
+            if now - saved > 60 * save_every_minutes:
+                save_state(run_dir, model, average, optimizer, progress, known_by)
+                saved = clock = time.monotonic()
 
-    save_state(run_dir, model, average, optimizer, progress)
+        if progress.step > started_at:
+            save_state(run_dir, model, average, optimizer, progress, known_by)
+        if stop.signal is not None:
+            print(f"stopped after step {progress.step}, saved in {run_dir}; the same command resumes", file=sys.stderr, flush=True)
+        stop.leave_if_asked()
     for parameter, value in zip(parameters, average or (), strict=False):
         parameter.data.copy_(value)
     model.eval()
@@ -115,11 +137,6 @@ def batch_indices(num_samples: int, batch_size: int, step: int, seed: int) -> Te
 def _mix(*numbers: int) -> int:
     """One seed of several numbers, none of them negative."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
-
-
-def _share_done(progress: Progress, config: OptimConfig, budget_minutes: float | None) -> float:
-    share = progress.step / config.steps
-    return share if budget_minutes is None else max(share, progress.seconds / (60 * budget_minutes))
 
 
 class _Log:

@@ -30,12 +30,14 @@ from jointnet.demo.world.captions import vocabulary
 from jointnet.demo.world.scene import NEAR_M
 from jointnet.diffusion.schedule import forward_process
 from jointnet.errors import ModelFolderError, RunFolderError, UnknownNameError
-from jointnet.files.atomic import replacing_file, write_json
+from jointnet.files.atomic import bring_to_disk, replacing_file, write_json
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import get_recipe
-from jointnet.training.joint import train_joint
+from jointnet.training.config import TrainConfig
+from jointnet.training.joint import keeping_abilities, train_joint
 from jointnet.training.provenance import code_commit, write_provenance
-from jointnet.training.state import Progress, claim
+from jointnet.training.run import claim, open_run
+from jointnet.training.state import Progress
 
 Judge = TypeVar("Judge", bound=nn.Module)
 
@@ -63,6 +65,7 @@ class Chain:
             scenes.build()
             vae, progress = train_autoencoder(scenes, folder.parent, budget_minutes=self.budget_minutes)
             vae.half().save_pretrained(folder)
+            bring_to_disk(folder)
             write_provenance(folder, "demo-autoencoder", autoencoder_config(), progress, scenes=f"train 0..{self.autoencoder_scenes - 1}")
         return AutoencoderKL.from_pretrained(folder)
 
@@ -71,7 +74,7 @@ class Chain:
         folder = self.root / "base" / "model"
         if not (folder / PROVENANCE_FILE).exists():
             source, vae = SceneSource(self.scenes()), self.autoencoder()
-            path = encode_modality(source, "rgb", LatentCodec(vae), self.root / "latents", source.fingerprint("rgb"))
+            path = encode_modality(source, "rgb", LatentCodec(vae), self.root / "latents", source.fingerprints(["rgb"])["rgb"])
             pipeline, progress = train_base(
                 vae, load_latents([path])[:, 0], source.captions(), folder.parent, budget_minutes=self.budget_minutes
             )
@@ -156,25 +159,33 @@ class Chain:
         folder = self.root / name / "model"
         if not (folder / PROVENANCE_FILE).exists():
             pipeline = start()
-            config = replace(get_recipe(recipe), modalities=pipeline.modalities)
+            config = keeping_abilities(replace(get_recipe(recipe), modalities=pipeline.modalities), pipeline.joint_unet)
             stages = [*stages_of(pipeline.name_or_path), recipe]
             pipeline.register_to_config(depth_near_m=NEAR_M, default_guidance=GUIDANCE)
-            claim(folder.parent, {"recipe": recipe, "stages": stages}, config=asdict(config), commit=code_commit())
-            progress = train_joint(
-                pipeline.joint_unet,
-                self.samples(pipeline),
-                forward_process(pipeline.scheduler),
-                config,
-                folder.parent,
-                budget_minutes=self.budget_minutes,
-            )
-            with replacing(folder) as unfinished:
-                save_half(pipeline, unfinished)
-                write_json(unfinished / VOCABULARY_FILE, vocabulary())
-                facts = {"base": "demo-base", "stages": stages, "scenes": f"train 0..{self.training_scenes - 1}"}
-                write_provenance(unfinished, recipe, config, progress, **facts)
-                write_card(unfinished)
+            facts = {"recipe": recipe, "stages": stages, "data": SceneSource(self.scenes()).fingerprints(pipeline.modalities)}
+            with open_run(folder.parent):
+                claim(folder.parent, config, facts, budget_minutes=self.budget_minutes, commit=code_commit())
+                progress = train_joint(
+                    pipeline.joint_unet,
+                    self.samples(pipeline),
+                    forward_process(pipeline.scheduler),
+                    config,
+                    folder.parent,
+                    facts=facts,
+                    budget_minutes=self.budget_minutes,
+                )
+                self._save(folder, pipeline, recipe, config, progress, stages)
         return JointNetPipeline.from_pretrained(folder)
+
+    def _save(
+        self, folder: Path, pipeline: JointNetPipeline, recipe: str, config: TrainConfig, progress: Progress, stages: list[str]
+    ) -> None:
+        with replacing(folder) as unfinished:
+            save_half(pipeline, unfinished)
+            write_json(unfinished / VOCABULARY_FILE, vocabulary())
+            facts = {"base": "demo-base", "stages": stages, "scenes": f"train 0..{self.training_scenes - 1}"}
+            write_provenance(unfinished, recipe, config, progress, **facts)
+            write_card(unfinished)
 
 
 INSTALLED = {"base": "demo-base", "stage2": "demo", "tasks": "demo-tasks", "rgbdn": "demo-rgbdn"}
@@ -223,5 +234,6 @@ def build(root: Path, steps: tuple[str, ...] = BUILD_STEPS, budget_minutes: floa
     check_steps(steps)
     chain = Chain(root, budget_minutes)
     for name in steps:
-        print(f"== {name}", file=sys.stderr, flush=True)
+        is_done = (root / name / "model" / PROVENANCE_FILE).exists()
+        print(f"== {name}{', finished earlier' if is_done else ''}", file=sys.stderr, flush=True)
         getattr(chain, name.replace("-", "_"))()

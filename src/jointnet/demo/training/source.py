@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +28,8 @@ class SceneSource:
     def captions(self) -> list[list[str]]:
         return [self.scenes.captions(draw) for draw in range(CAPTION_DRAWS)]
 
-    def fingerprint(self, modality: str) -> str:
-        return f"{modality} of {self.scenes.fingerprint()}"
+    def fingerprints(self, modalities: Sequence[str]) -> dict[str, str]:
+        return {name: f"{name} of {self.scenes.fingerprint()}" for name in modalities}
 
     def size_ids(self) -> Tensor:
         """Scenes are rendered whole, at the size they are trained at."""
