@@ -7,6 +7,7 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import wraps
 from typing import Any, Literal, cast
 
 import torch
@@ -193,6 +194,7 @@ class JointUNet(ModelMixin, ConfigMixin):
         """The U-Net of a modality."""
         return cast(UNetBranch, self.branches[modality]).unet
 
+    @wraps(ModelMixin.save_pretrained, assigned=())  # pipelines look at the arguments that it takes
     def save_pretrained(self, save_directory: str | os.PathLike, *arguments: Any, **kwargs: Any) -> None:
         """As ModelMixin does; adapters (LoRA) are left out, or the folder could not be opened. Fused ones are part of the weights."""
         with without_adapters(self):
