@@ -11,10 +11,10 @@ import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor, FusedAttnProcessor2_0
 from peft import LoraConfig
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from jointnet.errors import UnknownNameError
+from jointnet.errors import ModelFolderError, UnknownNameError
 from jointnet.models.adapters import without_adapters
 from jointnet.models.joint_unet import JointUNet
 from jointnet.types import Known
@@ -83,6 +83,16 @@ def test_layers_come_back_after_an_error() -> None:
         fail()
     assert [name for name, _ in unet.named_parameters() if "lora" in name]
     assert unet.active_adapters() == ["style"]
+
+
+def test_a_missing_weight_is_named(tmp_path: Path) -> None:
+    JointUNet.from_unet(tiny_unet("sd1")).save_pretrained(tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["branches.depth.unet.conv_out.weight"]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ModelFolderError, match=r"got no weight branches\.depth\.unet\.conv_out\.weight"):
+        JointUNet.from_pretrained(tmp_path)
 
 
 # Attention

@@ -53,7 +53,7 @@ def test_a_missing_weight_is_named(component: str, file: str, folder: Path) -> N
 
 def test_a_missing_weight_is_named_without_meta_tensors_too(folder: Path) -> None:
     without(folder / "joint_unet" / "diffusion_pytorch_model.safetensors", "conv_out.weight")
-    with pytest.raises(ModelFolderError, match="got no weight branches.depth.unet.conv_out.weight"):
+    with pytest.raises(ModelFolderError, match=r"got no weight branches\.depth\.unet\.conv_out\.weight"):
         JointNetPipeline.from_pretrained(folder, low_cpu_mem_usage=False)
 
 
@@ -182,5 +182,5 @@ def test_a_hub_id_that_cannot_be_fetched_is_refused_in_one_line(monkeypatch: pyt
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
-    with pytest.raises(ModelFolderError, match="'someone/model', which is no folder, no bundled model .demo, .*: no route$"):
+    with pytest.raises(ModelFolderError, match=r"'someone/model', which is no folder, no bundled model .demo, .*: no route$"):
         loading.load("someone/model")

@@ -18,7 +18,7 @@ from diffusers.utils.peft_utils import apply_lora_scale
 from torch import Tensor, nn
 from torch.utils._pytree import register_dataclass
 
-from jointnet.errors import ShapeError, UnknownNameError
+from jointnet.errors import ModelFolderError, ShapeError, UnknownNameError
 from jointnet.models.adapters import adapter_names, without_adapters
 from jointnet.models.branch import Branch, Channels, Features
 from jointnet.models.unet_branch import UNetBranch, low_res_channels
@@ -193,6 +193,17 @@ class JointUNet(ModelMixin, ConfigMixin):
     def branch(self, modality: str) -> UNet2DConditionModel:
         """The U-Net of a modality."""
         return cast(UNetBranch, self.branches[modality]).unet
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None, **kwargs: Any) -> Any:
+        """As ModelMixin does. Raises: ModelFolderError if a weight is missing, which diffusers leaves empty."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        network = loaded[0] if isinstance(loaded, tuple) else loaded
+        empty = [] if hasattr(network, "_hf_hook") else [name for name, value in network.named_parameters() if value.is_meta]
+        if empty:
+            more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+            raise ModelFolderError(f"got no weight {empty[0]}{more} in {str(pretrained_model_name_or_path)!r}; save or fetch it again")
+        return loaded
 
     @wraps(ModelMixin.save_pretrained, assigned=())  # pipelines look at the arguments that it takes
     def save_pretrained(self, save_directory: str | os.PathLike, *arguments: Any, **kwargs: Any) -> None:
