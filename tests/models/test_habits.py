@@ -163,6 +163,11 @@ def test_a_branchs_unet_compiles() -> None:
     assert len(graphs) == 2
 
 
+def test_a_compiled_base_is_extended_as_it_was() -> None:
+    joint = JointUNet.from_unet(torch.compile(tiny_unet("sd1"), backend="eager"))
+    assert_same_weights(joint, JointUNet.from_unet(tiny_unet("sd1")))
+
+
 @torch.no_grad()
 def test_the_base_keeps_its_unet_as_it_was() -> None:
     unet = tiny_unet("sd1")

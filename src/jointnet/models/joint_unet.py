@@ -160,9 +160,9 @@ class JointUNet(ModelMixin, ConfigMixin):
         Adapters (LoRA) stay on the RGB branch; the copies are of the weights without them.
         Raises: UnsupportedBaseError, UnknownNameError.
         """
-        config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
+        unet = getattr(unet, "_orig_mod", unet)  # of torch.compile
         with torch.device("meta"):
-            joint = cls(unet_config=config, modalities=tuple(modalities), low_res_channels=low_res_channels(unet))
+            joint = cls(unet_config=unet.config, modalities=tuple(modalities), low_res_channels=low_res_channels(unet))
         with without_adapters(unet):
             copies = [copy.deepcopy(unet) for _ in modalities[1:]]
         if adapter_names(unet):  # peft has frozen all else
@@ -206,7 +206,9 @@ class JointUNet(ModelMixin, ConfigMixin):
         return loaded
 
     @wraps(ModelMixin.save_pretrained, assigned=())  # pipelines look at the arguments that it takes
-    def save_pretrained(self, save_directory: str | os.PathLike, *arguments: Any, **kwargs: Any) -> None:
+    def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride] - the same, by its signature
+        self, save_directory: str | os.PathLike, *arguments: Any, **kwargs: Any
+    ) -> None:
         """As ModelMixin does; adapters (LoRA) are left out, or the folder could not be opened. Fused ones are part of the weights."""
         with without_adapters(self):
             super().save_pretrained(save_directory, *arguments, **kwargs)
