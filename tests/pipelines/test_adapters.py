@@ -89,7 +89,7 @@ def test_a_release_is_written_without_adapters(tmp_path: Path) -> None:
     assert_same_weights(read_release(tmp_path).joint_unet.branch("rgb"), tiny_base("sd1").unet)
 
 
-def test_leaving_adapters_out_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leaving_adapters_out_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     monkeypatch.setattr("jointnet.pipelines.joint_net.logger.warning", lines.append)
     pipeline = JointNetPipeline.from_base(styled_base())

@@ -39,9 +39,9 @@ def scale_only(pipe: Any, step: int, _t: Tensor, _tensors: dict[str, Any]) -> di
 @pytest.mark.parametrize("cut", [dynamic_guidance, SDCFGCutoffCallback(cutoff_step_ratio=0.4)])
 def test_guidance_ends_for_one_and_for_more_images(pipeline: JointNetPipeline, prompt: Any, cut: Callable) -> None:
     options = {"prompt": prompt, "num_inference_steps": 5, "num_images_per_prompt": 2}
-    made = make(pipeline, callback_on_step_end=cut, callback_on_step_end_tensor_inputs=["prompt_embeds"], **options)
-    assert torch.equal(made.depth, make(pipeline, callback_on_step_end=scale_only, **options).depth)
-    assert not torch.equal(made.depth, make(pipeline, **options).depth)
+    output = make(pipeline, callback_on_step_end=cut, callback_on_step_end_tensor_inputs=["prompt_embeds"], **options)
+    assert torch.equal(output.depth, make(pipeline, callback_on_step_end=scale_only, **options).depth)
+    assert not torch.equal(output.depth, make(pipeline, **options).depth)
 
 
 @pytest.mark.parametrize("cut", [dynamic_guidance, SDXLCFGCutoffCallback(cutoff_step_ratio=0.4)])
@@ -49,8 +49,8 @@ def test_guidance_of_sdxl_ends_for_more_images(cut: Callable) -> None:
     pipeline = JointNetPipeline.from_base(tiny_base("sdxl"))
     pipeline.set_progress_bar_config(disable=True)
     options = {"prompt": PROMPTS, "num_inference_steps": 3}
-    made = make(pipeline, callback_on_step_end=cut, callback_on_step_end_tensor_inputs=SDXL_INPUTS, **options)
-    assert torch.equal(made.depth, make(pipeline, callback_on_step_end=scale_only, **options).depth)
+    output = make(pipeline, callback_on_step_end=cut, callback_on_step_end_tensor_inputs=SDXL_INPUTS, **options)
+    assert torch.equal(output.depth, make(pipeline, callback_on_step_end=scale_only, **options).depth)
 
 
 def test_negative_and_positive_are_shown_together_while_there_is_guidance(pipeline: JointNetPipeline) -> None:
@@ -69,8 +69,8 @@ def test_negative_and_positive_are_shown_together_while_there_is_guidance(pipeli
 
 def test_looking_changes_nothing(pipeline: JointNetPipeline) -> None:
     names = [name for name in pipeline._callback_tensor_inputs if "pooled" not in name]
-    made = make(pipeline, callback_on_step_end=lambda _pipe, _step, _t, tensors: tensors, callback_on_step_end_tensor_inputs=names)
-    assert torch.equal(made.depth, make(pipeline).depth)
+    output = make(pipeline, callback_on_step_end=lambda _pipe, _step, _t, tensors: tensors, callback_on_step_end_tensor_inputs=names)
+    assert torch.equal(output.depth, make(pipeline).depth)
 
 
 @pytest.mark.parametrize("in_place", [False, True])
@@ -117,6 +117,6 @@ def test_embeddings_of_another_number_of_rows_are_refused(pipeline: JointNetPipe
 
 def test_several_callbacks_of_diffusers_run_together(pipeline: JointNetPipeline) -> None:
     both = MultiPipelineCallbacks([SDCFGCutoffCallback(cutoff_step_ratio=0.4), SDCFGCutoffCallback(cutoff_step_ratio=0.9)])
-    made = make(pipeline, prompt=PROMPTS, num_inference_steps=5, callback_on_step_end=both)
+    output = make(pipeline, prompt=PROMPTS, num_inference_steps=5, callback_on_step_end=both)
     expected = make(pipeline, prompt=PROMPTS, num_inference_steps=5, callback_on_step_end=scale_only)
-    assert torch.equal(made.depth, expected.depth)
+    assert torch.equal(output.depth, expected.depth)

@@ -84,7 +84,7 @@ def test_a_single_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
             opened(file)
 
 
-def test_diffusers_itself_says_what_to_pass(model_folder: Path) -> None:
+def test_diffusers_itself_names_what_to_pass(model_folder: Path) -> None:
     with pytest.raises(ValueError, match="trust_remote_code=True"):
         DiffusionPipeline.from_pretrained(model_folder)
     loaded = DiffusionPipeline.from_pretrained(model_folder, trust_remote_code=True)

@@ -61,7 +61,7 @@ def test_what_is_asked_for_counts_and_leaves_the_first_pipeline_as_it_is() -> No
     assert JointNetPipeline(**pipeline.components).config.default_guidance == 4.0
 
 
-def test_a_saved_folder_says_one_thing(tmp_path: Any) -> None:
+def test_a_saved_folder_states_one_thing(tmp_path: Any) -> None:
     pipeline = extended("sd1")
     other = JointNetPipeline(**pipeline.components, default_guidance=3.0)
     other.save_pretrained(tmp_path)
