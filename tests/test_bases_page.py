@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jointnet.sampling.schedulers import learns_variance
-
 from jointnet.pipelines.bases import SUPPORTED
 from jointnet.pipelines.joint_net import JointNetPipeline
+from jointnet.sampling.schedulers import learns_variance
 from tests.bases import BASES, tiny_base
 
 PAGE = (Path(__file__).parents[1] / "docs" / "bases.md").read_text()

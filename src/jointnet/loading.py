@@ -1,8 +1,11 @@
-"""Opening a model by the name of a bundled one or by its folder."""
+"""Opening a model by the name of a bundled one, by its folder or by its hub id."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from jointnet.demo.bundled import BUNDLED, bundled_folder
@@ -11,33 +14,40 @@ from jointnet.errors import ModelFolderError
 if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline
 
+_LOADING = Lock()
+
 
 def model_folder(model: str | Path) -> Path:
-    """Return the folder of a bundled model's name, or the path itself."""
-    return bundled_folder(str(model)) if str(model) in BUNDLED else Path(model)
+    """Return the folder of a bundled model's name, of a hub id (OWNER/NAME), or the path itself.
+
+    Only a hub id reaches for the network, and only if the model is not in the hub's cache. OWNER/NAME is a path where there is a folder
+    OWNER. Raises: ModelFolderError.
+    """
+    if str(model) in BUNDLED:
+        return bundled_folder(str(model))
+    return _from_hub(model) if isinstance(model, str) and _is_hub_id(model) else Path(model)
 
 
 def load(model: str | Path = "demo") -> JointNetPipeline:
-    """Open a joint model for use: "demo", or a folder saved by JointNetPipeline.save_pretrained. Never reaches for the network.
+    """Open a joint model for use: "demo", a folder saved by JointNetPipeline.save_pretrained, or a hub id (OWNER/NAME).
 
+    The name of a bundled model and a folder never reach for the network. A hub id is fetched if it is not in the cache.
     Raises: ModelFolderError if the folder is missing, of another kind or broken.
     """
-    from diffusers.utils.logging import disable_progress_bar
-    from transformers.utils.logging import disable_progress_bar as disable_transformers_progress_bar
-
     from jointnet.checkpoints.folder import BROKEN, first_line, pipeline_class
+    from jointnet.checkpoints.opening import not_joint, refuse_single_file
     from jointnet.pipelines.joint_net import JointNetPipeline
 
+    refuse_single_file(model)
     folder = model_folder(model)
     kind = pipeline_class(folder)
     if kind != JointNetPipeline.__name__:
-        raise ModelFolderError(
-            f"got a {kind} folder {str(folder)!r}; expected a JointNetPipeline: extend it with JointNetPipeline.from_base and train it"
-        )
-    disable_progress_bar()
-    disable_transformers_progress_bar()
+        raise ModelFolderError(not_joint(kind, folder))
     try:
-        return JointNetPipeline.from_pretrained(folder, local_files_only=True)
+        with _without_progress_bars():
+            return JointNetPipeline.from_pretrained(folder, local_files_only=True)
+    except ModelFolderError:
+        raise
     except BROKEN as error:
         raise ModelFolderError(f"cannot load the model in {str(folder)!r}: {first_line(error)}") from error
 
@@ -47,3 +57,58 @@ def vocabulary(model: str | Path) -> dict[str, list[str]] | None:
     from jointnet.checkpoints.folder import VOCABULARY_FILE, read_side_file
 
     return read_side_file(model_folder(model) / VOCABULARY_FILE) or None
+
+
+def _is_hub_id(model: str) -> bool:
+    owner, _, name = model.partition("/")
+    if not owner or not name or "/" in name or owner.startswith((".", "~")) or Path(owner).exists():
+        return False
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(model)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _from_hub(model: str) -> Path:
+    """The folder of a hub id, from the cache if it is whole there. Raises: ModelFolderError."""
+    from huggingface_hub import snapshot_download
+
+    from jointnet.checkpoints.opening import is_whole
+
+    try:
+        folder = Path(snapshot_download(model, local_files_only=True))
+        if is_whole(folder):
+            return folder
+    except OSError:  # it is not in the cache
+        pass
+    try:
+        return Path(snapshot_download(model))
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [repr(error)])[0]
+        raise ModelFolderError(
+            f"got model {model!r}, which is no folder, no bundled model ({', '.join(BUNDLED)}) and cannot be fetched from the hub: {reason}"
+        ) from error
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """No bars of loading, until the context ends; then they are as they were."""
+    from diffusers.utils import logging as of_diffusers
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+    from transformers.utils import logging as of_transformers
+
+    with _LOADING:  # or one that ends would show the other's
+        libraries = [library for library in (of_diffusers, of_transformers) if library.is_progress_bar_enabled()]
+        is_hub_quiet = are_progress_bars_disabled()
+        for library in libraries:
+            library.disable_progress_bar()
+        try:
+            yield
+        finally:
+            for library in libraries:
+                library.enable_progress_bar()
+            if is_hub_quiet:
+                disable_progress_bars()

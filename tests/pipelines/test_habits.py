@@ -25,6 +25,7 @@ from transformers import CLIPConfig, CLIPImageProcessor
 from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from jointnet.errors import ModelFolderError, RangeError, ShapeError
+from jointnet.models.joint_unet import JointUNet
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.types import Known
 from tests.bases import assert_same_weights, tiny_base
@@ -164,7 +165,8 @@ def test_arguments_have_diffusers_names_and_defaults() -> None:
     assert len(shared) >= 20
     for name in set(shared) - {"callback_on_step_end_tensor_inputs", "guidance_scale", "self"}:
         assert ours[name].default == theirs[name].default, name
-    assert inspect.signature(JointNetPipeline.__init__).parameters["default_guidance"].default == theirs["guidance_scale"].default
+    components = {**tiny_pipeline().components, "joint_unet": JointUNet.from_unet(tiny_pipeline().unet)}
+    assert JointNetPipeline(**components).config.default_guidance == theirs["guidance_scale"].default
 
 
 def test_a_model_has_its_own_default_guidance(pipeline: JointNetPipeline) -> None:

@@ -12,13 +12,14 @@ from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from jointnet.checkpoints.folder import INDEX_FILE, PROVENANCE_FILE, VOCABULARY_FILE, provenance_of
-from jointnet.files.atomic import write_text
+from jointnet.files.atomic import write_json, write_text
 
 SIDE_FILES = (PROVENANCE_FILE, VOCABULARY_FILE)
 """Files beside the weights that a model keeps when it is saved somewhere else."""
 
 PIPELINE_FILE = "pipeline.py"
-_PIPELINE = '''"""For DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER + "/pipeline.py", trust_remote_code=True)."""
+_CLASS = "JointNetPipeline"
+_PIPELINE = '''"""For DiffusionPipeline.from_pretrained(FOLDER, trust_remote_code=True)."""
 
 from jointnet.pipelines.joint_net import JointNetPipeline
 
@@ -39,6 +40,7 @@ def keep_side_files(source: str | Path | None, folder: Path) -> None:
 def write_card(folder: Path) -> None:
     """Write README.md and pipeline.py into a saved model folder; the card holds the facts of its index and provenance files.
 
+    The index then names pipeline.py, so that diffusers asks for trust_remote_code instead of looking for the class among its own.
     Raises: ModelFolderError for a broken provenance file; OSError.
     """
     index: dict[str, Any] = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
@@ -56,6 +58,8 @@ def write_card(folder: Path) -> None:
     card = ModelCard("\n".join(["---", head.to_yaml(), "---", "", *body, ""]), ignore_metadata_errors=True)
     write_text(folder / "README.md", str(card))
     write_text(folder / PIPELINE_FILE, _PIPELINE)
+    if index.get("_class_name") == _CLASS:
+        write_json(folder / INDEX_FILE, {**index, "_class_name": [PIPELINE_FILE.removesuffix(".py"), _CLASS]}, indent=2)
 
 
 def _usage(modalities: Sequence[str]) -> list[str]:
@@ -68,6 +72,8 @@ def _usage(modalities: Sequence[str]) -> list[str]:
         'pipeline = JointNetPipeline.from_pretrained("THIS_FOLDER")',
         'output = pipeline("a prompt")',
         "```",
+        "",
+        "Through diffusers itself, with `jointnet` installed: `DiffusionPipeline.from_pretrained(FOLDER, trust_remote_code=True)`.",
         "",
     ]
 

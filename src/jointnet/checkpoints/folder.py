@@ -64,6 +64,8 @@ def pipeline_class(folder: Path) -> str:
     except (OSError, ValueError) as error:
         raise ModelFolderError(f"got a broken {index}: {error}; save the model again") from error
     name = content.get("_class_name") if isinstance(content, dict) else None
+    if isinstance(name, list) and name:
+        name = name[-1]  # [the file that has the class, the class]
     if not isinstance(name, str):
         raise ModelFolderError(f"got {index} without _class_name; expected a folder written by save_pretrained")
     return name

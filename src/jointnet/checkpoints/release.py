@@ -22,6 +22,7 @@ from torch import Tensor
 from jointnet.checkpoints.folder import BROKEN, RELEASE_BRANCH, RELEASE_RGB, first_line
 from jointnet.errors import ModelFolderError
 from jointnet.files.atomic import replacing_file, write_json
+from jointnet.models.adapters import without_adapters
 from jointnet.models.joint_unet import JointUNet
 
 Weights = dict[str, Tensor]
@@ -129,6 +130,7 @@ def write_release(joint: JointUNet, folder: Path, prediction_type: str = "epsilo
 
     Args:
         prediction_type: by diffusers' name. The authors' code takes it from the base.
+    Adapters (LoRA) are left out.
     Raises: ModelFolderError for one that this form cannot hold.
     """
     if len(joint.modalities) != 2:
@@ -141,7 +143,9 @@ def write_release(joint: JointUNet, folder: Path, prediction_type: str = "epsilo
         raise ModelFolderError("got a network with independent timesteps; the release's form cannot say so: take one with masked input")
     modality = joint.modalities[1]
     weights: dict[str, Weights] = {_RGB: {}, _DENSE: {}}
-    for ours, value in joint.state_dict().items():
+    with without_adapters(joint):
+        state = joint.state_dict()
+    for ours, value in state.items():
         branch, key = _their_key(ours, modality)
         weights[branch][key] = value.contiguous()
     settings = {"joint_in_channels": None, "has_masked_latent_input": bool(joint.config.has_masked_input)}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 from torch.nn import Module
 
@@ -38,15 +38,16 @@ class MissingCodec:
 
 
 class LatentCodec:
-    """A Codec by an AutoencoderKL; scaling and shift factors come from its config.
+    """A Codec by an AutoencoderKL or AutoencoderTiny; scaling and shift factors come from its config.
 
-    The posterior's mean is the default, so that a map has one code; a generator asks for a draw from the posterior instead.
+    The posterior's mean is the default, so that a map has one code; a generator asks for a draw from the posterior instead, if there is
+    one.
     A half-precision autoencoder whose config has ``force_upcast`` runs in float32, and is in half precision again afterwards.
     """
 
     def __init__(
         self,
-        vae: AutoencoderKL,
+        vae: AutoencoderKL | AutoencoderTiny,
         tiles: CodecTiles | None = None,
         device: torch.device | None = None,
         read: ReadMaps = Modality.decode,
@@ -69,8 +70,10 @@ class LatentCodec:
         images = get_modality(modality).encode(maps)
 
         def run(part: Tensor) -> Tensor:
-            posterior = self.vae.encode(part.contiguous(memory_format=torch.channels_last)).latent_dist  # faster on a CPU
-            return posterior.mode() if generator is None else posterior.sample(generator)
+            code: Any = self.vae.encode(part.contiguous(memory_format=torch.channels_last))  # faster on a CPU
+            if not hasattr(code, "latent_dist"):
+                return code.latents  # AutoencoderTiny has no posterior
+            return code.latent_dist.mode() if generator is None else code.latent_dist.sample(generator)
 
         with self._in_enough_precision():
             raw = self._in_tiles(run, images.to(self.device or self.vae.device, self.vae.dtype), self.factor, 1)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import wraps
 from typing import Any, Literal, cast
 
 import torch
@@ -13,11 +16,16 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.utils import BaseOutput
 from diffusers.utils.peft_utils import apply_lora_scale
 from torch import Tensor, nn
+from torch.utils._pytree import register_dataclass
 
-from jointnet.errors import ShapeError, UnknownNameError
+from jointnet.errors import ModelFolderError, ShapeError, UnknownNameError
+from jointnet.models.adapters import adapter_names, without_adapters
 from jointnet.models.branch import Branch, Channels, Features
 from jointnet.models.unet_branch import UNetBranch, low_res_channels
 from jointnet.types import Known, LowRes
+
+for _input in (Known, LowRes):  # so that torch.export sees the tensors in them
+    register_dataclass(_input, field_names=[f.name for f in fields(_input)], serialized_type_name=f"jointnet.{_input.__name__}")
 
 
 def zero_conv(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn.Conv2d:
@@ -73,11 +81,14 @@ class JointUNet(ModelMixin, ConfigMixin):
     """M branches and an exchange for every ordered pair; with two modalities, exactly the paper's network.
 
     Args:
-        unet_config: config of the base's ``UNet2DConditionModel``; every branch is built from it.
+        unet_config: config of the base's ``UNet2DConditionModel``, or the part of it that differs from the defaults; every branch is built
+            from it.
         modalities: names, "rgb" first.
         has_masked_input: the network also reads which pixels are known, and their latents (Sec. 4.1).
         has_independent_timesteps: it was trained with each modality at a noise level of its own; at timestep 0 one is clean.
         low_res_channels: of the smaller map that a branch of an upscaling base reads beside its state; 0 for other bases.
+        depth_near_m, default_guidance, force_zeros_for_empty_prompt: as the pipeline's arguments of these names, so that a pipeline put
+            together from the components means the same; None: not stated.
     Raises: UnknownNameError if the first modality is not "rgb" or a name comes twice.
     """
 
@@ -99,9 +110,14 @@ class JointUNet(ModelMixin, ConfigMixin):
         has_masked_input: bool = False,  # noqa: ARG002 - read from the config
         has_independent_timesteps: bool = False,  # noqa: ARG002 - read from the config
         low_res_channels: int = 0,  # noqa: ARG002 - read from the config
+        depth_near_m: float | None = None,  # noqa: ARG002 - read from the config
+        default_guidance: float | None = None,  # noqa: ARG002 - read from the config
+        force_zeros_for_empty_prompt: bool | None = None,  # noqa: ARG002 - read from the config
     ) -> None:
         super().__init__()
-        self._assemble([cast(UNet2DConditionModel, UNet2DConditionModel.from_config(unet_config)) for _ in modalities])
+        whole = whole_config(unet_config)
+        self.register_to_config(unet_config=whole)
+        self._assemble([cast(UNet2DConditionModel, UNet2DConditionModel.from_config(whole)) for _ in modalities])
 
     def _assemble(self, unets: Sequence[UNet2DConditionModel]) -> None:
         names = list(self.config.modalities)
@@ -141,12 +157,17 @@ class JointUNet(ModelMixin, ConfigMixin):
     def from_unet(cls, unet: UNet2DConditionModel, modalities: Sequence[str] = ("rgb", "depth")) -> JointUNet:
         """Extend a text-to-image U-Net: the RGB branch *is* ``unet``, each dense branch a copy of it, the exchanges are zero.
 
+        Adapters (LoRA) stay on the RGB branch; the copies are of the weights without them.
         Raises: UnsupportedBaseError, UnknownNameError.
         """
-        config = {name: value for name, value in unet.config.items() if not name.startswith("_")}
+        unet = getattr(unet, "_orig_mod", unet)  # of torch.compile
         with torch.device("meta"):
-            joint = cls(unet_config=config, modalities=tuple(modalities), low_res_channels=low_res_channels(unet))
-        joint._assemble([unet, *(copy.deepcopy(unet) for _ in modalities[1:])])
+            joint = cls(unet_config=unet.config, modalities=tuple(modalities), low_res_channels=low_res_channels(unet))
+        with without_adapters(unet):
+            copies = [copy.deepcopy(unet) for _ in modalities[1:]]
+        if adapter_names(unet):  # peft has frozen all else
+            copies = [unfrozen.requires_grad_(True) for unfrozen in copies]
+        joint._assemble([unet, *copies])
         joint.exchanges.to(dtype=unet.dtype, device=unet.device)
         return joint.train(unet.training)
 
@@ -173,15 +194,59 @@ class JointUNet(ModelMixin, ConfigMixin):
         """The U-Net of a modality."""
         return cast(UNetBranch, self.branches[modality]).unet
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None, **kwargs: Any) -> Any:
+        """As ModelMixin does. Raises: ModelFolderError if a weight is missing, which diffusers leaves empty."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        network = loaded[0] if isinstance(loaded, tuple) else loaded
+        empty = [] if hasattr(network, "_hf_hook") else [name for name, value in network.named_parameters() if value.is_meta]
+        if empty:
+            more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+            raise ModelFolderError(f"got no weight {empty[0]}{more} in {str(pretrained_model_name_or_path)!r}; save or fetch it again")
+        return loaded
+
+    @wraps(ModelMixin.save_pretrained, assigned=())  # pipelines look at the arguments that it takes
+    def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride] - the same, by its signature
+        self, save_directory: str | os.PathLike, *arguments: Any, **kwargs: Any
+    ) -> None:
+        """As ModelMixin does; adapters (LoRA) are left out, or the folder could not be opened. Fused ones are part of the weights."""
+        with without_adapters(self):
+            super().save_pretrained(save_directory, *arguments, **kwargs)
+
+    def fuse_qkv_projections(self) -> None:
+        """Compute queries, keys and values at once, in every branch; as UNet2DConditionModel's method of the name."""
+        for name in self.modalities:
+            self.branch(name).fuse_qkv_projections()
+
+    def unfuse_qkv_projections(self) -> None:
+        """Undo ``fuse_qkv_projections``."""
+        for name in self.modalities:
+            self.branch(name).unfuse_qkv_projections()
+
     def set_attention_slice(self, slice_size: str | int | list[int] = "auto") -> None:
         """Compute attention in slices, in every branch; as UNet2DConditionModel's method of the name."""
         for name in self.modalities:
             self.branch(name).set_attention_slice(slice_size)
 
+    @property
+    def attn_processors(self) -> dict[str, Any]:
+        """Attention processors of every branch, by their place in the network."""
+        return {
+            _place(name, place): processor for name in self.modalities for place, processor in self.branch(name).attn_processors.items()
+        }
+
     def set_attn_processor(self, processor: Any) -> None:
-        """Attention processors of every branch; as UNet2DConditionModel's method of the name."""
+        """Set the attention processors of every branch: one for all, or a dict as ``attn_processors`` has it, or as one U-Net has it."""
         for name in self.modalities:
-            self.branch(name).set_attn_processor(processor)
+            unet = self.branch(name)
+            if isinstance(processor, Mapping):
+                chosen = {place: processor.get(_place(name, place), processor.get(place)) for place in unet.attn_processors}
+                missing = [place for place, one in chosen.items() if one is None]
+                if missing:
+                    raise UnknownNameError(f"got no attention processor for {_place(name, missing[0])}; expected one for every layer")
+                unet.set_attn_processor(chosen)
+            else:
+                unet.set_attn_processor(processor)
 
     @apply_lora_scale("cross_attention_kwargs")
     def forward(
@@ -270,6 +335,18 @@ def per_modality(timestep: Tensor | float, sample: Tensor) -> Tensor:
     if t.ndim == 1:
         t = t[:, None]
     return t.expand(sample.shape[0], sample.shape[1])
+
+
+def whole_config(unet_config: Mapping[str, Any]) -> dict[str, Any]:
+    """A U-Net's config with defaults for what it leaves out."""
+    parameters = inspect.signature(UNet2DConditionModel.__init__).parameters
+    defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+    return {**defaults, **{name: value for name, value in unet_config.items() if not name.startswith("_")}}
+
+
+def _place(modality: str, place: str) -> str:
+    """Where a layer of a branch's U-Net lies in the network."""
+    return f"branches.{modality}.unet.{place}"
 
 
 def _route(sender: str, receiver: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, cast
 
 from diffusers import UNet2DConditionModel
@@ -16,6 +17,9 @@ class UNetBranch(nn.Module):
 
     ``Features.skips`` are conv_in's output and every resnet's and downsampler's; ``private`` are the time embedding with all that is
     added to it (B, E), and the text as the attention layers take it (B, L, D).
+
+    Both halves also go through the U-Net's own ``__call__``, so that its hooks run and ``unet.compile()`` acts, twice a prediction: the
+    first half with the arguments of ``unet.forward``, returning Features; the second with ``features`` only, returning the prediction.
     Raises: UnsupportedBaseError.
     """
 
@@ -23,6 +27,7 @@ class UNetBranch(nn.Module):
         super().__init__()
         check_base(unet)
         self.unet = unet
+        self._is_called = call_halves(unet)
 
     @property
     def channels(self) -> Channels:
@@ -30,9 +35,11 @@ class UNetBranch(nn.Module):
         state = self.unet.config.in_channels - low_res_channels(self.unet)
         return Channels(state=state, input=skips[0], skips=skips, mid=skips[-1])
 
-    def encode(self, *args: Any, **kwargs: Any) -> Features:
+    def encode(
+        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, received_input: Tensor | int, **kwargs: Any
+    ) -> Features:
         """Run the first half; arguments as ``Branch.encode``."""
-        return self("encode", *args, **kwargs)
+        return self("encode", sample, timestep, encoder_hidden_states, received_input=received_input, **kwargs)
 
     def decode(self, features: Features, cross_attention_kwargs: dict[str, Any] | None = None) -> Tensor:
         """Run the second half."""
@@ -40,70 +47,96 @@ class UNetBranch(nn.Module):
 
     def forward(self, half: Literal["encode", "decode"], *args: Any, **kwargs: Any) -> Any:
         """Run one half. Both go through here, because hooks (offloading, casting, FSDP2's gathering of weights) hang on ``forward``."""
-        return self._encode(*args, **kwargs) if half == "encode" else self._decode(*args, **kwargs)
+        if half == "encode":
+            return self.unet(*args, **kwargs) if self._is_called else encode(self.unet, *args, **kwargs)
+        features, attention = args
+        return self.unet(features=features, cross_attention_kwargs=attention) if self._is_called else decode(self.unet, features, attention)
 
-    def _encode(
-        self,
-        sample: Tensor,
-        timestep: Tensor,
-        encoder_hidden_states: Tensor,
-        received_input: Tensor | int,
-        *,
-        class_labels: Tensor | None = None,
-        added_cond_kwargs: dict[str, Tensor] | None = None,
-        cross_attention_kwargs: dict[str, Any] | None = None,
-    ) -> Features:
-        unet = self.unet
-        if unet.config.center_input_sample:
-            sample = 2 * sample - 1
-        embedding = self._embed(sample, timestep, encoder_hidden_states, class_labels, added_cond_kwargs or {})
-        context = unet.process_encoder_hidden_states(encoder_hidden_states, added_cond_kwargs or {})
 
-        h = unet.conv_in(sample) + received_input  # (B, C0, H, W)
-        skips = [h]
-        for block in unet.down_blocks:
-            h, block_skips = block(h, embedding, **_attention_inputs(block, context, cross_attention_kwargs))
-            skips.extend(block_skips)
-        if unet.mid_block is not None:
-            h = unet.mid_block(h, embedding, **_attention_inputs(unet.mid_block, context, cross_attention_kwargs))
-        return Features(skips, h, (embedding, context))
+def call_halves(unet: UNet2DConditionModel) -> bool:
+    """Let a U-Net's ``forward`` run a half where it is called as UNetBranch does; else it stays what it is.
 
-    def _embed(
-        self,
-        sample: Tensor,
-        timestep: Tensor,
-        encoder_hidden_states: Tensor,
-        class_labels: Tensor | None,
-        added_cond_kwargs: dict[str, Tensor],
-    ) -> Tensor:
-        unet = self.unet
-        embedding = unet.time_embedding(unet.get_time_embed(sample, timestep))
-        if (labels := unet.get_class_embed(sample, class_labels)) is not None:
-            embedding = embedding + labels
-        added = unet.get_aug_embed(embedding, encoder_hidden_states, added_cond_kwargs)
-        if added is not None:
-            embedding = embedding + added
-        return embedding if unet.time_embed_act is None else unet.time_embed_act(embedding)
+    Returns False, and changes nothing, for a U-Net whose ``forward`` was replaced already: by hooks of offloading.
+    """
+    if "forward" not in unet.__dict__:
+        unet.forward = partial(_whole_or_half, unet)  # no method: unlike one it can be pickled
+    return isinstance(unet.forward, partial) and unet.forward.func is _whole_or_half
 
-    def _decode(self, features: Features, cross_attention_kwargs: dict[str, Any] | None) -> Tensor:
-        unet, skips, h = self.unet, list(features.skips), features.mid
-        embedding, context = features.private
-        divisor = 2**unet.num_upsamplers
-        is_odd = any(side % divisor for side in skips[0].shape[-2:])
-        for index, block in enumerate(unet.up_blocks):
-            count = len(cast(nn.ModuleList, block.resnets))
-            block_skips, skips = skips[-count:], skips[:-count]
-            size = skips[-1].shape[2:] if is_odd and index < len(unet.up_blocks) - 1 else None
-            h = block(
-                hidden_states=h,
-                temb=embedding,
-                res_hidden_states_tuple=tuple(block_skips),
-                upsample_size=size,
-                **_attention_inputs(block, context, cross_attention_kwargs),
-            )
-        if unet.conv_norm_out:
-            h = cast(nn.Module, unet.conv_act)(unet.conv_norm_out(h))
-        return unet.conv_out(h)
+
+def _whole_or_half(
+    unet: UNet2DConditionModel, *args: Any, received_input: Tensor | int | None = None, features: Features | None = None, **kwargs: Any
+) -> Any:
+    if features is not None:
+        return decode(unet, features, **kwargs)
+    if received_input is not None:
+        return encode(unet, *args, received_input=received_input, **kwargs)
+    return type(unet).forward(unet, *args, **kwargs)  # a pipeline of the base has the same U-Net
+
+
+def encode(
+    unet: UNet2DConditionModel,
+    sample: Tensor,
+    timestep: Tensor,
+    encoder_hidden_states: Tensor,
+    received_input: Tensor | int,
+    *,
+    class_labels: Tensor | None = None,
+    added_cond_kwargs: dict[str, Tensor] | None = None,
+    cross_attention_kwargs: dict[str, Any] | None = None,
+) -> Features:
+    """Run the first half; arguments as ``Branch.encode``."""
+    if unet.config.center_input_sample:
+        sample = 2 * sample - 1
+    embedding = _embed(unet, sample, timestep, encoder_hidden_states, class_labels, added_cond_kwargs or {})
+    context = unet.process_encoder_hidden_states(encoder_hidden_states, added_cond_kwargs or {})
+
+    h = unet.conv_in(sample) + received_input  # (B, C0, H, W)
+    skips = [h]
+    for block in unet.down_blocks:
+        h, block_skips = block(h, embedding, **_attention_inputs(block, context, cross_attention_kwargs))
+        skips.extend(block_skips)
+    if unet.mid_block is not None:
+        h = unet.mid_block(h, embedding, **_attention_inputs(unet.mid_block, context, cross_attention_kwargs))
+    return Features(skips, h, (embedding, context))
+
+
+def _embed(
+    unet: UNet2DConditionModel,
+    sample: Tensor,
+    timestep: Tensor,
+    encoder_hidden_states: Tensor,
+    class_labels: Tensor | None,
+    added_cond_kwargs: dict[str, Tensor],
+) -> Tensor:
+    embedding = unet.time_embedding(unet.get_time_embed(sample, timestep))
+    if (labels := unet.get_class_embed(sample, class_labels)) is not None:
+        embedding = embedding + labels
+    added = unet.get_aug_embed(embedding, encoder_hidden_states, added_cond_kwargs)
+    if added is not None:
+        embedding = embedding + added
+    return embedding if unet.time_embed_act is None else unet.time_embed_act(embedding)
+
+
+def decode(unet: UNet2DConditionModel, features: Features, cross_attention_kwargs: dict[str, Any] | None = None) -> Tensor:
+    """Run the second half; arguments as ``Branch.decode``."""
+    skips, h = list(features.skips), features.mid
+    embedding, context = features.private
+    divisor = 2**unet.num_upsamplers
+    is_odd = any(side % divisor for side in skips[0].shape[-2:])
+    for index, block in enumerate(unet.up_blocks):
+        count = len(cast(nn.ModuleList, block.resnets))
+        block_skips, skips = skips[-count:], skips[:-count]
+        size = skips[-1].shape[2:] if is_odd and index < len(unet.up_blocks) - 1 else None
+        h = block(
+            hidden_states=h,
+            temb=embedding,
+            res_hidden_states_tuple=tuple(block_skips),
+            upsample_size=size,
+            **_attention_inputs(block, context, cross_attention_kwargs),
+        )
+    if unet.conv_norm_out:
+        h = cast(nn.Module, unet.conv_act)(unet.conv_norm_out(h))
+    return unet.conv_out(h)
 
 
 def _attention_inputs(block: nn.Module, context: Tensor, cross_attention_kwargs: dict[str, Any] | None) -> dict[str, Any]:

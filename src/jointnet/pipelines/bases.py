@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 
 from jointnet.checkpoints.folder import BROKEN, first_line
+from jointnet.checkpoints.opening import refuse_single_file, variant_of
 from jointnet.errors import ModelFolderError, UnsupportedBaseError
 from jointnet.models.unet_branch import low_res_channels
 
@@ -37,9 +39,13 @@ def open_base(base: Any, **kwargs: Any) -> DiffusionPipeline:
         check_class(type(base).__name__)
         return base
     name = ""
+    refuse_single_file(base)
     try:
+        if Path(base).is_dir():
+            kwargs = {"variant": variant_of(Path(base)), **kwargs}
         config: Any = DiffusionPipeline.load_config(base, **{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs})
-        name = str(config["_class_name"])
+        kind = config["_class_name"]
+        name = str(kind[-1] if isinstance(kind, list) else kind)
         check_class(name)
         extras = _WITHOUT_IF_EXTRAS if name.startswith("IF") else {}
         return DiffusionPipeline.from_pretrained(base, **{**extras, **kwargs})

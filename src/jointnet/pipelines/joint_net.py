@@ -10,21 +10,24 @@ from threading import get_ident
 from typing import Any, cast
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, UNet2DConditionModel
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders import StableDiffusionXLLoraLoaderMixin, TextualInversionLoaderMixin
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
+from diffusers.utils.logging import get_logger
 from huggingface_hub import create_repo, snapshot_download
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel
 
 from jointnet.checkpoints.card import keep_side_files, write_card
+from jointnet.checkpoints.opening import check_is_joint, check_weights, refuse_single_file, variant_of
 from jointnet.checkpoints.release import read_release
 from jointnet.codecs.codec import Codec
 from jointnet.errors import ModelFolderError, RangeError, ShapeError
 from jointnet.files.atomic import bring_to_disk
 from jointnet.modalities.modality import get_modality
 from jointnet.modalities.read import MapInput
+from jointnet.models.adapters import adapter_names, without_adapters
 from jointnet.models.joint_unet import JointUNet
 from jointnet.pipelines.bases import HUB_OPTIONS, check_fit, check_prediction, components_of, open_base
 from jointnet.pipelines.callbacks import TENSOR_INPUTS, StepReport
@@ -44,6 +47,11 @@ from jointnet.tasks.refine import Refine
 from jointnet.text.prompts import Prompt, PromptEncoder, on_device, prompt_encoder_of, scaled_adapters, unconditional
 from jointnet.types import Text
 
+logger = get_logger(__name__)
+
+MODEL_FACTS = ("depth_near_m", "default_guidance", "force_zeros_for_empty_prompt")
+"""Settings of the pipeline that belong to its weights: the network's config has them too."""
+
 Request = Generate | Predict | Condition | Edit | Refine | Panorama
 Returned = JointNetPipelineOutput | tuple[Any, ...]
 """The output, or with ``return_dict=False`` its tuple."""
@@ -62,6 +70,9 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
             an affine map.
         default_guidance: the guidance scale where none is asked for; 7.5 as in StableDiffusionPipeline, or what suits the model.
         force_zeros_for_empty_prompt, requires_safety_checker: as the base's pipeline has them.
+
+    What is left out of ``depth_near_m``, ``default_guidance`` and ``force_zeros_for_empty_prompt`` is as the network's config states, so
+    that ``JointNetPipeline(**pipe.components)`` is the same pipeline.
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->joint_unet->vae"
@@ -78,7 +89,7 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
     _exclude_from_cpu_offload = ["safety_checker"]  # noqa: RUF012 - diffusers reads a list
     _callback_tensor_inputs = list(TENSOR_INPUTS)  # noqa: RUF012 - diffusers reads a list
 
-    vae: AutoencoderKL | None
+    vae: AutoencoderKL | AutoencoderTiny | None
     text_encoder: Any
     tokenizer: Any
     text_encoder_2: CLIPTextModelWithProjection | None
@@ -91,7 +102,7 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
 
     def __init__(
         self,
-        vae: AutoencoderKL | None,
+        vae: AutoencoderKL | AutoencoderTiny | None,
         text_encoder: CLIPTextModel | T5EncoderModel | None,
         tokenizer: Any,
         joint_unet: JointUNet,
@@ -102,8 +113,8 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         safety_checker: Any = None,
         feature_extractor: Any = None,
         depth_near_m: float | None = None,
-        default_guidance: float = 7.5,
-        force_zeros_for_empty_prompt: bool = False,
+        default_guidance: float | None = None,
+        force_zeros_for_empty_prompt: bool | None = None,
         requires_safety_checker: bool = False,
     ) -> None:
         super().__init__()
@@ -121,20 +132,46 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
             safety_checker=safety_checker,
             feature_extractor=feature_extractor,
         )
-        self.register_to_config(
-            depth_near_m=depth_near_m,
-            default_guidance=default_guidance,
-            force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
-            requires_safety_checker=requires_safety_checker,
+        stated: Mapping[str, Any] = {} if joint_unet is None else joint_unet.config  # None where only prompts are encoded
+        self._set_facts(
+            depth_near_m=_first(depth_near_m, stated.get("depth_near_m")),
+            default_guidance=_first(default_guidance, stated.get("default_guidance"), 7.5),
+            force_zeros_for_empty_prompt=_first(force_zeros_for_empty_prompt, stated.get("force_zeros_for_empty_prompt"), False),
         )
+        super().register_to_config(requires_safety_checker=requires_safety_checker)
         self._guides: dict[int, Guide] = {}
+        self._options: dict[int, dict[str, Any]] = {}
         self._num_timesteps = 0
         self._interrupt = False
+
+    def register_to_config(self, **settings: Any) -> None:
+        """As ConfigMixin does; the facts about the model's weights also go into the network's config."""
+        super().register_to_config(**settings)
+        facts = {name: value for name, value in settings.items() if name in MODEL_FACTS}
+        if facts and self.joint_unet is not None:
+            self.joint_unet.register_to_config(**facts)
+
+    def _set_facts(self, **facts: Any) -> None:
+        """Note facts in the config; in the network's too where it states none: it may be another pipeline's as well."""
+        super().register_to_config(**facts)
+        if self.joint_unet is not None:
+            stated = self.joint_unet.config
+            self.joint_unet.register_to_config(**{name: value for name, value in facts.items() if stated.get(name) is None})
+
+    @classmethod
+    def load_config(cls, *arguments: Any, **kwargs: Any) -> Any:
+        """As ConfigMixin does; a class named with its file, for DiffusionPipeline, is this one: no code of a folder is run."""
+        loaded = super().load_config(*arguments, **kwargs)
+        config = loaded[0] if isinstance(loaded, tuple) else loaded
+        if isinstance(config.get("_class_name"), list):
+            config["_class_name"] = config["_class_name"][-1]
+        return loaded
 
     @classmethod
     def from_base(cls, base: Any, modalities: Sequence[str] = ("rgb", "depth"), **kwargs: Any) -> JointNetPipeline:
         """Extend a text-to-image pipeline to more modalities; untrained, it still generates its images.
 
+        Adapters (LoRA) of an open base stay on the RGB branch; the dense branches are copies of the weights without them.
         Args:
             base: a Stable Diffusion 1/2, SDXL or DeepFloyd-IF pipeline, its folder or hub id; ``kwargs`` go to its from_pretrained.
         Raises: UnsupportedBaseError, ModelFolderError, UnknownNameError.
@@ -165,17 +202,39 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> JointNetPipeline:
-        """As DiffusionPipeline does, from a folder or a hub id; what is on the hub is fetched whole, no code of it is run."""
+        """As DiffusionPipeline does, from a folder or a hub id; what is on the hub is fetched whole, no code of it is run.
+
+        Of a folder that holds only a variant of the weights, such as fp16, that one is opened.
+        Raises: ModelFolderError for a folder of another pipeline, a single file, or a missing weight.
+        """
         path = pretrained_model_name_or_path
+        refuse_single_file(path)
         if not Path(path).is_dir():
             path = snapshot_download(str(path), **{name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs})
-        return cast(JointNetPipeline, super().from_pretrained(path, **kwargs))
+        folder = Path(path)
+        check_is_joint(folder)
+        pipeline = cast(JointNetPipeline, super().from_pretrained(path, **{"variant": variant_of(folder), **kwargs}))
+        opened = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module) and name not in kwargs}
+        check_weights(folder, opened, named=("joint_unet", "text_encoder", "text_encoder_2"))
+        return pipeline
 
     def save_pretrained(self, save_directory: str | os.PathLike, *arguments: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """As DiffusionPipeline does; adds a model card, the provenance of the folder it was loaded from, and ``pipeline.py``."""
+        """As DiffusionPipeline does; adds a model card, the provenance of the folder it was loaded from, and ``pipeline.py``.
+
+        Adapters (LoRA) are no part of the folder, unless they are fused: ``save_lora_weights`` saves them.
+        """
         folder = Path(save_directory)
         hub = {name: kwargs.pop(name) for name in ("repo_id", "private", "token", "commit_message", "create_pr") if name in kwargs}
-        super().save_pretrained(save_directory, *arguments, **kwargs)
+        networks = [part for part in self.components.values() if isinstance(part, nn.Module)]
+        left_out = sorted({name for network in networks for module in network.modules() for name in adapter_names(module)})
+        if left_out:
+            logger.warning(
+                f"saving {folder} without the adapters {', '.join(left_out)}; fuse_lora() first to make them part of the weights"
+            )
+        if self.joint_unet is not None:
+            self.joint_unet.register_to_config(**{name: self.config[name] for name in MODEL_FACTS})
+        with without_adapters(*networks):
+            super().save_pretrained(save_directory, *arguments, **kwargs)
         bring_to_disk(folder, "*.safetensors")
         keep_side_files(self.name_or_path, folder)
         write_card(folder)
@@ -186,8 +245,18 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
 
     @property
     def unet(self) -> UNet2DConditionModel:
-        """The RGB branch, where adapters made for the base belong."""
+        """The RGB branch, where adapters made for the base belong.
+
+        Its hooks run, and ``unet.compile()`` acts, on each of the two halves that a prediction runs it in.
+        """
         return self.joint_unet.branch("rgb")
+
+    @unet.setter
+    def unet(self, _other: Any) -> None:
+        raise AttributeError(
+            "got another unet; it is the RGB branch of joint_unet and cannot be replaced: compile it with pipe.unet.compile(), or all "
+            "of the network with pipe.joint_unet.compile()"
+        )
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -214,6 +283,50 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
     def _guidance_scale(self, scale: float) -> None:
         if get_ident() in self._guides:
             self._guides[get_ident()].scale = scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """True if this thread's latest run is guided, as its scale now is."""
+        return self.guidance_scale > 1
+
+    @property
+    def guidance_rescale(self) -> float:
+        """Of this thread's latest run."""
+        return self._options.get(get_ident(), {}).get("guidance_rescale", 0.0)
+
+    @property
+    def clip_skip(self) -> int | None:
+        """Of this thread's latest run."""
+        return self._options.get(get_ident(), {}).get("clip_skip")
+
+    @property
+    def cross_attention_kwargs(self) -> dict[str, Any] | None:
+        """Of this thread's latest run."""
+        return self._options.get(get_ident(), {}).get("cross_attention_kwargs")
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels that one of the state's stands for, along each side."""
+        return self.codec.factor
+
+    @property
+    def image_processor(self) -> VaeImageProcessor:
+        """diffusers' own, for the pictures of the base; the tasks take pictures as they are."""
+        return VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+
+    def fuse_qkv_projections(self, unet: bool = True, vae: bool = True) -> None:
+        """As StableDiffusionPipeline's method of the name, for every branch."""
+        super().fuse_qkv_projections(unet=False, vae=vae)
+        if unet:
+            self.joint_unet.fuse_qkv_projections()
+        self.fusing_unet = unet
+
+    def unfuse_qkv_projections(self, unet: bool = True, vae: bool = True) -> None:
+        """Undo ``fuse_qkv_projections``."""
+        if unet and getattr(self, "fusing_unet", False):
+            self.joint_unet.unfuse_qkv_projections()
+            self.fusing_unet = False
+        super().unfuse_qkv_projections(unet=False, vae=vae and getattr(self, "fusing_vae", False))
 
     @property
     def num_timesteps(self) -> int:
@@ -388,10 +501,19 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         return self._run(request, return_dict)
 
     def predict(
-        self, image: MapInput, prompt: str | list[str] | None = "", *, ensemble: int = 1, return_dict: bool = True, **options: Any
+        self,
+        image: MapInput,
+        prompt: str | list[str] | None = "",
+        *,
+        ensemble: int = 1,
+        match_input_resolution: bool = True,
+        return_dict: bool = True,
+        **options: Any,
     ) -> Returned:
         """Image -> its dense maps. Arguments: tasks.predict.Predict; ``options``: SamplingOptions. Raises: ShapeError, RangeError."""
-        return self._run(Predict(image=image, prompt=prompt, ensemble=ensemble, options=SamplingOptions.of(**options)), return_dict)
+        chosen = SamplingOptions.of(**options)
+        request = Predict(image=image, prompt=prompt, ensemble=ensemble, match_input_resolution=match_input_resolution, options=chosen)
+        return self._run(request, return_dict)
 
     def condition(
         self, prompt: str | list[str] | None = "", *, dense: Mapping[str, MapInput], return_dict: bool = True, **options: Any
@@ -480,6 +602,7 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         if unknown:
             raise RangeError(f"got callback tensor inputs {sorted(unknown)}; expected some of {self._callback_tensor_inputs}")
         self._interrupt = False
+        self._options[get_ident()] = {name: getattr(options, name) for name in ("guidance_rescale", "clip_skip", "cross_attention_kwargs")}
         result = request.run(self.joint_model())
         self.maybe_free_model_hooks()
         return result
@@ -504,6 +627,11 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
     def scaled_adapters(self, scale: float | None) -> Any:
         """As RunWatch."""
         return nullcontext() if scale is None else scaled_adapters((self.text_encoder, self.text_encoder_2), scale)
+
+
+def _first(*values: Any) -> Any:
+    """The first that is not None, or None."""
+    return next((value for value in values if value is not None), None)
 
 
 def package(result: Result, output_type: str) -> JointNetPipelineOutput:

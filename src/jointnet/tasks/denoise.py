@@ -78,7 +78,7 @@ def sample_maps(
     check_task(model, task, options)
     words = list(prompt) if isinstance(prompt, list) else [prompt or ""] * (task.batch or 1)
     text = prompt_of(words if options.prompt_embeds is None or any(words) else None, options)
-    rows = len(words) if options.prompt_embeds is None else len(options.prompt_embeds)
+    rows = count_rows(task, prompt, options)
     if rows == 0 or task.batch not in (None, 1, rows):
         raise ShapeError(f"got {task.batch or 0} pictures and {rows} prompts; pass one prompt, or one for each picture")
     if task.strength == 0:
@@ -94,7 +94,10 @@ def sample_maps(
     tiling = model.tiling(options, task.size) if tiling is None else tiling
     size = model.working_size(task.size, options.processing_size, tiled=tiling is not None)
     if isinstance(options.generator, list):
-        options = replace(options, generator=[g for g in options.generator for _ in range(num_samples)])
+        if len(options.generator) not in (rows, rows * num_samples):
+            raise ShapeError(f"got {len(options.generator)} generators for {rows} pictures; pass one each, or a single one")
+        repeats = rows * num_samples // len(options.generator)  # of one for each picture; else there is one for each sample
+        options = replace(options, generator=[g for g in options.generator for _ in range(repeats)])
     codec = model.codec(tiling, options.conventions.decode)
     maps = model.decode(denoise(model, task.resized(size), codec, conditioning, options, scale, tiling), codec)
     return {name: value.unflatten(0, (rows, num_samples)) for name, value in maps.items()}
@@ -105,6 +108,13 @@ def sample_once(
 ) -> dict[str, Tensor]:
     """One sample of a task's maps at the size the network works at, (B, c, h, w). Raises: as ``sample_maps``."""
     return {name: value[:, 0] for name, value in sample_maps(model, task, prompt, options, tiling=tiling).items()}
+
+
+def count_rows(task: Task, prompt: str | list[str] | None, options: SamplingOptions) -> int:
+    """The number of pictures that a run samples: one for each prompt, or of the task's."""
+    if options.prompt_embeds is not None:
+        return len(options.prompt_embeds)
+    return len(prompt) if isinstance(prompt, list) else task.batch or 1
 
 
 def prompt_of(prompt: str | list[str] | None, options: SamplingOptions) -> Prompt:

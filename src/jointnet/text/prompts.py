@@ -11,13 +11,15 @@ from typing import Any, Protocol
 import torch
 from diffusers.utils import scale_lora_layers, unscale_lora_layers
 from torch import Tensor
-from transformers import T5EncoderModel
 
 from jointnet.errors import PromptTruncatedWarning, ShapeError
 from jointnet.types import Text
 
 ConvertPrompts = Callable[[list[str], Any], list[str]]
 """(prompts, tokenizer) -> prompts in which learned words of several vectors are spelled out (textual inversion)."""
+
+_SPECIAL_TOKENS = 2
+"""The fewest tokens a tokenizer can be asked for: the beginning and the end."""
 
 T5_MAX_TOKENS = 77
 """T5 takes more; DeepFloyd-IF was trained with these."""
@@ -26,8 +28,16 @@ T5_MAX_TOKENS = 77
 class PromptEncoder(Protocol):
     """Prompts -> tokens -> text; training keeps the tokens and encodes them again in each step."""
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Prompts -> integers (B, K, L): K rows of token ids and masks, as ``encode`` reads them. Warns PromptTruncatedWarning."""
+    @property
+    def max_tokens(self) -> int | None:
+        """The most tokens that ``encode`` takes; None: any number."""
+        ...
+
+    def tokenize(self, prompts: Sequence[str], length: int | None = None) -> Tensor:
+        """Prompts -> integers (B, K, L): K rows of token ids and masks, as ``encode`` reads them. Warns PromptTruncatedWarning.
+
+        L is ``length``, or the number of tokens that the base was trained with.
+        """
         ...
 
     def encode(self, tokens: Tensor, clip_skip: int | None = None) -> Text:
@@ -49,9 +59,14 @@ class ClipEncoder:
     device: torch.device
     convert: ConvertPrompts = as_they_are
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Prompts -> ids and mask (B, 2, L), L being the tokenizer's limit."""
-        return ids_and_mask(self.tokenizer, self.convert(list(prompts), self.tokenizer), self.tokenizer.model_max_length)
+    @property
+    def max_tokens(self) -> int:
+        """The tokenizer's limit."""
+        return self.tokenizer.model_max_length
+
+    def tokenize(self, prompts: Sequence[str], length: int | None = None) -> Tensor:
+        """Prompts -> ids and mask (B, 2, L), L being the tokenizer's limit or ``length``."""
+        return ids_and_mask(self.tokenizer, self.convert(list(prompts), self.tokenizer), length or self.max_tokens)
 
     @torch.no_grad()
     def encode(self, tokens: Tensor, clip_skip: int | None = None) -> Text:
@@ -74,9 +89,14 @@ class ClipPairEncoder:
     device: torch.device
     convert: ConvertPrompts = as_they_are
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+    @property
+    def max_tokens(self) -> int:
+        """The tokenizers' limit."""
+        return min(t.model_max_length for t in self.tokenizers)
+
+    def tokenize(self, prompts: Sequence[str], length: int | None = None) -> Tensor:
         """Prompts -> one row of ids an encoder (B, K, L)."""
-        rows = [ids_and_mask(t, self.convert(list(prompts), t), t.model_max_length)[:, 0] for t in self.tokenizers]
+        rows = [ids_and_mask(t, self.convert(list(prompts), t), length or t.model_max_length)[:, 0] for t in self.tokenizers]
         return torch.stack(rows, 1)
 
     @torch.no_grad()
@@ -97,11 +117,12 @@ class T5PromptEncoder:
     text_encoder: Any
     device: torch.device
     convert: ConvertPrompts = as_they_are
+    max_tokens: None = None
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Prompts -> ids and mask (B, 2, 77)."""
+    def tokenize(self, prompts: Sequence[str], length: int | None = None) -> Tensor:
+        """Prompts -> ids and mask (B, 2, 77), or of another length."""
         lowered = [p.lower().strip() for p in self.convert(list(prompts), self.tokenizer)]
-        return ids_and_mask(self.tokenizer, lowered, T5_MAX_TOKENS)
+        return ids_and_mask(self.tokenizer, lowered, length or T5_MAX_TOKENS)
 
     @torch.no_grad()
     def encode(self, tokens: Tensor, clip_skip: int | None = None) -> Text:  # noqa: ARG002 - CLIP's only
@@ -120,8 +141,16 @@ def prompt_encoder_of(
         return ClipPairEncoder([t for t, _ in present], [e for _, e in present], device, convert)
     if first is None:
         return None
-    kind = T5PromptEncoder if isinstance(first, T5EncoderModel) else ClipEncoder
+    kind = T5PromptEncoder if first.config.model_type == "t5" else ClipEncoder  # its class is another once it is compiled
     return kind(tokenizers[0], first, device, convert)
+
+
+_AXES = {
+    "prompt_embeds": "BLD",
+    "negative_prompt_embeds": "BLD",
+    "pooled_prompt_embeds": "BD",
+    "negative_pooled_prompt_embeds": "BD",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +161,7 @@ class Prompt:
         prompt_embeds, negative_prompt_embeds: (B, L, D), instead of words.
         pooled_prompt_embeds, negative_pooled_prompt_embeds: (B, D), beside them for bases that read a pooled text (SDXL).
         clip_skip: layers of the text encoder left out, for the prompt only.
-    Raises: ShapeError if neither or both of words and embeddings are there.
+    Raises: ShapeError if neither or both of words and embeddings are there, both for the negative prompt, or embeddings of other axes.
     """
 
     prompt: str | list[str] | None = None
@@ -146,6 +175,12 @@ class Prompt:
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.prompt_embeds is None):
             raise ShapeError("got neither or both of prompt and prompt_embeds; pass one of them")
+        if self.negative_prompt is not None and self.negative_prompt_embeds is not None:
+            raise ShapeError("got both of negative_prompt and negative_prompt_embeds; pass one of them")
+        for name, axes in _AXES.items():
+            value: Tensor | None = getattr(self, name)
+            if value is not None and value.ndim != len(axes):
+                raise ShapeError(f"got {name} of shape {tuple(value.shape)}; expected ({', '.join(axes)})")
 
     @property
     def is_empty(self) -> bool:
@@ -159,7 +194,8 @@ class Prompt:
 
         ``zeros_for_empty``: no prompt and no negative prompt are zeros instead of the empty text's embeddings (SDXL's
         ``force_zeros_for_empty_prompt``); the training's dropped text is the same. Note: diffusers encodes an empty prompt.
-        Raises: ShapeError if there is no encoder for words, or the counts differ.
+        A negative prompt in words has as many tokens as embeddings of the prompt.
+        Raises: ShapeError if there is no encoder for words, or the counts or numbers of tokens differ.
         """
         text = self._positive(encoder, zeros_for_empty)
         if not guided:
@@ -167,6 +203,9 @@ class Prompt:
         negative = self._negative(encoder, text, zeros_for_empty)
         if len(negative.embeds) != len(text.embeds):
             raise ShapeError(f"got {len(negative.embeds)} negative prompts for {len(text.embeds)} prompts; pass one or as many")
+        if negative.embeds.shape[1:] != text.embeds.shape[1:]:
+            (theirs, ours) = (" x ".join(map(str, each.embeds.shape[1:])) for each in (negative, text))
+            raise ShapeError(f"got a negative prompt of {theirs} tokens x width for a prompt of {ours}; pass embeddings of one shape")
         return text, negative
 
     def _positive(self, encoder: PromptEncoder | None, zeros_for_empty: bool) -> Text:
@@ -186,7 +225,9 @@ class Prompt:
         words = self.negative_prompt
         if isinstance(words, list) and len(words) == 1:
             words = words[0]
-        return _encode_words(encoder, words if isinstance(words, list) else [words or ""] * len(text.embeds))
+        prompts = words if isinstance(words, list) else [words or ""] * len(text.embeds)
+        length = None if self.prompt_embeds is None else self.prompt_embeds.shape[1]
+        return _encode_words(encoder, prompts, length=length)
 
 
 def unconditional(encoder: PromptEncoder, *, zeros_for_empty: bool) -> Text:
@@ -242,7 +283,16 @@ def _embedded(embeds: Tensor, pooled: Tensor | None) -> Text:
     return Text(embeds, {} if pooled is None else {"text_embeds": pooled})
 
 
-def _encode_words(encoder: PromptEncoder | None, prompts: list[str], clip_skip: int | None = None) -> Text:
+def _encode_words(encoder: PromptEncoder | None, prompts: list[str], clip_skip: int | None = None, length: int | None = None) -> Text:
+    """Words -> text of ``length`` tokens; what is beyond the encoder's limit are empty prompts, as tools for long prompts do it."""
     if encoder is None:
         raise ShapeError("got words for a pipeline without a text encoder; pass prompt_embeds and negative_prompt_embeds")
-    return encoder.encode(encoder.tokenize(prompts), clip_skip)
+    if length is None:
+        return encoder.encode(encoder.tokenize(prompts), clip_skip)
+    at_once = min(length, encoder.max_tokens or length)
+    text = encoder.encode(encoder.tokenize(prompts, max(at_once, _SPECIAL_TOKENS)), clip_skip)
+    parts, missing = [text.embeds[:, :at_once]], length - at_once
+    if missing:
+        empty = encoder.encode(encoder.tokenize([""] * len(prompts)), clip_skip).embeds
+        parts += [empty[:, : missing - start] for start in range(0, missing, empty.shape[1])]
+    return Text(torch.cat(parts, 1), text.added)

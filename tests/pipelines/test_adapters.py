@@ -1,0 +1,97 @@
+"""Adapters (LoRA) that are loaded while a pipeline is extended or saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from peft import LoraConfig
+from safetensors.torch import load_file
+
+from jointnet.checkpoints.release import read_release, write_release
+from jointnet.pipelines.joint_net import JointNetPipeline
+from tests.bases import assert_same_weights, tiny_base
+from tests.conftest import tiny_pipeline
+from tests.pipelines.test_habits import lora_weights, make, needs_peft_of_transformers, save_lora
+
+STYLE = LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_k", "to_v", "to_out.0"], init_lora_weights=False)
+
+
+def styled_base() -> DiffusionPipeline:
+    """diffusers' own pipeline with a LoRA loaded."""
+    base = tiny_base("sd1")
+    torch.manual_seed(3)
+    base.unet.add_adapter(STYLE, "style")
+    return base
+
+
+def test_a_base_with_a_lora_is_extended_by_the_weights_without_it(tmp_path: Path) -> None:
+    pipeline, plain = JointNetPipeline.from_base(styled_base()), tiny_base("sd1")
+    pipeline.set_progress_bar_config(disable=True)
+    assert_same_weights(pipeline.joint_unet.branch("depth"), plain.unet)
+    options = {"height": 32, "width": 32, "guidance_scale": 5.0}
+    both = make(pipeline, **options)
+    pipeline.unload_lora_weights()
+    alone = make(pipeline, **options)
+    assert (both.images - alone.images).abs().max() > 1e-4
+    assert torch.equal(both.depth, alone.depth)
+    unstyled = JointNetPipeline.from_base(plain)
+    unstyled.set_progress_bar_config(disable=True)
+    assert torch.equal(make(unstyled, **options).images, alone.images)
+
+
+def test_what_is_saved_with_a_lora_loaded_is_the_model_without_it(tmp_path: Path) -> None:
+    pipeline, lora, folder = tiny_pipeline(), tmp_path / "lora", tmp_path / "model"
+    save_lora(lora)
+    plain = make(pipeline).images
+    pipeline.load_lora_weights(lora, adapter_name="style")
+    styled = make(pipeline).images
+    pipeline.save_pretrained(folder)
+    assert torch.equal(make(pipeline).images, styled)  # it is still there
+    loaded = JointNetPipeline.from_pretrained(folder)
+    loaded.set_progress_bar_config(disable=True)
+    assert torch.allclose(make(loaded).images, plain, atol=1e-4)
+    loaded.load_lora_weights(lora)
+    assert torch.allclose(make(loaded).images, styled, atol=1e-4)
+
+
+def test_a_fused_lora_is_part_of_what_is_saved(tmp_path: Path) -> None:
+    pipeline = tiny_pipeline()
+    save_lora(tmp_path / "lora")
+    pipeline.load_lora_weights(tmp_path / "lora", adapter_name="style")
+    pipeline.fuse_lora()
+    styled = make(pipeline).images
+    pipeline.save_pretrained(tmp_path / "model")
+    loaded = JointNetPipeline.from_pretrained(tmp_path / "model")
+    loaded.set_progress_bar_config(disable=True)
+    assert torch.allclose(make(loaded).images, styled, atol=1e-4)
+
+
+@needs_peft_of_transformers
+def test_a_lora_of_the_text_encoder_is_left_out_of_what_is_saved_too(tmp_path: Path) -> None:
+    encoder = tiny_pipeline().text_encoder
+    torch.manual_seed(3)
+    encoder.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    StableDiffusionPipeline.save_lora_weights(tmp_path / "lora", text_encoder_lora_layers=lora_weights(encoder))
+    pipeline = tiny_pipeline()
+    pipeline.load_lora_weights(tmp_path / "lora")
+    pipeline.save_pretrained(tmp_path / "model")
+    assert not [key for key in load_file(tmp_path / "model" / "text_encoder" / "model.safetensors") if "lora" in key]
+    loaded = JointNetPipeline.from_pretrained(tmp_path / "model")
+    assert_same_weights(loaded.text_encoder, tiny_pipeline().text_encoder)
+
+
+def test_a_release_is_written_without_adapters(tmp_path: Path) -> None:
+    joint = JointNetPipeline.from_base(styled_base()).joint_unet
+    write_release(joint, tmp_path)
+    assert_same_weights(read_release(tmp_path).joint_unet.branch("rgb"), tiny_base("sd1").unet)
+
+
+def test_leaving_adapters_out_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr("jointnet.pipelines.joint_net.logger.warning", lines.append)
+    pipeline = JointNetPipeline.from_base(styled_base())
+    pipeline.save_pretrained(tmp_path)
+    assert "without the adapters style; fuse_lora() first" in lines[0]
