@@ -2,7 +2,7 @@
 
 NAME.png or NAME.rgb.png (or .jpg, .jpeg, .webp, .bmp, .tif, .tiff) is the picture, NAME.txt its captions, one a line, and
 NAME.MODALITY.npy or NAME.MODALITY.png the map of each other modality: .npy in the range the modality states, (H, W) or (H, W, c); .png
-as the package writes it (depth: value / 65535, or 255 in an 8-bit file; normal: (n + 1) / 2 over 8 bits). Depth may be in another unit (``depth_unit``).
+as the package writes it (depth: value / 65535, or 255 in an 8-bit file; normal: (n + 1) / 2 over 8 bits). Depth may be in another unit.
 Suffixes and modalities may have any case; sub-folders are read too.
 """
 

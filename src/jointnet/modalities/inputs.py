@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from jointnet.errors import RangeError, ShapeError
+from jointnet.modalities.array_files import is_array_file, read_array
 from jointnet.modalities.modality import Modality, get_modality
+from jointnet.modalities.picture_files import open_picture
 
 OVERSHOOT = 0.1
 """Values this far beyond a modality's range are taken, and clipped for the network: decoders overshoot."""
@@ -22,8 +25,8 @@ OUTLIERS = 0.01
 FARTHEST = 1.0
 """... but by no more than so many times the length of the range: farther out they are marks of something else."""
 
-MapInput = Image.Image | np.ndarray | Tensor | Sequence[Any]
-"""A picture; an array (H, W), (H, W, c) or a batch of them; a tensor (c, H, W) or (B, c, H, W); or a list of these, all of one size."""
+MapInput = Image.Image | np.ndarray | Tensor | str | Path | Sequence[Any]
+"""A picture or the path of a file; an array (H, W), (H, W, c) or a batch; a tensor (c, H, W) or (B, c, H, W); or a list, all of one size."""
 
 
 def as_maps(modality: str, value: MapInput) -> Tensor:
@@ -34,6 +37,9 @@ def as_maps(modality: str, value: MapInput) -> Tensor:
     Raises: ShapeError; RangeError, also for maps that their modality's ``check`` refuses.
     """
     kind = get_modality(modality)
+    if isinstance(value, str | Path):
+        path = Path(value)
+        return as_maps(modality, read_array(path) if is_array_file(path) else open_picture(path))
     if isinstance(value, Image.Image):
         return _checked(kind, picture_tensor(value) if modality == "rgb" else _from_picture(value, kind))
     if isinstance(value, np.ndarray):
@@ -41,9 +47,17 @@ def as_maps(modality: str, value: MapInput) -> Tensor:
         return _checked(kind, map_tensor(value, kind))
     if isinstance(value, Tensor):
         return _checked(kind, _stored(value, kind))
-    maps = [as_maps(modality, each) for each in value]
+    maps = [as_maps(modality, each) for each in listed(modality, value)]
     check_sizes(f"{modality} maps", maps)
     return torch.cat(maps)
+
+
+def listed(what: str, value: Any) -> Sequence[Any]:
+    """Return a list that is one, and not empty. Raises: ShapeError."""
+    if not isinstance(value, list | tuple) or not value:
+        got = "an empty list" if isinstance(value, list | tuple) else type(value).__name__
+        raise ShapeError(f"got {got} as {what}; expected a picture, its path, an array, a tensor, or a list of such")
+    return value
 
 
 def check_sizes(what: str, maps: Sequence[Tensor]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from jointnet.errors import RangeError
-from jointnet.modalities.inputs import MapInput, as_batch, channels_first, check_sizes, in_mode
+from jointnet.modalities.array_files import is_array_file, read_array
+from jointnet.modalities.inputs import MapInput, as_batch, channels_first, check_sizes, in_mode, listed
+from jointnet.modalities.picture_files import open_picture
 
 _WHITES = (255, 65535)
 
@@ -26,13 +30,16 @@ def as_masks(value: MapInput) -> Tensor:
     exceeds. In floats 1 may be exceeded by half, and 255 and 65535 are white only where the largest value lies near.
     Of pictures with a transparent pixel the transparent pixels are asked. Raises: ShapeError, RangeError.
     """
+    if isinstance(value, str | Path):
+        path = Path(value)
+        value = read_array(path) if is_array_file(path) else open_picture(path)
     if isinstance(value, Image.Image):
         value = _mask_numbers(value)
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(np.array(channels_first(value, "a mask", 1), order="C"))
     if isinstance(value, Tensor):
         return as_batch("mask", value.float() / _white(value), 1) >= 0.5
-    masks = [as_masks(each) for each in value]
+    masks = [as_masks(each) for each in listed("masks", value)]
     check_sizes("masks", masks)
     return torch.cat(masks)
 
