@@ -107,6 +107,31 @@ def test_either_half_may_be_changed(pipeline: JointNetPipeline, in_place: bool) 
     assert expected.depth.isfinite().all()
 
 
+def test_pooled_text_is_changed_under_either_name() -> None:
+    pipeline = JointNetPipeline.from_base(tiny_base("sdxl"))
+    pipeline.set_progress_bar_config(disable=True)
+    names = ["add_text_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds"]
+    for changed in names:
+        seen: list[dict[str, Tensor]] = []
+
+        def callback(
+            _pipe: Any, step: int, _t: Tensor, tensors: dict[str, Tensor], changed: str = changed, seen: list[dict[str, Tensor]] = seen
+        ) -> dict[str, Tensor]:
+            if step == 0:
+                tensors[changed].zero_()
+            seen.append({name: value.clone() for name, value in tensors.items()})
+            return tensors
+
+        make(pipeline, callback_on_step_end=callback, callback_on_step_end_tensor_inputs=names)
+        zero = {name: bool((value == 0).all()) for name, value in seen[1].items()}
+        negative_is_zero = True  # SDXL's empty negative prompt
+        assert zero == {
+            "add_text_embeds": changed in ("add_text_embeds", "pooled_prompt_embeds") and negative_is_zero,
+            "pooled_prompt_embeds": changed in ("add_text_embeds", "pooled_prompt_embeds"),
+            "negative_pooled_prompt_embeds": negative_is_zero,
+        }
+
+
 def test_embeddings_of_another_number_of_rows_are_refused(pipeline: JointNetPipeline) -> None:
     def three(_pipe: Any, _step: int, _t: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"prompt_embeds": tensors["prompt_embeds"][:3]}

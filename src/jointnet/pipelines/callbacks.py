@@ -69,9 +69,9 @@ class StepReport:
         shown: dict[str, Any] = {
             "latents": x.flatten(1, 2),
             "prompt_embeds": _pair(avoided, text).embeds,
-            "negative_prompt_embeds": None if negative is None else negative.embeds.clone(),
-            "pooled_prompt_embeds": text.added.get(_POOLED),
-            "negative_pooled_prompt_embeds": None if negative is None else negative.added.get(_POOLED),
+            "negative_prompt_embeds": _copied(negative, None),
+            "pooled_prompt_embeds": _copied(text, _POOLED),
+            "negative_pooled_prompt_embeds": _copied(negative, _POOLED),
             "add_text_embeds": None,
             "add_time_ids": None,
         }
@@ -86,50 +86,50 @@ _POOLED = "text_embeds"
 """A pooled text among a Text's added conditions."""
 
 
+def _copied(text: Text | None, added: str | None) -> Tensor | None:
+    """A copy, since a callback may change it in place: of a text's embeddings, or of what is added to them."""
+    value = None if text is None else text.embeds if added is None else text.added.get(added)
+    return None if value is None else value.clone()
+
+
 def _pair(negative: Text | None, text: Text) -> Text:
     return text if negative is None else negative.concat(text)
 
 
 def _changed(conditioning: Conditioning, left: Mapping[str, Any]) -> Conditioning:
-    """The conditioning with the texts as a callback left them; a negative prompt by its own name counts before one in a pair."""
+    """The conditioning with the texts as a callback left them."""
     text, negative = conditioning.text, conditioning.negative
-    avoided, followed = _parts("prompt_embeds", left.get("prompt_embeds"), text.embeds)
-    avoided_pooled, followed_pooled = None, left.get("pooled_prompt_embeds")
-    own_pooled = text.added.get(_POOLED)
-    if own_pooled is not None:
-        in_pair = _parts("add_text_embeds", left.get("add_text_embeds"), own_pooled)
-        avoided_pooled = in_pair[0]
-        if followed_pooled is None or not torch.equal(in_pair[1], own_pooled):
-            followed_pooled = in_pair[1]
-    changed = _with(text, followed, followed_pooled)
-    if negative is None:
-        return replace(conditioning, text=changed)
-    named, named_pooled = left.get("negative_prompt_embeds"), left.get("negative_pooled_prompt_embeds")
-    if named is not None and not torch.equal(named, negative.embeds):
-        avoided = named
-    if named_pooled is not None and not torch.equal(named_pooled, negative.added[_POOLED]):
-        avoided_pooled = named_pooled
-    return replace(conditioning, text=changed, negative=_with(negative, avoided, avoided_pooled))
+    avoided, followed = _read("prompt_embeds", "prompt_embeds", left, text.embeds, None if negative is None else negative.embeds)
+    added, negative_added = text.added, {} if negative is None else negative.added
+    if _POOLED in added:
+        pooled = _read("add_text_embeds", "pooled_prompt_embeds", left, added[_POOLED], negative_added.get(_POOLED))
+        negative_added, added = {**negative_added, _POOLED: pooled[0]}, {**added, _POOLED: pooled[1]}
+    return replace(conditioning, text=Text(followed, added), negative=None if negative is None else Text(avoided, negative_added))
 
 
-def _with(text: Text, embeds: Tensor | None, pooled: Tensor | None) -> Text:
-    """A text with other embeddings; None: its own."""
-    return Text(text.embeds if embeds is None else embeds, text.added if pooled is None else {**text.added, _POOLED: pooled})
+def _read(pair: str, name: str, left: Mapping[str, Any], own: Tensor, own_negative: Tensor | None) -> tuple[Any, Tensor]:
+    """The negative prompts' rows and the prompts' as a callback left them: under the name of both, or each under its own, which counts.
 
-
-def _parts(name: str, value: Tensor | None, own: Tensor) -> tuple[Tensor | None, Tensor]:
-    """What a callback left -> the negative prompts' rows (None: as they were) and the prompts'; ``own`` are the prompts' rows before.
-
-    Raises: ShapeError.
+    ``own``, ``own_negative``: as they were. Raises: ShapeError.
     """
-    rows, batch = 0 if value is None else len(value), len(own)
-    if value is None:
-        return None, own
+    in_pair = (own_negative, own) if left.get(pair) is None else _parts(pair, left[pair], own, own_negative)
+    named = (left.get(f"negative_{name}"), left.get(name) if name != pair else None)
+    before = (own_negative, own)
+    negative, positive = (
+        theirs if theirs is not None and was is not None and not torch.equal(theirs, was) else both
+        for theirs, was, both in zip(named, before, in_pair, strict=True)
+    )
+    return negative, positive
+
+
+def _parts(name: str, value: Tensor, own: Tensor, own_negative: Tensor | None) -> tuple[Tensor | None, Tensor]:
+    """Rows of the negative prompts and the prompts, or of the prompts only -> both. Raises: ShapeError."""
+    rows, batch = len(value), len(own)
     if rows == 2 * batch:
         negative, positive = value.chunk(2)
         return negative, positive
     if rows == batch:
-        return None, value
+        return own_negative, value
     if 0 < rows < batch and torch.equal(value, own[-rows:]):
-        return None, own  # diffusers' callbacks that end guidance keep the last row, of however many prompts
+        return own_negative, own  # diffusers' callbacks that end guidance keep the last row, of however many prompts
     raise ShapeError(f"got {rows} rows of {name} from a callback; expected {batch}, one for each picture, or {2 * batch} with the negative")
