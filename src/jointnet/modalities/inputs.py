@@ -26,7 +26,7 @@ FARTHEST = 1.0
 """... but by no more than so many times the length of the range: farther out they are marks of something else."""
 
 MapInput = Image.Image | np.ndarray | Tensor | str | Path | Sequence[Any]
-"""A picture or the path of a file; an array (H, W), (H, W, c) or a batch; a tensor (c, H, W) or (B, c, H, W); or a list, all of one size."""
+"""A picture, a path; an array (H, W), (H, W, c) or a batch; a tensor (c, H, W) or (B, c, H, W); or lists of one size."""
 
 
 def as_maps(modality: str, value: MapInput) -> Tensor:
