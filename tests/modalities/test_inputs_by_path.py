@@ -41,3 +41,10 @@ def test_what_is_no_map_is_named(value: Any, got: str) -> None:
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(InputFileError, match=r"no_such\.png"):
         as_maps("rgb", "no_such.png")
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 8), (2, 8, 8, 2), (8, 8, 5), (1, 2, 8, 8, 3), (0, 8, 3)])
+def test_the_shape_of_an_array_that_is_no_picture_is_stated_as_it_came(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError) as caught:
+        as_maps("rgb", np.zeros(shape, np.float32))
+    assert f"got an array of shape {shape} as rgb; expected (H, W, 3) or a batch (N, H, W, 3)" in str(caught.value)

@@ -44,7 +44,11 @@ def as_maps(modality: str, value: MapInput) -> Tensor:
         return _checked(kind, picture_tensor(value) if modality == "rgb" else _from_picture(value, kind))
     if isinstance(value, np.ndarray):
         warn_if_distance(value, modality)
-        return _checked(kind, map_tensor(value, kind))
+        tensor = map_tensor(value, kind) if value.ndim in (2, 3, 4) else torch.empty(0)
+        if tensor.ndim < 3 or tensor.shape[-3] != kind.channels or 0 in tensor.shape:
+            last = f", {kind.channels}" if kind.channels > 1 else ""
+            raise ShapeError(f"got an array of shape {value.shape} as {modality}; expected (H, W{last}) or a batch (N, H, W{last})")
+        return _checked(kind, tensor)
     if isinstance(value, Tensor):
         return _checked(kind, _stored(value, kind))
     maps = [as_maps(modality, each) for each in listed(modality, value)]
