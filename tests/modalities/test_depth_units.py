@@ -233,9 +233,12 @@ def test_a_folder_of_sensor_depth_is_training_data(tmp_path: Path) -> None:
     with pytest.warns(DepthHolesWarning):
         one, two = common.maps("depth")
     assert torch.allclose(one, 2 * two, atol=1e-3)
-    prints = {s.fingerprint("depth") for s in (source, common, FolderSource(tmp_path, 64), FolderSource(tmp_path, 64, depth_unit="kitti"))}
-    assert len(prints) == 4
-    assert source.fingerprint("rgb") == FolderSource(tmp_path, 64).fingerprint("rgb")
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text("a box")
+    kitti = FolderSource(tmp_path, 64, depth_unit="kitti")
+    prints = [s.fingerprints(["rgb", "depth"]) for s in (source, common, FolderSource(tmp_path, 64), kitti)]
+    assert len({p["depth"] for p in prints}) == 4
+    assert len({p["rgb"] for p in prints}) == 1
     with pytest.warns(DepthUnitWarning) as seen:
         list(FolderSource(tmp_path, 64).maps("depth"))
     assert len(seen) == 1

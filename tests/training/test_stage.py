@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from jointnet.checkpoints.folder import contents_of_model
+from jointnet.data.folder import FolderSource
 from jointnet.errors import DamagedFileWarning, DataFolderError, JointNetError, OutputError, RunFolderError
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import stage1
@@ -42,8 +43,9 @@ def data(tmp_path: Path) -> Path:
 
 def train(data: Path, model_folder: Path, run: Path, **more: Any) -> Path:
     pipeline = JointNetPipeline.from_pretrained(model_folder)
-    arguments = {"recipe": "stage1", "start": model_folder, "start_name": "a start", "size": 32, "config": CONFIG, "run_dir": run}
-    return train_stage(pipeline, data, **{**arguments, **more})
+    source = FolderSource(data, more.pop("size", 32), depth_unit=more.pop("depth_unit", "disparity"))
+    arguments = {"recipe": "stage1", "start": model_folder, "start_name": "a start", "config": CONFIG, "run_dir": run}
+    return train_stage(pipeline, source, **{**arguments, **more})
 
 
 def steps(count: int) -> Any:
@@ -106,6 +108,17 @@ def test_other_sizes_and_units_are_another_run(more: dict[str, Any], got: str, d
     train(data, model_folder, tmp_path / "run", config=steps(1))
     with pytest.raises(RunFolderError, match=got):
         train(data, model_folder, tmp_path / "run", **more)
+
+
+def test_depth_in_another_unit_is_another_run_and_shares_the_near_distance(data: Path, model_folder: Path, tmp_path: Path) -> None:
+    for path in data.glob("*.depth.npy"):
+        np.save(path, 2 + 3 * np.load(path))
+    model = train(data, model_folder, tmp_path / "run", depth_unit="m", depth_near_m=2.0)
+    assert JointNetPipeline.from_pretrained(model).config.depth_near_m == 2
+    with pytest.raises(RunFolderError, match=r"data\.depth \w+ in m, near 2\.0 m, now \w+ in m, near None m"):
+        train(data, model_folder, tmp_path / "run", depth_unit="m")
+    second = train(data, model, tmp_path / "second", depth_unit="m", depth_near_m=2.0, config=steps(1))
+    assert JointNetPipeline.from_pretrained(second).config.depth_near_m == 2
 
 
 def test_a_finished_run_is_announced_and_nothing_is_written(

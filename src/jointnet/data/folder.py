@@ -2,8 +2,8 @@
 
 NAME.png or NAME.rgb.png (or .jpg, .jpeg, .webp, .bmp, .tif, .tiff) is the picture, NAME.txt its captions, one a line, and
 NAME.MODALITY.npy or NAME.MODALITY.png the map of each other modality: .npy in the range the modality states, (H, W) or (H, W, c); .png
-as the package writes it (depth: value / 65535, or 255 in an 8-bit file; normal: (n + 1) / 2 over 8 bits). Depth may be in another unit.
-Suffixes and modalities may have any case; sub-folders are read too.
+as the package writes it (depth: value / 65535, or 255 in an 8-bit file; normal: (n + 1) / 2 over 8 bits). Depth may be in another
+unit (``depth_unit``). Suffixes and modalities may have any case; sub-folders are read too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -67,7 +67,7 @@ class FolderSource:
         return [[lines[draw % len(lines)] for lines in texts] for draw in range(max(len(lines) for lines in texts))]
 
     def contents(self, modalities: Sequence[str]) -> dict[str, str]:
-        """Return hashes by which the data are known: of the captions, and of each modality's files.
+        """Return hashes by which the data are known: of the captions, and of each modality's files, with the unit of converted depth.
 
         They stay when the folder is moved. Every file that ``index`` does not know is read and checked.
         Raises: DataFolderError, which names all files that are missing or, if none is, all that cannot be used.
@@ -83,15 +83,26 @@ class FolderSource:
         self._index.save()
         if problems:
             raise DataFolderError(_listed(list(problems), self.folder))
-        return {
-            kind: of_texts(f"{name} {self._hashes[name]}" for sample in self._samples if (name := sample.file(kind)) is not None)
-            for kind in kinds
-        }
+        return {kind: self._hash_of_all(kind) + self._unit_of(kind) for kind in kinds}
 
     def fingerprints(self, modalities: Sequence[str]) -> dict[str, str]:
         """Return texts that change with the files of a modality and the size. Raises: DataFolderError, see ``contents``."""
         contents = self.contents(modalities)
-        return {name: f"{contents[name]} at {self.size} px{self._unit_of(name)}" for name in modalities}
+        return {name: f"{contents[name]} at {self.size} px" for name in modalities}
+
+    def with_depth_near(self, near_m: float | None) -> FolderSource:
+        """Return the source, or one whose depth maps, if their unit is one of length, share the near distance ``near_m``."""
+        unit = get_depth_unit(self.depth_unit)
+        return self if near_m is None or unit.metres is None else replace(self, depth_unit=replace(unit, near_m=near_m))
+
+    @property
+    def depth_near_m(self) -> float | None:
+        """The distance in metres at which all depth maps read 1, where their unit says so."""
+        return get_depth_unit(self.depth_unit).near_m
+
+    def _hash_of_all(self, kind: str) -> str:
+        names = [sample.file(kind) for sample in self._samples]
+        return of_texts(f"{name} {self._hashes[name]}" for name in names if name is not None)
 
     def _unit_of(self, modality: str) -> str:
         """Words on the unit of depth maps that are converted, for what depends on it."""
@@ -142,9 +153,9 @@ class FolderSource:
         assert name is not None, "checked before"
         if name in self._hashes:
             return None
-        checked_as = (
-            kind if kind in (CAPTIONS, "rgb") else f"{kind}{self._unit_of(kind)} of {self._hashes.get(sample.picture)}"
-        )  # its size has to be its picture's
+        checked_as = kind
+        if kind not in (CAPTIONS, "rgb"):  # a map must have its picture's size
+            checked_as += f"{self._unit_of(kind)} of {self._hashes.get(sample.picture)}"
         try:
             self._hashes[name] = self._index.hash_of(name, checked_as, lambda: self._check(kind, sample))
         except JointNetError as error:

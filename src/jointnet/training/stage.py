@@ -23,44 +23,47 @@ LATENTS, MODEL = "latents", "model"
 
 def train_stage(
     pipeline: Any,
-    data: Path,
+    source: FolderSource,
     config: TrainConfig,
     run_dir: Path,
     *,
     recipe: str,
     start: Path,
     start_name: str,
-    size: int,
     depth_near_m: float | None = None,
     budget_minutes: float | None = None,
 ) -> Path:
     """Train ``pipeline``, a JointNetPipeline, on a data folder; return the folder of its model, below ``run_dir``.
+
+    Latents, and the index of the data's files, are kept in ``run_dir`` too.
 
     A run that was stopped resumes, see ``training.run`` for what may change meanwhile; one that has ended is left as it is.
 
     Args:
         start: folder that the pipeline comes from, a base or a joint model.
         start_name: the start as its user writes it, for the provenance.
-        depth_near_m: the data's disparity is this over depth; None: as of the start, if it was trained on the same depth maps.
+        depth_near_m: the data's disparity is this over depth; None: as the source says or, if it does not, as of the start, if that was
+            trained on the same depth maps.
     Raises: DataFolderError, RunFolderError, OutputError, ModelFolderError, DivergenceError; KeyboardInterrupt, SystemExit.
     """
     with open_run(run_dir):
         # 1. What the run is known by
         check_replaceable(run_dir / MODEL)
-        source = FolderSource(data, size, run_dir / LATENTS / "files.json")
+        source = replace(source.with_depth_near(depth_near_m), index=run_dir / LATENTS / "files.json")
+        depth_near_m = source.depth_near_m if depth_near_m is None else depth_near_m
         contents = source.contents(pipeline.modalities)
         earlier = provenance_of(start)
-        if depth_near_m is not None or not is_same_depth(earlier, data, contents):
+        if depth_near_m is not None or not is_same_depth(earlier, source.folder, contents):
             pipeline.register_to_config(depth_near_m=depth_near_m)
         config = keeping_abilities(replace(config, modalities=pipeline.modalities), pipeline.joint_unet)
         facts = {
             "recipe": recipe,
             "start": contents_of_model(start),
             "data": contents,
-            "size": size,
+            "size": source.size,
             "depth_near_m": pipeline.config.depth_near_m,
         }
-        places = {"start_folder": str(start), "data_folder": str(data.resolve())}
+        places = {"start_folder": str(start), "data_folder": str(source.folder.resolve())}
         progress = claim(run_dir, config, facts, budget_minutes=budget_minutes, commit=code_commit(), **places)
         if progress.share(config.optim, budget_minutes) >= 1 and holds_result(run_dir / MODEL, progress):
             print_finished(run_dir, progress)
@@ -75,7 +78,7 @@ def train_stage(
         origin = {
             "base": earlier.get("base") or (start_name if is_base else None),
             "stages": [*stages_of(start), recipe],
-            "data": str(data),
+            "data": str(source.folder),
             "start": start_name,
             "contents": {name: facts[name] for name in ("data", "start")},
         }
