@@ -224,6 +224,7 @@ def test_a_folder_of_sensor_depth_is_training_data(tmp_path: Path) -> None:
         depth_m = metres_of(disparity_of(FIRST_SCENE), far_m=30) * (2 if name == "b" else 1)
         Image.new("RGB", (64, 64)).save(tmp_path / f"{name}.png")
         save(tmp_path / f"{name}.depth.png", (depth_m * 1000).astype(np.uint16))
+        (tmp_path / f"{name}.txt").write_text("a box")
     source = FolderSource(tmp_path, 64, depth_unit="mm")
     with pytest.warns(DepthHolesWarning) as seen:
         maps = list(source.maps("depth"))
@@ -233,8 +234,6 @@ def test_a_folder_of_sensor_depth_is_training_data(tmp_path: Path) -> None:
     with pytest.warns(DepthHolesWarning):
         one, two = common.maps("depth")
     assert torch.allclose(one, 2 * two, atol=1e-3)
-    for name in "ab":
-        (tmp_path / f"{name}.txt").write_text("a box")
     kitti = FolderSource(tmp_path, 64, depth_unit="kitti")
     prints = [s.fingerprints(["rgb", "depth"]) for s in (source, common, FolderSource(tmp_path, 64), kitti)]
     assert len({p["depth"] for p in prints}) == 4
