@@ -151,7 +151,7 @@ def test_a_pickle_that_holds_code_beside_the_network_is_refused_in_one_line(tmp_
     assert main(["convert", "release", str(sample / "release"), "--base", str(tmp_path / "base"), "-o", str(tmp_path / "out")]) == 2
     assert "cannot open the base" in one_line(capsys)
     assert not ran.exists()
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_branches_of_two_checkpoints_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

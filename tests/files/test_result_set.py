@@ -16,6 +16,7 @@ from jointnet.errors import OutputError
 from jointnet.files.result_set import (
     check_result_set,
     facts_beside,
+    file_ids,
     filling,
     our_facts,
     prepare_folder,
@@ -71,6 +72,10 @@ def test_files_of_another_commands_result_stay(tmp_path: Path) -> None:
     write_result_set(tmp_path, files("image.png", "normal.npy"), scene)
     write_result_set(tmp_path, files("image.png"), FACTS)
     assert set(contents(tmp_path)) == {"image.png", "normal.npy", "result.json"}
+    assert json.loads(contents(tmp_path)["result.json"])["kept"] == ["normal.npy"]
+    assert facts_beside(tmp_path / "normal.npy") == {}
+    write_result_set(tmp_path, {"normal.npy": Text("new")}, scene)
+    assert contents(tmp_path)["normal.npy"] == "new"
 
 
 def test_only_names_that_commands_write_are_removed(tmp_path: Path) -> None:
@@ -78,8 +83,16 @@ def test_only_names_that_commands_write_are_removed(tmp_path: Path) -> None:
     for name in listed:
         (tmp_path / name).write_text("mine")
     (tmp_path / "result.json").write_text(json.dumps({"program": "jointnet", **FACTS, "files": listed}))
-    write_result_set(tmp_path, files("scene.glb"), FACTS)
-    assert set(contents(tmp_path)) == {"thesis.txt", "holiday.jpg", "holiday.png", "depthx.npy", "7.png", "scene.glb", "result.json"}
+    write_result_set(tmp_path, files("depth_preview.png"), FACTS)
+    assert set(contents(tmp_path)) == {
+        "thesis.txt",
+        "holiday.jpg",
+        "holiday.png",
+        "depthx.npy",
+        "7.png",
+        "depth_preview.png",
+        "result.json",
+    }
 
 
 def test_a_write_that_fails_leaves_the_earlier_result_whole(tmp_path: Path) -> None:
@@ -133,7 +146,7 @@ def test_a_result_that_is_not_ours_is_neither_believed_nor_replaced(content: str
             act()
     assert (tmp_path / "secret.txt").exists()
     assert (folder / "folder" / "a.txt").exists()
-    assert set(p.name for p in folder.iterdir()) == {"folder", "holiday.jpg", "result.json"}
+    assert {p.name for p in folder.iterdir()} == {"folder", "holiday.jpg", "result.json"}
     assert (folder / "result.json").read_text() == content
 
 
@@ -160,8 +173,8 @@ def test_an_input_is_not_replaced_under_whatever_path(link: str, tmp_path: Path)
         (os.link if link == "hard" else os.symlink)(source, out / "image.png")
     before = source.read_text()
     for act in (
-        lambda: check_result_set(out, ["image.png"], [source]),
-        lambda: write_result_set(out, {"image.png": Text("new")}, FACTS, [source]),
+        lambda: check_result_set(out, ["image.png"], file_ids([source])),
+        lambda: write_result_set(out, {"image.png": Text("new")}, FACTS, file_ids([source])),
     ):
         with pytest.raises(OutputError, match="as an input, which the result would replace"):
             act()
@@ -190,7 +203,9 @@ def test_a_result_says_something_of_its_own_files_only(tmp_path: Path) -> None:
 
 def test_a_shorter_series_takes_the_place_of_a_longer_one(tmp_path: Path) -> None:
     for number in range(1, 5):
-        write_result_set(tmp_path / str(number), files("image.png"), {**FACTS, "command": "generate", "numbered": {"number": number, "of": 4}})
+        write_result_set(
+            tmp_path / str(number), files("image.png"), {**FACTS, "command": "generate", "numbered": {"number": number, "of": 4}}
+        )
     write_result_set(tmp_path / "5", files("image.png"), {**FACTS, "command": "generate"})  # of its own
     write_result_set(tmp_path / "6", files("image.png"), {**FACTS, "numbered": {"number": 6, "of": 6}})  # of another command
     (tmp_path / "7").mkdir()

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from jointnet.cli.arguments import OUTPUT, AsJson, number, whole_number
+from jointnet.cli.checks import check_output_file
 from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.demo.bundled import BUILD_STEPS, GUIDANCE
 from jointnet.demo.world.splits import SPLITS
@@ -126,11 +127,10 @@ def evaluate(
     from jointnet.demo.measure.report import GRID_FILE, write_report
     from jointnet.demo.measure.run import MeasureConfig, measure
     from jointnet.demo.training.chain import Chain
-    from jointnet.files.result_set import prepare_folder
 
     if images < prompts:
         raise RangeError(f"got {images} images for {prompts} prompts; pass at least as many images as prompts")
-    prepare_folder(output.parent)
+    check_output_file(output, [] if measuring.notes is None else [measuring.notes])
     notes = read_notes(measuring.notes)
     judges = Chain(measuring.work, budget).judges()
     config = MeasureConfig(num_prompts=prompts, num_images=images, steps=measuring.steps, guidance=measuring.guidance)
@@ -160,12 +160,11 @@ def evaluate_tasks(
     from jointnet.demo.measure.tasks import TASKS, TaskConfig, measure_task
     from jointnet.demo.measure.tasks_report import write_tasks_report
     from jointnet.demo.training.chain import Chain, unpack
-    from jointnet.files.result_set import prepare_folder
 
     for name in tasks or ():
         if name not in TASKS:
             raise UnknownNameError(f"got {name!r} to measure; expected some of {', '.join(TASKS)}")
-    prepare_folder(output.parent)
+    check_output_file(output, [] if measuring.notes is None else [measuring.notes])
     notes = read_notes(measuring.notes)
     config = TaskConfig(num_scenes=scenes, steps=measuring.steps, guidance=measuring.guidance, ensemble=ensemble)
     if bundled:

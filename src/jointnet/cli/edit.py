@@ -65,8 +65,6 @@ def edit(
     ] = 1.0,
 ) -> int:
     """Draw holes of an image and its dense maps anew."""
-    from jointnet.modalities.read import read_mask
-
     words = one_prompt(prompt, prompt_option)
     maps = files.single([image])
     short = {"rgb": image_mask, "depth": depth_mask, "normal": normal_mask}
@@ -74,13 +72,15 @@ def edit(
     if (mask is None) == (not single):
         raise InputFileError("got neither or both of --mask and masks of single maps; pass --mask, or --image-mask and --depth-mask")
     named = {name: only_one(f"{name} masks", paths) for name, paths in single.items()}
-    masks = read_mask(mask) if mask is not None else {name: read_mask(path) for name, path in named.items()}
 
     def request(maps: dict[str, Tensor], options: SamplingOptions) -> Edit:
+        from jointnet.modalities.read import read_mask
         from jointnet.tasks.edit import Edit
 
+        masks = read_mask(mask) if mask is not None else {name: read_mask(path) for name, path in named.items()}
         picture, dense = maps["rgb"], {name: value for name, value in maps.items() if name != "rgb"}
         return Edit(image=picture, dense=dense, mask=masks, prompt=words, strength=strength, options=options)
 
     facts = {"mask": mask or named, "strength": strength}
-    return run_on_one(Work(command="edit", run=run, prompt=words, request=request, facts=facts), maps)
+    others = [*named.values(), *(() if mask is None else (mask,))]
+    return run_on_one(Work(command="edit", run=run, prompt=words, request=request, facts=facts, other_files=others), maps)

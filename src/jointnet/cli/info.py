@@ -46,7 +46,7 @@ def describe_model(model: str) -> dict[str, Any]:
     """Return the facts of a model folder; weights are opened, nothing is run. Raises: ModelFolderError."""
     import torch
 
-    from jointnet.checkpoints.folder import provenance_of, stages_of
+    from jointnet.checkpoints.index import provenance_of, stages_of
     from jointnet.loading import load, model_folder
     from jointnet.pipelines.bases import architecture
 

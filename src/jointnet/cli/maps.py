@@ -12,6 +12,9 @@ import typer
 from jointnet.cli.arguments import MAPS, named_file
 from jointnet.errors import InputFileError
 
+_BUILT_IN = ("rgb", "depth", "normal")
+"""Modalities that are known without the registry, which imports torch."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MapFiles:
@@ -47,11 +50,12 @@ class MapFiles:
 def files_by_modality(pairs: Sequence[tuple[str, Path]]) -> dict[str, list[Path]]:
     """Return files by the modality that each is of. Raises: UnknownNameError."""
     files: dict[str, list[Path]] = {}
-    if pairs:
-        from jointnet.modalities import get_modality
+    for name, path in pairs:
+        if name not in _BUILT_IN:
+            from jointnet.modalities import get_modality
 
-        for name, path in pairs:
-            files.setdefault(get_modality(name).name, []).append(path)
+            get_modality(name)
+        files.setdefault(name, []).append(path)
     return files
 
 

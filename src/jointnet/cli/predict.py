@@ -54,5 +54,5 @@ def predict(
 
         return Predict(image=maps["rgb"], prompt=prompt, ensemble=ensemble, options=options)
 
-    work = Work(command="predict", run=run, prompt=prompt, request=request, facts={"ensemble": ensemble})
+    work = Work(command="predict", run=run, prompt=prompt, request=request, facts={"ensemble": ensemble}, is_merged=ensemble > 1)
     return run_on_files(work, {"rgb": image})

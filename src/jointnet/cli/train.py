@@ -10,6 +10,10 @@ import typer
 
 from jointnet.cli.arguments import MODEL, OUTPUT, AsJson, Device, choice, chosen_device, number, one_of, whole_number
 from jointnet.cli.command import Group, add_command, print_written, takes
+from jointnet.demo.bundled import BUNDLED
+from jointnet.errors import DataFolderError
+from jointnet.files.result_set import check_folder
+from jointnet.loading import model_folder
 from jointnet.recipes import RECIPES
 from jointnet.training.config import Precision
 
@@ -62,7 +66,13 @@ def train(
         ),
     ],
     start: Annotated[
-        str, typer.Option("--from", metavar="MODEL", help="folder of a base (stage 1), or a stage's model", rich_help_panel=MODEL)
+        str,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help=f"folder of a base (stage 1), or a stage's model; or a bundled one: {', '.join(BUNDLED)}",
+            rich_help_panel=MODEL,
+        ),
     ],
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="NAME.png, NAME.txt, NAME.depth.npy (or .png)", rich_help_panel=DATA)],
     output: Annotated[
@@ -114,20 +124,23 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train one stage of a joint network; a run that was stopped resumes."""
+    check_folder(output)
+    start_folder = model_folder(start).resolve()
+    if not data.is_dir():
+        raise DataFolderError(f"got data folder {str(data)!r}, which is no folder; expected pictures with maps and captions")
+
     from jointnet.checkpoints.card import write_card
-    from jointnet.checkpoints.folder import provenance_of, replacing, save_half, stages_of
+    from jointnet.checkpoints.folder import replacing, save_half
+    from jointnet.checkpoints.index import provenance_of, stages_of
     from jointnet.data.folder import FolderSource
     from jointnet.data.samples import encode_source
     from jointnet.diffusion.schedule import forward_process
-    from jointnet.files.result_set import prepare_folder
-    from jointnet.loading import model_folder
     from jointnet.sampling.schedulers import with_fixed_variance
     from jointnet.training.joint import keeping_abilities, train_joint
     from jointnet.training.provenance import code_commit, write_provenance
     from jointnet.training.state import claim
 
     # 1. The start, the configuration and the data
-    prepare_folder(output)
     config = configure(recipe, changes)
     names = None if modalities is None else tuple(name.strip() for name in modalities.split(","))
     pipeline = open_start(start, names).to(chosen_device(device))
@@ -136,7 +149,7 @@ def train(
     pipeline.joint_model().check_size(source.size, source.size)
 
     # 2. What the run is, so that another one does not go on with its state
-    start_folder, stages = model_folder(start).resolve(), [*stages_of(pipeline.name_or_path), recipe]
+    stages = [*stages_of(pipeline.name_or_path), recipe]
     earlier = provenance_of(start_folder)
     base = earlier.get("base") or (start if is_base(start_folder) else None)
     if depth_near is not None or earlier.get("data") != str(data):
@@ -170,7 +183,7 @@ def train(
 
 def is_base(folder: Path) -> bool:
     """Return True if a folder holds a text-to-image pipeline rather than a joint model. Raises: ModelFolderError."""
-    from jointnet.checkpoints.folder import pipeline_class
+    from jointnet.checkpoints.index import pipeline_class
 
     return pipeline_class(folder) != "JointNetPipeline"
 
@@ -187,9 +200,9 @@ def open_start(start: str, modalities: tuple[str, ...] | None) -> JointNetPipeli
 
     Raises: ModelFolderError, UnsupportedBaseError, UnknownNameError if a model has other modalities than asked.
     """
-    from jointnet.checkpoints.folder import pipeline_class
+    from jointnet.checkpoints.index import pipeline_class
     from jointnet.errors import UnknownNameError
-    from jointnet.loading import load, model_folder
+    from jointnet.loading import load
     from jointnet.modalities import get_modality
     from jointnet.pipelines.bases import check_class
     from jointnet.pipelines.joint_net import JointNetPipeline

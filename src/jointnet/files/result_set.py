@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,45 +81,62 @@ def map_names(modalities: Iterable[str], *, has_uncertainty: bool = False) -> li
     return ["image.png", *(f"{name}{end}" for name in modalities if name != "rgb" for end in ends)]
 
 
-def check_result_set(folder: Path, names: Iterable[str], inputs: Iterable[Path] = ()) -> None:
+FileId = tuple[int, int]
+"""What all paths of one file have in common, hard and symbolic links included."""
+
+
+def file_ids(paths: Iterable[Path]) -> frozenset[FileId]:
+    """Return what tells files from others under whatever path; those that are not there are left out."""
+    return frozenset(found for found in map(_file_id, paths) if found is not None)
+
+
+def replaces(path: Path, inputs: Collection[FileId]) -> bool:
+    """Return True if a file to be written is one of the inputs."""
+    return bool(inputs) and _file_id(path) in inputs
+
+
+def check_result_set(folder: Path, names: Iterable[str], inputs: Collection[FileId] = ()) -> None:
     """Check, before the work, that files of these names may be written into a folder.
 
     Raises: OutputError if it cannot be written; if one of the files is an input, under whatever path; if the folder holds a RESULT_FILE
         that is not ours, or one of the files and no RESULT_FILE of ours that lists it.
     """
     check_folder(folder)
-    read = {key for key in map(_identity, inputs) if key is not None}
     paths = [folder / name for name in (*names, RESULT_FILE)]
     for path in paths:
-        if os.path.lexists(path) and _identity(path) in read:
+        if replaces(path, inputs):
             raise OutputError(f"got {str(path)!r} as an input, which the result would replace; choose another folder with -o")
     facts, result = our_facts(folder / RESULT_FILE), folder / RESULT_FILE
     if os.path.lexists(result) and (not facts or result.is_symlink()):
         raise OutputError(f"got output folder {str(folder)!r} with a {RESULT_FILE} that is not ours; choose another with -o")
-    known = {RESULT_FILE, *_listed(facts)}
+    known = {RESULT_FILE, *_known(facts)}
     for path in paths:
         if os.path.lexists(path) and (path.name not in known or path.is_dir()):
             raise OutputError(f"got {str(path)!r}, which is not of an earlier result and would be replaced; choose another folder with -o")
 
 
-def write_result_set(folder: Path, files: Mapping[str, Writable], result: Mapping[str, Any], inputs: Iterable[Path] = ()) -> list[Path]:
+def write_result_set(folder: Path, files: Mapping[str, Writable], result: Mapping[str, Any], inputs: Collection[FileId] = ()) -> list[Path]:
     """Write files by their names, and ``result`` with the list of them as RESULT_FILE.
 
-    No file has its name before all are written; files of an earlier result of the same command that this one does not have are removed.
-    Processes that write into one folder wait for each other.
+    ``inputs`` are not replaced. No file has its name before all are written. Files of an earlier result of the same command that this one
+    does not have are removed; those of another command stay, and RESULT_FILE names them as ``kept``. Processes that write into one folder
+    wait for each other.
     Returns: the paths, RESULT_FILE last.
     Raises: OutputError, also as ``check_result_set``.
     """
-    facts = {"program": PROGRAM, **result, "files": sorted(files)}
-    content = {**files, RESULT_FILE: _Text(json_text(facts, indent=2))}
-    paths = [folder / name for name in content]
     try:
         with filling(folder), _only_writer(folder):
             check_result_set(folder, files, inputs)
+            earlier = our_facts(folder / RESULT_FILE)
+            removed = _removable(earlier, result.get("command")) - set(files)
+            kept = sorted(name for name in _known(earlier) - removed - set(files) if os.path.lexists(folder / name))
+            facts = {"program": PROGRAM, **result, "files": sorted(files), **({"kept": kept} if kept else {})}
+            content = {**files, RESULT_FILE: _Text(json_text(facts, indent=2))}
+            paths = [folder / name for name in content]
             with replacing_files(paths) as temporary:
                 for part, path in zip(content.values(), temporary, strict=True):
                     part.write(path)
-                for name in _removable(our_facts(folder / RESULT_FILE), result.get("command")) - set(content):
+                for name in removed:
                     _remove(folder / name)
     except OSError as error:
         raise OutputError(f"cannot write {str(folder)!r}: {error.strerror}; free space or choose another folder with -o") from error
@@ -174,10 +191,15 @@ def command_of(facts: Mapping[str, Any]) -> Any:
     return facts.get("command", SCENE_COMMAND if "scene" in facts else None)
 
 
-def _listed(facts: Mapping[str, Any]) -> set[str]:
+def _listed(facts: Mapping[str, Any], entry: str = "files") -> set[str]:
     """Return the names of a result's files, without those that would lie in another folder."""
-    named = facts.get("files")
+    named = facts.get(entry)
     return {name for name in named if isinstance(name, str) and Path(name).name == name} if isinstance(named, list) else set()
+
+
+def _known(facts: Mapping[str, Any]) -> set[str]:
+    """Return the names of a result's files, and of those of earlier results of other commands."""
+    return _listed(facts) | _listed(facts, "kept")
 
 
 def _removable(facts: Mapping[str, Any], command: Any) -> set[str]:
@@ -196,8 +218,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what all paths of one file have in common, hard and symbolic links included; None if there is no such file."""
+def _file_id(path: Path) -> FileId | None:
     try:
         facts = path.stat()
     except OSError:

@@ -10,15 +10,9 @@ from PIL import Image
 
 from jointnet.errors import OutputError
 from jointnet.files.atomic import write_bytes
+from jointnet.files.result_set import filling
 from jointnet.geometry.mesh import Mesh
-
-SUFFIXES = (".glb", ".ply")
-
-
-def check_mesh_path(path: Path) -> None:
-    """Raises: OutputError for a suffix that is not one of SUFFIXES."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise OutputError(f"got output file {str(path)!r}; expected one that ends in {' or '.join(SUFFIXES)}")
+from jointnet.geometry.suffixes import check_mesh_path
 
 
 @dataclass(frozen=True)
@@ -35,13 +29,14 @@ class MeshFile:
 def write_mesh(mesh: Mesh, path: str | Path) -> Path:
     """Write .glb: the mesh with its picture as texture; .ply: a coloured point cloud with normals.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all; its folder is created.
     Raises: OutputError for another suffix, a mesh without faces as .glb, or a place that cannot be written.
     """
     path = Path(path)
     content = _content(mesh, path)
     try:
-        write_bytes(path, content)
+        with filling(path.parent):
+            write_bytes(path, content)
     except OSError as error:
         raise OutputError(f"cannot write {str(path)!r}: {error.strerror}; choose another place with -o") from error
     return path
