@@ -27,8 +27,9 @@ PROGRAM = "jointnet"
 SCENE_COMMAND = "demo scene"
 """The command that wrote no ``command`` into its RESULT_FILE at first."""
 
-_DATA_NAME = r"\d+(\.png|\.txt|\.depth\.npy|\.normal\.npy)"
-"""Files of a data folder of demo scenes."""
+DATA_COMMAND = "demo scene --num"
+_DATA_NAME = r"\d{8}(\.png|\.txt|\.depth\.npy|\.normal\.npy)"
+"""The command that writes a data folder of demo scenes, and its files."""
 
 
 class Writable(Protocol):
@@ -209,7 +210,7 @@ def _removable(facts: Mapping[str, Any], command: Any) -> set[str]:
     meaning = facts.get("meaning")
     kinds = "|".join(re.escape(name) for name in meaning) if isinstance(meaning, dict) else ""
     names = [r"image\.png", r"scene\.glb", rf"({kinds})(\.png|\.npy|_preview\.png|_uncertainty\.png|_uncertainty\.npy)"]
-    pattern = "|".join([*names, *([_DATA_NAME] if command == SCENE_COMMAND else ())])
+    pattern = "|".join([*names, *([_DATA_NAME] if command == DATA_COMMAND else ())])
     return {name for name in _listed(facts) if re.fullmatch(pattern, name)}
 
 
