@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jointnet.cli.arguments import parse_text
 from jointnet.cli.main import main
 
 PROGRAM = [sys.executable, "-m", "jointnet"]
@@ -60,16 +61,29 @@ def test_a_terminal_of_ascii_shows_what_it_can(tmp_path: Path) -> None:
     out = tmp_path / "für"
     done = run("demo", "scene", "--num", "1", "--size", "16", "-o", str(out), **ascii_only)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert b"f\\xfcr/result.json" in done.stdout
+    assert os.fsencode(out) + b"/result.json" in done.stdout.splitlines()
     printed = run("demo", "scene", "--num", "1", "--size", "16", "-o", str(out), "--json", **ascii_only).stdout
-    assert json.loads(printed)["output"] == str(out)
+    assert os.fsencode(json.loads(printed)["output"]) == os.fsencode(out)
     for words in (["--help"], ["predict", "--help"]):
         done = run(*words, **ascii_only)
         assert (done.returncode, done.stderr) == (0, b"")
         assert b"Options" in done.stdout
-    done = run("mesh", str(tmp_path / "süß.png"), "d.npy", "-o", "x.glb", **ascii_only)
+    done = run("generate", "ein süßer Ball", "--model", str(tmp_path / "süß"), "-o", "out", **ascii_only)
     assert done.returncode == 2
-    assert b"s\\xfc\\xdf.png" in done.stderr
+    assert b"which is no folder" in done.stderr
+
+
+def test_letters_that_a_stream_lacks_are_escaped(tmp_path: Path) -> None:
+    done = run("info", str(tmp_path / "süß"), PYTHONIOENCODING="ascii")
+    assert done.returncode == 2
+    assert b"s\\xfc\\xdf" in done.stderr
+    done = run("demo", "scene", "--num", "1", "--size", "16", "-o", str(tmp_path / "süß"), PYTHONIOENCODING="ascii")
+    assert b"s\\xfc\\xdf/result.json" in done.stdout
+
+
+def test_a_prompt_of_utf_8_is_one_in_every_locale() -> None:
+    assert parse_text("süß") == "süß"
+    assert parse_text("süß".encode().decode("ascii", "surrogateescape")) == "süß"
 
 
 @pytest.mark.parametrize("words", [["--help"], ["info", "demo", "--json"], ["info", "demo"]])

@@ -59,6 +59,14 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
     return parse
 
 
+def parse_text(text: str) -> str:
+    """Parse a prompt; bytes that the locale has no letters for are UTF-8."""
+    try:
+        return text.encode(errors="surrogateescape").decode()
+    except UnicodeError as error:
+        raise typer.BadParameter(f"got {text!r}, which is not UTF-8") from error
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Parse HxW in pixels, as in 128x256."""
     height, cross, width = text.lower().partition("x")
@@ -107,7 +115,8 @@ Device = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print what was written as JSON", rich_help_panel=OUTPUT)]
 PromptOption = Annotated[
-    str | None, typer.Option("--prompt", metavar="PROMPT", help="the same as the argument PROMPT", rich_help_panel=PROMPT)
+    str | None,
+    typer.Option("--prompt", parser=parse_text, metavar="PROMPT", help="the same as the argument PROMPT", rich_help_panel=PROMPT),
 ]
 
 

@@ -1,4 +1,4 @@
-"""What a command checks before anything heavy is imported: its prompts, its files, its model's folder, its output."""
+"""What a command checks before anything heavy is imported: its files, its model's folder, its output."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", "
 """Suffixes of what counts as a picture in a folder; a file that is named itself may have any."""
 
 
-def check_run(run: Run, prompt: str) -> tuple[str, ...]:
-    """Check what a command's inputs have in common: prompts, model, smaller maps; return the model's modalities.
+def check_run(run: Run) -> tuple[str, ...]:
+    """Check what a command's inputs have in common, its model and smaller maps; return the model's modalities.
 
     Raises: InputFileError, ModelFolderError.
     """
-    for text in (prompt, run.negative_prompt):
-        check_text(text)
     if run.base is not None:
         modalities = ("rgb", "depth")
     else:
@@ -61,14 +59,6 @@ def modalities_of(folder: Path) -> tuple[str, ...]:
 def low_res_files(run: Run, modalities: Sequence[str]) -> list[Path]:
     """Return the files that --low-res stands for."""
     return [] if run.low_res is None else [run.low_res / ("image.png" if name == "rgb" else f"{name}.npy") for name in modalities]
-
-
-def check_text(text: str) -> None:
-    """Raises: InputFileError for what a terminal passed that is no text."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputFileError(f"got the prompt {text!r}, which is not UTF-8; type it in a terminal that sends UTF-8") from error
 
 
 def check_readable(paths: Iterable[Path]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jointnet.cli.arguments import MAPS, SAMPLING, PromptOption, named_file, number, one_prompt
+from jointnet.cli.arguments import MAPS, SAMPLING, PromptOption, named_file, number, one_prompt, parse_text
 from jointnet.cli.command import Group, add_command, takes
 from jointnet.cli.inputs import Work, run_on_one
 from jointnet.cli.maps import MapFiles, files_by_modality, only_one
@@ -43,7 +43,7 @@ def edit(
     run: Run,
     files: MapFiles,
     image: Annotated[Path, typer.Option("--image", metavar="IMAGE", help="the picture", rich_help_panel=MAPS)],
-    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="what to draw")] = None,
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", parser=parse_text, help="what to draw")] = None,
     prompt_option: PromptOption = None,
     mask: Annotated[Path | None, _mask("--mask", "white where the image and all maps are drawn anew")] = None,
     image_mask: Annotated[Path | None, _mask("--image-mask", "for the image only")] = None,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jointnet.cli.arguments import OUTPUT, SAMPLING, PromptOption, one_prompt, parse_size, whole_number
+from jointnet.cli.arguments import OUTPUT, SAMPLING, PromptOption, one_prompt, parse_size, parse_text, whole_number
 from jointnet.cli.checks import check_run, low_res_files
 from jointnet.cli.command import add_command, facts_of_written, print_json, print_written, takes
 from jointnet.cli.sampling import Run, facts_of, open_model, options_of, run_arguments, sample_to
@@ -30,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
 @takes(run=run_arguments("Sampling", "Prompt"))
 def generate(
     run: Run,
-    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="what to draw")] = None,
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", parser=parse_text, help="what to draw")] = None,
     prompt_option: PromptOption = None,
     num: Annotated[
         int,
@@ -51,7 +51,7 @@ def generate(
     words = one_prompt(prompt, prompt_option)
     started = time.monotonic()
     folders = [run.output] if num == 1 else [run.output / f"{index + 1:0{len(str(num))}d}" for index in range(num)]
-    modalities = check_run(run, words)
+    modalities = check_run(run)
     check_folder(run.output)
     read = file_ids(low_res_files(run, modalities))
     for folder in folders:

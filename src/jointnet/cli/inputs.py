@@ -87,7 +87,7 @@ def run_on_files(work: Work, files: Mapping[str, Sequence[Path]]) -> int:
 def run_on_one(work: Work, files: Mapping[str, Path]) -> int:
     """Run a command on one picture's files; return the exit code. Raises: JointNetError."""
     single, inputs = Input(files), list(files.values())
-    modalities = check_run(work.run, work.prompt)
+    modalities = check_run(work.run)
     check_readable([*inputs, *work.other_files])
     read = file_ids([*inputs, *work.other_files, *low_res_files(work.run, modalities)])
     check_result_set(work.run.output, map_names(modalities, has_uncertainty=work.is_merged), read)
@@ -166,7 +166,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 def _run_on_each(work: Work, inputs: Sequence[Input]) -> int:
     run, inputs = work.run, [_looked_at(each) for each in inputs]
-    modalities = check_run(run, work.prompt)
+    modalities = check_run(run)
     check_readable(work.other_files)
     check_folder(run.output)
     good = [path for each in inputs if each.missing is None for path in each.files.values()]

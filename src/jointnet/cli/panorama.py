@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jointnet.cli.arguments import SAMPLING, PromptOption, choice, number, one_prompt, parse_size, whole_number
+from jointnet.cli.arguments import SAMPLING, PromptOption, choice, number, one_prompt, parse_size, parse_text, whole_number
 from jointnet.cli.checks import check_readable, check_run, low_res_files
 from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.cli.mesh import DepthOptions, depth_range, scene_mesh
@@ -40,7 +40,7 @@ def add_to(app: typer.Typer) -> None:
 def panorama(
     run: Run,
     depth: DepthOptions,
-    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="what to draw; optional with --image")] = None,
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", parser=parse_text, help="what to draw; optional with --image")] = None,
     prompt_option: PromptOption = None,
     size: Annotated[
         tuple | None,
@@ -87,7 +87,7 @@ def panorama(
     if depth_file is not None and image is None:
         raise InputFileError(f"got --depth {str(depth_file)!r} without --image; pass the photo that it is of too")
     inputs = [path for path in (image, depth_file) if path is not None]
-    modalities = check_run(run, words)
+    modalities = check_run(run)
     check_readable(inputs)
     read = file_ids([*inputs, *low_res_files(run, modalities)])
     check_result_set(run.output, [*map_names(modalities), *(("scene.glb",) if "depth" in modalities else ())], read)

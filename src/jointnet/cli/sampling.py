@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jointnet.cli.arguments import MODEL, OUTPUT, SAMPLING, AsJson, Device, Seed, choice, chosen_device, number, whole_number
+from jointnet.cli.arguments import MODEL, OUTPUT, SAMPLING, AsJson, Device, Seed, choice, chosen_device, number, parse_text, whole_number
 from jointnet.cli.command import Group, keyword
 from jointnet.cli.schedulers import SCHEDULERS, scheduler_like
 from jointnet.demo.bundled import JOINT_MODELS
@@ -110,6 +110,8 @@ def _parameter_of(option: Field[Any]) -> Parameter:
     more: dict[str, Any] = {"help": flag.help, "rich_help_panel": flag.panel}
     if flag.metavar or kind in (int, float):
         more["metavar"] = flag.metavar or "N"
+    if kind is str:
+        more["parser"] = parse_text
     if flag.low is not None and flag.high is not None:
         more["parser"] = whole_number(int(flag.low), int(flag.high)) if kind is int else number(flag.low, flag.high)
         more["help"] = f"{flag.help} ({flag.low:g} to {flag.high:g})"
