@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -116,8 +118,9 @@ AIMS = {"--help": 0.5, "info": 1.0, "mesh of 512 px": 2.0}
 
 
 def start_times(rounds: int) -> dict[str, Any]:
-    """Wall times of whole processes: each round runs every command once, so that what else the machine does falls on all of them."""
-    times: dict[str, list[float]] = {name: [] for name in START}
+    """Wall and processor times of whole processes: each round runs every command once, so that other load falls on all of them."""
+    wall: dict[str, list[float]] = {name: [] for name in START}
+    processor: dict[str, list[float]] = {name: [] for name in START}
     with tempfile.TemporaryDirectory() as scratch:
 
         def command(words: str, code: int = 0) -> None:
@@ -126,11 +129,21 @@ def start_times(rounds: int) -> dict[str, Any]:
 
         command("demo scene --size 512 -o scene")
         command("demo scene --size 128 -o small")
-        for index in range(rounds + 1):
+        for index in range(rounds + 1):  # the first one fills the caches of the disk
             for name, words in START.items():
+                before = processor_seconds()
                 taken = seconds(lambda words=words, name=name: command(words, 2 if "missing" in name else 0))
-                times[name] += [round(taken, 3)] if index else []  # the first round fills the caches of the disk
-    return {"rounds": rounds, "seconds": times, "medians": {name: round(median(taken), 2) for name, taken in times.items()}}
+                if index:
+                    wall[name].append(round(taken, 3))
+                    processor[name].append(round(processor_seconds() - before, 3))
+    load = round(os.getloadavg()[0], 1)
+    return {"rounds": rounds, "load": load, "seconds": wall, "processor_seconds": processor}
+
+
+def processor_seconds() -> float:
+    """Seconds that all processes started from here and ended have computed."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def write(figures: dict[str, Any]) -> None:
@@ -177,19 +190,17 @@ def _scenes(figures: dict[str, Any]) -> str:
 
 
 def _start(figures: dict[str, Any]) -> str:
-    def aim(name: str) -> str:
-        return f"{AIMS[name]:g} s: {verdict(figures['medians'][name] <= AIMS[name])}" if name in AIMS else ""
+    def row(name: str) -> list[str]:
+        wall, processor = (median(figures[kind][name]) for kind in ("seconds", "processor_seconds"))
+        aim = f"{AIMS[name]:g} s: {verdict(wall <= AIMS[name])}" if name in AIMS else ""
+        return [name, f"`{START[name]}`", f"{wall:.2f} s", f"{processor:.2f} s", aim]
 
-    rows = [
-        [name, f"`{START[name]}`", f"{value:.2f} s", f"{min(figures['seconds'][name]):.2f} s", aim(name)]
-        for name, value in figures["medians"].items()
-    ]
     return f"""## Start-up
 
-Whole processes of `jointnet COMMAND`, medians of {figures["rounds"]} interleaved rounds. All but the last import neither torch nor
-diffusers.
+Whole processes of `jointnet COMMAND`, medians of {figures["rounds"]} interleaved rounds; the machine's load was {figures["load"]}, this measurement
+included. All but the last import neither torch nor diffusers.
 
-{table(["what", "command", "median", "fastest", "aim"], rows)}"""
+{table(["what", "command", "wall time", "processor time", "aim (wall time)"], [row(name) for name in START])}"""
 
 
 SECTIONS = {"step": _step, "operations": _operations, "memory": _memory, "scenes": _scenes, "start": _start}

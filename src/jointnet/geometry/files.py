@@ -58,7 +58,9 @@ def _textured_mesh(mesh: Mesh) -> bytes:
     """Return the .glb: one mesh, the picture its base colour. Source: glTF 2.0, Sec. 4.4. Raises: OutputError without faces."""
     if not len(mesh.faces):
         raise OutputError("got a mesh whose triangles are all cut at depth edges; raise the edge threshold or write a .ply")
-    used, faces = np.unique(mesh.faces, return_inverse=True)
+    is_used = np.zeros(len(mesh.points), bool)
+    is_used[mesh.faces] = True
+    used, faces = np.flatnonzero(is_used), (np.cumsum(is_used) - 1)[mesh.faces]
     points, normals = (values[used].astype("<f4") for values in (mesh.points, mesh.normals))
     uv = (mesh.uv[used] * (1, -1) + (0, 1)).astype("<f4")  # (0, 0) is the picture's upper left corner there
     picture = BytesIO()
