@@ -1,16 +1,19 @@
-"""What things cost: python benchmarks/run.py [step|operations|memory|scenes ...] writes docs/benchmarks.md and docs/benchmarks.json.
+"""What things cost: python benchmarks/run.py [step|operations|memory|scenes|start ...] writes docs/benchmarks.md and docs/benchmarks.json.
 
 A step of the joint network against its base's (both at Stable Diffusion 2.1-base's full size, 512 x 512, one sample, no guidance; they
-alternate, and the ratio is taken within each pair), the operations of both, the memory of benchmarks/full_size.py, and rendering scenes
-of the demo world.
+alternate, and the ratio is taken within each pair), the operations of both, the memory of benchmarks/full_size.py, rendering scenes
+of the demo world, and how long commands take from nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +102,50 @@ def scene_rate(count: int = 100, repeats: int = 5) -> dict[str, Any]:
     return {"per_second": round(median(rates), 1), "rates": [round(rate, 1) for rate in rates]}
 
 
+START = {
+    "--version": "--version",
+    "--help": "--help",
+    "predict --help": "predict --help",
+    "a missing picture": "predict missing.png -o out",
+    "info": "info demo-tasks",
+    "mesh of 512 px": "mesh scene/image.png scene/depth.npy -o scene.glb",
+    "predict, one step": "predict small/image.png --steps 1 -o out",
+}
+"""What is timed -> its command."""
+
+AIMS = {"--help": 0.5, "info": 1.0, "mesh of 512 px": 2.0}
+"""Seconds at most."""
+
+
+def start_times(rounds: int) -> dict[str, Any]:
+    """Wall and processor times of whole processes: each round runs every command once, so that other load falls on all of them."""
+    wall: dict[str, list[float]] = {name: [] for name in START}
+    processor: dict[str, list[float]] = {name: [] for name in START}
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def command(words: str, code: int = 0) -> None:
+            done = subprocess.run([sys.executable, "-m", "jointnet", *words.split()], cwd=scratch, capture_output=True, check=False)
+            assert done.returncode == code, done.stderr
+
+        command("demo scene --size 512 -o scene")
+        command("demo scene --size 128 -o small")
+        for index in range(rounds + 1):  # the first one fills the caches of the disk
+            for name, words in START.items():
+                before = processor_seconds()
+                taken = seconds(lambda words=words, name=name: command(words, 2 if "missing" in name else 0))
+                if index:
+                    wall[name].append(round(taken, 3))
+                    processor[name].append(round(processor_seconds() - before, 3))
+    load = round(os.getloadavg()[0], 1)
+    return {"rounds": rounds, "load": load, "seconds": wall, "processor_seconds": processor}
+
+
+def processor_seconds() -> float:
+    """Seconds that all processes started from here and ended have computed."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def write(figures: dict[str, Any]) -> None:
     """The JSON and the page, of what has been measured."""
     save_figures(figures, FIGURES)
@@ -142,13 +189,28 @@ def _scenes(figures: dict[str, Any]) -> str:
 {", ".join(map(str, figures["rates"]))}. Aim: at least 25: {verdict(figures["per_second"] >= 25)}."""
 
 
-SECTIONS = {"step": _step, "operations": _operations, "memory": _memory, "scenes": _scenes}
+def _start(figures: dict[str, Any]) -> str:
+    def row(name: str) -> list[str]:
+        wall, processor = (median(figures[kind][name]) for kind in ("seconds", "processor_seconds"))
+        aim = f"{AIMS[name]:g} s: {verdict(wall <= AIMS[name])}" if name in AIMS else ""
+        return [name, f"`{START[name]}`", f"{wall:.2f} s", f"{processor:.2f} s", aim]
+
+    return f"""## Start-up
+
+Whole processes of `jointnet COMMAND`, medians of {figures["rounds"]} interleaved rounds; the machine's load was {figures["load"]},
+this measurement included. All but the last import neither torch nor diffusers.
+
+{table(["what", "command", "wall time", "processor time", "aim (wall time)"], [row(name) for name in START])}"""
+
+
+SECTIONS = {"step": _step, "operations": _operations, "memory": _memory, "scenes": _scenes, "start": _start}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sections", nargs="*", help="measure these and keep the others (default: all)")
     parser.add_argument("--pairs", type=int, default=7, help="of steps")
+    parser.add_argument("--rounds", type=int, default=9, help="of start-up times")
     options = parser.parse_args()
     if unknown := set(options.sections) - set(SECTIONS):
         parser.error(f"got {', '.join(sorted(unknown))}; expected some of {', '.join(SECTIONS)}")
@@ -158,6 +220,7 @@ if __name__ == "__main__":
         "operations": operations,
         "memory": memory,
         "scenes": scene_rate,
+        "start": lambda: start_times(options.rounds),
     }
     for name in options.sections or SECTIONS:
         known[name] = {"commit": code_commit(), "machine": machine(), **measures[name]()}

@@ -24,12 +24,7 @@ jointnet demo scene --seed 6 -o scene
 python -c "import shutil; shutil.copy('scene/image.png', 'photo.png'); shutil.copy('scene/depth.png', 'depth.png')"
 python -c "from PIL import Image; m = Image.new('L', (128, 128)); m.paste(255, (70, 20, 128, 80)); m.save('hole.png')"
 python -c "from PIL import Image; d = Image.open('depth.png'); d.resize((32, 32), 0).resize((128, 128), 0).save('coarse.png')"
-python -c "import pathlib, shutil; pathlib.Path('my-data').mkdir()"
-jointnet demo scene --seed 1 -o s1
-jointnet demo scene --seed 2 -o s2
-python -c "import shutil; [shutil.copy(f's{i}/image.png', f'my-data/p{i}.png') for i in '12']"
-python -c "import shutil; [shutil.copy(f's{i}/depth.npy', f'my-data/p{i}.depth.npy') for i in '12']"
-python -c "[open(f'my-data/p{i}.txt', 'w').write('a red ball on grass') for i in '12']"
+jointnet demo scene --num 2 -o my-data
 """
 """What README.md takes for granted: a photo, its depth, a mask, a coarse depth map, a folder of data."""
 
@@ -40,7 +35,8 @@ TRAINING = "--steps 2 --batch-size 2 --precision float32"
 
 def readme_commands() -> list[str]:
     """The commands of README.md that need no weights from elsewhere, with a short training."""
-    blocks = re.findall(r"```\n(.*?)```", (DOCS.parent / "README.md").read_text(), re.S)
+    fences = re.findall(r"^```([^\n]*)\n(.*?)^```$", (DOCS.parent / "README.md").read_text(), re.S | re.M)
+    blocks = [content for language, content in fences if not language]
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines() if line.startswith("jointnet")]
     lines = [line for line in lines if "--base" not in line]
     for long, short in SHORT.items():

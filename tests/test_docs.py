@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import run as benchmarks
+from jointnet.cli.main import main
+from jointnet.demo.bundled import BUNDLED, WEIGHTS, bundled_folder
 from jointnet.demo.measure.page import load_figures
 from jointnet.demo.measure.report import write_report
 from jointnet.demo.measure.tasks_report import write_tasks_report
+from jointnet.modalities import modality
+from jointnet.pipelines.joint_net import JointNetPipeline
 from tests.cli.parsing import parse
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def commands_of(page: Path) -> list[str]:
@@ -29,6 +36,87 @@ def test_every_command_is_one_the_program_takes(page: Path) -> None:
     for command in commands_of(page):
         words = shlex.split(command, comments=True)[1:]
         assert parse(words)[0].split()[0] == words[0]
+
+
+@pytest.fixture
+def shortened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Runs of three steps and ensembles of two, in a folder of their own."""
+    run_request = JointNetPipeline.run
+
+    def run(pipeline: JointNetPipeline, request: Any) -> Any:
+        request = replace(request, options=replace(request.options, num_inference_steps=3))
+        return run_request(pipeline, replace(request, ensemble=min(2, request.ensemble)) if hasattr(request, "ensemble") else request)
+
+    monkeypatch.setattr(JointNetPipeline, "run", run)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def execute(command: str) -> None:
+    words = shlex.split(command, comments=True)
+    if words[0] == "jointnet":
+        assert main(words[1:]) == 0, command
+    else:
+        assert words[:2] == ["python", "-c"], command
+        exec(words[2], {})
+
+
+def python_of(page: Path) -> str:
+    return "".join(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M))
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """Modalities that a page registers are forgotten after it."""
+    before = dict(modality._REGISTRY)
+    yield
+    modality._REGISTRY.clear()
+    modality._REGISTRY.update(before)
+
+
+def test_all_code_of_the_guide_runs(shortened: Path, registry: None, capsys: pytest.CaptureFixture[str]) -> None:
+    guide = ROOT / "docs" / "guide.md"
+    blocks = re.findall(r"^```sh(?: model=([\w-]+))?\n(.*?)^```", guide.read_text(), re.S | re.M)
+    assert len(blocks) > 10
+    for model, commands in blocks:
+        if not model or (WEIGHTS / BUNDLED[model]).is_dir():
+            for command in commands.strip().splitlines():
+                execute(command)
+    exec(python_of(guide), {})
+    assert (shortened / "wide.glb").exists()
+    capsys.readouterr()
+
+
+def readme() -> Any:
+    spec = importlib.util.spec_from_file_location("record_commands", ROOT / "docs" / "record_commands.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_all_code_of_the_readme_runs(shortened: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """But for training, which the slow test runs, and the commands of weights from elsewhere."""
+    recorded = readme()
+    commands = [command for command in recorded.readme_commands() if not command.startswith("jointnet train")]
+    assert len(commands) > 5
+    for command in [*recorded.README_INPUTS.strip().splitlines(), *commands]:
+        execute(command.replace("out/depth.npy", "readme1/depth.npy"))
+    exec(python_of(ROOT / "README.md").replace("path/to/stable-diffusion-2-1-base", str(bundled_folder("demo-base"))), {})
+    capsys.readouterr()
+
+
+@pytest.mark.slow
+def test_the_readmes_training_runs(shortened: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorded = readme()
+    for command in [
+        *recorded.README_INPUTS.strip().splitlines(),
+        *(c for c in recorded.readme_commands() if c.startswith("jointnet train")),
+    ]:
+        execute(command)
+    assert (shortened / "runs" / "tasks" / "model" / "model_index.json").exists()
+    capsys.readouterr()
 
 
 @pytest.mark.parametrize(("name", "write"), [("tasks", write_tasks_report), ("demo-model", write_report)])

@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from jointnet.checkpoints.index import VOCABULARY_FILE, not_joint, pipeline_class, read_side_file, refuse_single_file
 from jointnet.demo.bundled import BUNDLED, bundled_folder
 from jointnet.errors import ModelFolderError
 
@@ -21,11 +22,26 @@ def model_folder(model: str | Path) -> Path:
     """Return the folder of a bundled model's name, of a hub id (OWNER/NAME), or the path itself.
 
     Only a hub id reaches for the network, and only if the model is not in the hub's cache. OWNER/NAME is a path where there is a folder
-    OWNER. Raises: ModelFolderError.
+    OWNER. Raises: ModelFolderError, also if there is no such folder.
     """
     if str(model) in BUNDLED:
         return bundled_folder(str(model))
-    return _from_hub(model) if isinstance(model, str) and _is_hub_id(model) else Path(model)
+    if isinstance(model, str) and _is_hub_id(model):
+        return _from_hub(model)
+    if not Path(model).is_dir():
+        refuse_single_file(model)
+        names = ", ".join(BUNDLED)
+        raise ModelFolderError(f"got model {str(model)!r}, which is no folder; expected a saved pipeline, or a bundled model: {names}")
+    return Path(model)
+
+
+def joint_model_folder(model: str | Path) -> Path:
+    """Return the folder of a joint model, by its name or path; nothing heavy is imported. Raises: ModelFolderError."""
+    folder = model_folder(model)
+    kind = pipeline_class(folder)
+    if kind != "JointNetPipeline":
+        raise ModelFolderError(not_joint(kind, folder))
+    return folder
 
 
 def load(model: str | Path = "demo") -> JointNetPipeline:
@@ -34,15 +50,11 @@ def load(model: str | Path = "demo") -> JointNetPipeline:
     The name of a bundled model and a folder never reach for the network. A hub id is fetched if it is not in the cache.
     Raises: ModelFolderError if the folder is missing, of another kind or broken.
     """
-    from jointnet.checkpoints.folder import BROKEN, first_line, pipeline_class
-    from jointnet.checkpoints.opening import not_joint, refuse_single_file
+    folder = joint_model_folder(model)
+
+    from jointnet.checkpoints.folder import BROKEN, first_line
     from jointnet.pipelines.joint_net import JointNetPipeline
 
-    refuse_single_file(model)
-    folder = model_folder(model)
-    kind = pipeline_class(folder)
-    if kind != JointNetPipeline.__name__:
-        raise ModelFolderError(not_joint(kind, folder))
     try:
         with _without_progress_bars():
             return JointNetPipeline.from_pretrained(folder, local_files_only=True)
@@ -54,8 +66,6 @@ def load(model: str | Path = "demo") -> JointNetPipeline:
 
 def vocabulary(model: str | Path) -> dict[str, list[str]] | None:
     """Return what a small model was trained to draw: kind -> phrases; None if its folder has no list. Raises: ModelFolderError."""
-    from jointnet.checkpoints.folder import VOCABULARY_FILE, read_side_file
-
     return read_side_file(model_folder(model) / VOCABULARY_FILE) or None
 
 

@@ -9,7 +9,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from jointnet.cli.main import main
 from jointnet.tasks.options import Flag, SamplingOptions
@@ -60,7 +62,9 @@ COMMANDS = [
 def test_every_option_of_the_first_command_line_is_accepted(command: str) -> None:
     path, values = parse(shlex.split(f"{command} {FIRST_OPTIONS[command]}"))
     assert command.startswith(path)
-    maps = {"condition": {"depth", "normal", "prompt"}, "mesh": {"depth", "normal"}}.get(path, set())
+    maps = {"condition": {"depth", "normal", "prompt"}, "mesh": {"depth", "normal"}, "panorama": {"depth_file"}, "demo scene": {"num"}}.get(
+        path, set()
+    )
     new = {"as_json", "map_", "mask_of", "prompt_option", *maps}
     missing = {name for name, value in values.items() if value is None or value in ((), [])}
     assert missing <= new, "each option reached its parameter"
@@ -128,6 +132,65 @@ def test_help_version_and_usage_errors_import_nothing_heavy() -> None:
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.splitlines()[-1] == "[0, 0, 0, 2, 2] []"
+
+
+def test_info_mesh_and_bad_files_need_no_torch(tmp_path: Path) -> None:
+    np.save(tmp_path / "d.npy", np.linspace(0.3, 0.9, 32 * 32, dtype=np.float32).reshape(32, 32))
+    Image.new("RGB", (32, 32)).save(tmp_path / "i.png")
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "file").write_text("")
+    good = [
+        ["info", "demo-tasks"],
+        ["mesh", "i.png", "d.npy", "-o", "below/x.glb"],
+        ["mesh", "i.png", "--depth", "d.npy", "-o", "x.ply"],
+        ["demo", "scene", "--num", "1", "--size", "16", "-o", "data"],
+    ]
+    edit = ["edit", "--image", "i.png", "--depth", "d.npy", "-o", "o"]
+    bad = [
+        ["predict", "missing.png", "-o", "o"],
+        ["predict", "text.png", "-o", "o"],
+        ["predict", "missing.png", "text.png", "-o", "o"],
+        ["predict", "i.png", "-o", "file/below"],
+        ["predict", "i.png", "--model", "demo-bas", "-o", "o"],
+        ["predict", "i.png", "--model", "demo-base", "-o", "o"],
+        ["predict", "i.png", "--low-res", "none", "-o", "o"],
+        ["condition", "missing.npy", "a", "-o", "o"],
+        [*edit, "--mask", "missing.png"],
+        [*edit, "--mask", "text.png"],
+        ["refine", "--image", "i.png", "--depth", "none.png", "-o", "o"],
+        ["panorama", "--image", "none.png", "-o", "o"],
+        ["panorama", "a", "--depth", "d.npy", "-o", "o"],
+        ["generate", "a", "-o", "file"],
+        ["mesh", "i.png", "d.npy", "-o", "x.obj"],
+        ["mesh", "i.png", "none.npy", "-o", "x.glb"],
+        ["mesh", "i.png", "d.npy", "--near", "5", "--far", "1", "-o", "x.glb"],
+        ["train", "stage1", "--from", "demo-bas", "--data", ".", "-o", "o"],
+        ["train", "stage1", "--from", "demo-base", "--data", "none", "-o", "o"],
+        ["train", "stage1", "--from", "demo-base", "--data", ".", "-o", "file"],
+        ["convert", "to-release", "none", "-o", "o"],
+        ["info", "none"],
+    ]
+    code = (
+        "import sys\n"
+        "from jointnet.cli.main import main\n"
+        f"codes = [main(words) for words in {[*good, *bad]!r}]\n"
+        "print(codes, [m for m in ('torch', 'diffusers', 'transformers', 'trimesh') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == f"{[0] * len(good) + [2] * len(bad)} []", done.stderr
+    assert not (tmp_path / "o").exists()
+    assert len(done.stderr.splitlines()) == len(bad) + 2, "of several inputs each has a line, and all"
+
+
+def test_bundled_names_are_in_help_and_errors(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    for command in ("predict", "info", "train"):
+        assert main([command, "--help"]) == 0
+        printed = capsys.readouterr().out
+        assert all(name in printed for name in ("demo,", "demo-tasks", "demo-rgbdn")), command
+    assert "demo-base" in printed
+    assert main(["info", "demo-bas"]) == 2
+    assert "a bundled model: demo, demo-base, demo-tasks, demo-rgbdn" in capsys.readouterr().err
 
 
 def test_the_package_runs_as_a_module() -> None:

@@ -106,7 +106,7 @@ def test_info_says_what_a_model_is(model_folder: Path, capsys: pytest.CaptureFix
         name: round(facts["parameters"]["all"] * size / 2**20) for name, size in {"float32": 4, "bfloat16": 2, "float16": 2}.items()
     }
     assert facts["provenance"] == facts["stages"] == "it does not say"
-    assert facts["base"] == "Stable Diffusion 1.x and 2.x"
+    assert facts["base"] == "a small U-Net of Stable Diffusion's kind, 16-32 channels, text 128 wide"
     assert main(["info", str(model_folder)]) == 0
     assert "modalities: rgb, depth" in capsys.readouterr().out
     assert main(["info", "nowhere"]) == 2
@@ -151,7 +151,7 @@ def test_a_pickle_that_holds_code_beside_the_network_is_refused_in_one_line(tmp_
     assert main(["convert", "release", str(sample / "release"), "--base", str(tmp_path / "base"), "-o", str(tmp_path / "out")]) == 2
     assert "cannot open the base" in one_line(capsys)
     assert not ran.exists()
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_branches_of_two_checkpoints_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

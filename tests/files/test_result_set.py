@@ -1,15 +1,30 @@
-"""The files of one result: all of them or those of the earlier one."""
+"""The files of one result: all of them or those of the earlier one, and nothing that is not ours."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jointnet.errors import OutputError
-from jointnet.files.result_set import prepare_folder, write_result_set
+from jointnet.files.result_set import (
+    check_result_set,
+    facts_beside,
+    file_ids,
+    filling,
+    our_facts,
+    prepare_folder,
+    remove_numbered_sets,
+    write_result_set,
+)
+
+FACTS: dict[str, Any] = {"command": "predict", "meaning": {"depth": "disparity"}}
 
 
 @dataclass(frozen=True)
@@ -28,6 +43,10 @@ class FullDisk:
         raise OSError(28, "No space left on device")
 
 
+def files(*names: str) -> dict[str, Text]:
+    return {name: Text(name) for name in names}
+
+
 def contents(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
 
@@ -35,16 +54,45 @@ def contents(folder: Path) -> dict[str, str]:
 def test_the_result_lists_its_files_and_comes_last(tmp_path: Path) -> None:
     paths = write_result_set(tmp_path / "new", {"b.txt": Text("b"), "a.txt": Text("a")}, {"prompt": "ein Würfel"})
     assert [path.name for path in paths] == ["b.txt", "a.txt", "result.json"]
-    assert json.loads(paths[-1].read_text(encoding="utf-8")) == {"prompt": "ein Würfel", "files": ["a.txt", "b.txt"]}
+    facts = json.loads(paths[-1].read_text(encoding="utf-8"))
+    assert facts == {"program": "jointnet", "prompt": "ein Würfel", "files": ["a.txt", "b.txt"]}
     assert "Würfel" in paths[-1].read_text(encoding="utf-8")
 
 
 def test_files_of_an_earlier_result_go_and_others_stay(tmp_path: Path) -> None:
-    write_result_set(tmp_path, {"a.txt": Text("a"), "old.txt": Text("old")}, {})
+    write_result_set(tmp_path, files("image.png", "depth.npy", "depth_uncertainty.npy", "own.txt"), FACTS)
     (tmp_path / "notes.txt").write_text("mine")
-    write_result_set(tmp_path, {"a.txt": Text("new")}, {})
-    assert set(contents(tmp_path)) == {"a.txt", "notes.txt", "result.json"}
-    assert contents(tmp_path)["a.txt"] == "new"
+    write_result_set(tmp_path, {**files("depth.npy"), "image.png": Text("new")}, FACTS)
+    assert set(contents(tmp_path)) == {"image.png", "depth.npy", "own.txt", "notes.txt", "result.json"}
+    assert contents(tmp_path)["image.png"] == "new"
+
+
+def test_files_of_another_commands_result_stay(tmp_path: Path) -> None:
+    scene = {"command": "demo scene", "meaning": {"depth": "", "normal": ""}}
+    write_result_set(tmp_path, files("image.png", "normal.npy"), scene)
+    write_result_set(tmp_path, files("image.png"), FACTS)
+    assert set(contents(tmp_path)) == {"image.png", "normal.npy", "result.json"}
+    assert json.loads(contents(tmp_path)["result.json"])["kept"] == ["normal.npy"]
+    assert facts_beside(tmp_path / "normal.npy") == {}
+    write_result_set(tmp_path, {"normal.npy": Text("new")}, scene)
+    assert contents(tmp_path)["normal.npy"] == "new"
+
+
+def test_only_names_that_commands_write_are_removed(tmp_path: Path) -> None:
+    listed = ["thesis.txt", "holiday.jpg", "holiday.png", "image.png", "depth.npy", "depthx.npy", "7.png"]
+    for name in listed:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "result.json").write_text(json.dumps({"program": "jointnet", **FACTS, "files": listed}))
+    write_result_set(tmp_path, files("depth_preview.png"), FACTS)
+    assert set(contents(tmp_path)) == {
+        "thesis.txt",
+        "holiday.jpg",
+        "holiday.png",
+        "depthx.npy",
+        "7.png",
+        "depth_preview.png",
+        "result.json",
+    }
 
 
 def test_a_write_that_fails_leaves_the_earlier_result_whole(tmp_path: Path) -> None:
@@ -55,20 +103,145 @@ def test_a_write_that_fails_leaves_the_earlier_result_whole(tmp_path: Path) -> N
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"files": 3}', '{"files": ["../../secret.txt", "folder/a.txt", 3]}'])
-def test_a_result_that_is_not_ours_removes_nothing(content: str, tmp_path: Path) -> None:
+def test_folders_that_were_created_go_after_an_error_if_they_are_empty(tmp_path: Path) -> None:
+    with pytest.raises(OutputError):
+        write_result_set(tmp_path / "new" / "below", {"c.txt": FullDisk()}, {})
+    assert list(tmp_path.iterdir()) == []
+
+    def fail(folder: Path) -> None:
+        with filling(folder):
+            (folder.parent / "mine.txt").write_text("mine")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail(tmp_path / "new" / "below")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["mine.txt"]
+    check_result_set(tmp_path / "other" / "below", ["a.txt"])
+    assert not (tmp_path / "other").exists()
+
+
+FOREIGN = [
+    "[]",
+    "{",
+    "",
+    "[" * 100_000,
+    '{"files": 3}',
+    '{"status": "ok", "files": ["holiday.jpg"]}',
+    '{"files": ["../../secret.txt", "folder/a.txt", 3]}',
+    '{"command": "predict", "versions": {"other": "1"}, "meaning": {}, "files": ["holiday.jpg"]}',
+]
+
+
+@pytest.mark.parametrize("content", FOREIGN)
+def test_a_result_that_is_not_ours_is_neither_believed_nor_replaced(content: str, tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("mine")
     folder = tmp_path / "one" / "two"
     (folder / "folder").mkdir(parents=True)
     (folder / "folder" / "a.txt").write_text("mine")
+    (folder / "holiday.jpg").write_text("mine")
     (folder / "result.json").write_text(content)
-    write_result_set(folder, {"a.txt": Text("a")}, {})
+    assert our_facts(folder / "result.json") == {}
+    for act in (lambda: check_result_set(folder, ["a.txt"]), lambda: write_result_set(folder, files("a.txt"), FACTS)):
+        with pytest.raises(OutputError, match=r"with a result\.json that is not ours; choose another"):
+            act()
     assert (tmp_path / "secret.txt").exists()
     assert (folder / "folder" / "a.txt").exists()
+    assert {p.name for p in folder.iterdir()} == {"folder", "holiday.jpg", "result.json"}
+    assert (folder / "result.json").read_text() == content
+
+
+def test_a_file_that_no_result_lists_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "image.png").write_text("mine")
+    for act in (lambda: check_result_set(tmp_path, ["image.png"]), lambda: write_result_set(tmp_path, files("image.png"), FACTS)):
+        with pytest.raises(OutputError, match=r"image\.png', which is not of an earlier result"):
+            act()
+    assert contents(tmp_path) == {"image.png": "mine"}
+
+
+@pytest.mark.parametrize("link", ["itself", "hard", "symbolic", "folder"])
+def test_an_input_is_not_replaced_under_whatever_path(link: str, tmp_path: Path) -> None:
+    out, source = tmp_path / "out", tmp_path / "photo.png"
+    write_result_set(out, files("image.png"), FACTS)
+    if link == "itself":
+        source = out / ".." / "out" / "image.png"
+    elif link == "folder":
+        (tmp_path / "link").symlink_to(out)
+        source = tmp_path / "link" / "image.png"
+    else:
+        source.write_text("mine")
+        (out / "image.png").unlink()
+        (os.link if link == "hard" else os.symlink)(source, out / "image.png")
+    before = source.read_text()
+    for act in (
+        lambda: check_result_set(out, ["image.png"], file_ids([source])),
+        lambda: write_result_set(out, {"image.png": Text("new")}, FACTS, file_ids([source])),
+    ):
+        with pytest.raises(OutputError, match="as an input, which the result would replace"):
+            act()
+    assert source.read_text() == before
+
+
+def test_a_result_written_before_it_named_its_program_is_ours(tmp_path: Path) -> None:
+    run = {"command": "predict", "meaning": {"depth": ""}, "versions": {"jointnet": "0.1.0"}, "files": ["image.png", "depth.npy"]}
+    (tmp_path / "result.json").write_text(json.dumps(run))
+    (tmp_path / "depth.npy").write_text("old")
+    write_result_set(tmp_path, files("image.png"), FACTS)
+    assert set(contents(tmp_path)) == {"image.png", "result.json"}
+    scene = {"scene": 6, "projection": "pinhole", "depth_near_m": 1.5, "meaning": {"normal": ""}, "files": ["image.png", "normal.npy"]}
+    (tmp_path / "result.json").write_text(json.dumps(scene))
+    (tmp_path / "normal.npy").write_text("old")
+    write_result_set(tmp_path, files("image.png"), {"command": "demo scene"})
+    assert set(contents(tmp_path)) == {"image.png", "result.json"}
+
+
+def test_a_result_says_something_of_its_own_files_only(tmp_path: Path) -> None:
+    write_result_set(tmp_path, files("image.png"), {**FACTS, "span_deg": 90})
+    assert facts_beside(tmp_path / "image.png")["span_deg"] == 90
+    assert facts_beside(tmp_path / "photo.png") == {}
+    assert facts_beside(tmp_path / "nowhere" / "image.png") == {}
+
+
+def test_a_shorter_series_takes_the_place_of_a_longer_one(tmp_path: Path) -> None:
+    for number in range(1, 5):
+        write_result_set(
+            tmp_path / str(number), files("image.png"), {**FACTS, "command": "generate", "numbered": {"number": number, "of": 4}}
+        )
+    write_result_set(tmp_path / "5", files("image.png"), {**FACTS, "command": "generate"})  # of its own
+    write_result_set(tmp_path / "6", files("image.png"), {**FACTS, "numbered": {"number": 6, "of": 6}})  # of another command
+    (tmp_path / "7").mkdir()
+    (tmp_path / "4" / "notes.txt").write_text("mine")
+    remove_numbered_sets(tmp_path, "generate", besides=["1", "2"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2", "4", "5", "6", "7"]
+    assert [p.name for p in (tmp_path / "4").iterdir()] == ["notes.txt"]
+    assert set(contents(tmp_path / "5")) == {"image.png", "result.json"}
+
+
+def test_two_processes_in_one_folder_leave_one_whole_result(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\n"
+        "from jointnet.files.result_set import write_result_set\n"
+        "folder, word = pathlib.Path(sys.argv[1]), sys.argv[2]\n"
+        "class Word:\n"
+        "    def write(self, path):\n"
+        "        path.write_text(word)\n"
+        "names = ['image.png', *(f'depth{end}' for end in ('.png', '.npy', '_preview.png'))]\n"
+        "names += [] if word == 'a' else ['depth_uncertainty.npy']\n"
+        "facts = {'command': 'predict', 'meaning': {'depth': ''}, 'word': word}\n"
+        "for _ in range(15):\n"
+        "    write_result_set(folder, {name: Word() for name in names}, facts)\n"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), word]) for word in "ab"]
+    assert [process.wait() for process in running] == [0, 0]
+    held = contents(tmp_path)
+    facts = json.loads(held.pop("result.json"))
+    assert set(held.values()) == {facts["word"]}
+    assert sorted(held) == facts["files"]
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot write to output folder"):
-        prepare_folder(tmp_path / "file")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "dangling" / "below", tmp_path / ("x" * 300)):
+        with pytest.raises(OutputError, match="cannot write to output folder"):
+            prepare_folder(place)
     assert list(prepare_folder(tmp_path / "new").iterdir()) == []

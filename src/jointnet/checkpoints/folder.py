@@ -17,13 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedModel
 
+from jointnet.checkpoints.index import INDEX_FILE, PROVENANCE_FILE, VOCABULARY_FILE
 from jointnet.errors import ModelFolderError, OutputError
 from jointnet.files.atomic import bring_to_disk, replacing_file, write_json
 from jointnet.files.fingerprints import of_content, of_texts
 from jointnet.files.json_files import read_named_values
+from jointnet.files.result_set import filling
 from jointnet.files.write_errors import is_link_to_nothing, naming_write_errors
-
-INDEX_FILE = "model_index.json"
 
 BROKEN = (
     OSError,
@@ -42,58 +42,14 @@ BROKEN = (
 RELEASE_RGB, RELEASE_BRANCH = "unet", "jointnet"
 """The folders of the RGB and the dense branch in the authors' release."""
 
-PROVENANCE_FILE = "provenance.json"
-"""How the weights were trained."""
-
-VOCABULARY_FILE = "vocabulary.json"
-"""Words that a small model was trained to draw: kind -> phrases."""
-
 _SIDE_FILES = (PROVENANCE_FILE, VOCABULARY_FILE, "README.md", "pipeline.py")
 """Files beside a model's components."""
-
-
-def pipeline_class(folder: Path) -> str:
-    """Return the pipeline class that a folder was saved by. Raises: ModelFolderError if it is no pipeline folder."""
-    if not folder.is_dir():
-        raise ModelFolderError(f"got model {str(folder)!r}, which is no folder; expected a saved pipeline (a folder with {INDEX_FILE})")
-    index = folder / INDEX_FILE
-    if not index.is_file():
-        raise ModelFolderError(f"got model folder {str(folder)!r} without {INDEX_FILE}; expected a folder written by save_pretrained")
-    try:
-        content = json.loads(index.read_text())
-    except (OSError, ValueError) as error:
-        raise ModelFolderError(f"got a broken {index}: {error}; save the model again") from error
-    name = content.get("_class_name") if isinstance(content, dict) else None
-    if isinstance(name, list) and name:
-        name = name[-1]  # [the file that has the class, the class]
-    if not isinstance(name, str):
-        raise ModelFolderError(f"got {index} without _class_name; expected a folder written by save_pretrained")
-    return name
 
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its kind if the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else repr(error)
-
-
-def provenance_of(folder: str | Path | None) -> dict[str, Any]:
-    """Return the content of a model folder's PROVENANCE_FILE; empty if there is none. Raises: ModelFolderError."""
-    return {} if folder is None else read_side_file(Path(folder) / PROVENANCE_FILE)
-
-
-def read_side_file(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file beside the weights; empty if there is none. Raises: ModelFolderError."""
-    try:
-        return read_named_values(path)
-    except (OSError, ValueError) as error:
-        raise ModelFolderError(f"got a broken {path}: {error}; remove it, or copy the model again") from error
-
-
-def stages_of(folder: str | Path | None) -> list[str]:
-    """Return the recipes that a joint model was trained by, in their order. Raises: ModelFolderError."""
-    provenance = provenance_of(folder)
-    return provenance.get("stages") or [provenance[name] for name in ("recipe",) if name in provenance]
 
 
 def contents_of_model(folder: Path) -> str:
@@ -146,18 +102,17 @@ def replacing(folder: Path) -> Iterator[Path]:
     place, held, parts = _checked_place(folder)
     unfinished, old = _beside(place)
     try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        bring_to_disk(unfinished)
-        for name in set(held) - parts:
-            _copy(place / name, unfinished / name)
-        if place.exists():
-            place.rename(old)
-        unfinished.rename(place)
+        with filling(place.parent), _settled(place, unfinished, old):
+            unfinished.mkdir()
+            yield unfinished
+            bring_to_disk(unfinished)
+            for name in set(held) - parts:
+                _copy(place / name, unfinished / name)
+            if place.exists():
+                place.rename(old)
+            unfinished.rename(place)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write model {str(folder)!r}: {first_line(error)}; free space or choose another folder") from error
-    finally:
-        _settle(place, unfinished, old)
 
 
 def _checked_place(folder: Path) -> tuple[Path, list[str], set[str]]:
@@ -201,6 +156,16 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copytree(source, target, symlinks=True)
     else:
         shutil.copy2(source, target, follow_symlinks=False)
+
+
+@contextmanager
+def _settled(place: Path, unfinished: Path, old: Path) -> Iterator[None]:
+    """Leave one folder, before and after."""
+    try:
+        _settle(place, unfinished, old)
+        yield
+    finally:
+        _settle(place, unfinished, old)
 
 
 def _settle(place: Path, unfinished: Path, old: Path) -> None:

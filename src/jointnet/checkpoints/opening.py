@@ -5,26 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from jointnet.checkpoints.folder import INDEX_FILE, pipeline_class
+from jointnet.checkpoints.index import INDEX_FILE, not_joint, pipeline_class
 from jointnet.errors import ModelFolderError
 from jointnet.files.json_files import read_named_values
 
 _WEIGHTS = re.compile(r"(?P<stem>[^.]+)(\.(?P<variant>[\w-]+?))?(-\d{5}-of-\d{5})?\.(safetensors|bin)")
-_SINGLE_FILES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".gguf")
-
-
-def refuse_single_file(model: Any) -> None:
-    """Refuse a file of weights where a model's folder is expected. Raises: ModelFolderError."""
-    if Path(str(model)).suffix.lower() in _SINGLE_FILES and not Path(str(model)).is_dir():
-        raise ModelFolderError(
-            f"got the single file {str(model)!r}; expected a folder or hub id: open it with StableDiffusionPipeline.from_single_file and "
-            "pass the pipeline to JointNetPipeline.from_base"
-        )
 
 
 def check_is_joint(folder: Path) -> None:
@@ -32,11 +21,6 @@ def check_is_joint(folder: Path) -> None:
     name = pipeline_class(folder)
     if name != "JointNetPipeline" and "joint_unet" not in read_named_values(folder / INDEX_FILE):
         raise ModelFolderError(not_joint(name, folder))
-
-
-def not_joint(name: str, folder: Path) -> str:
-    """Return the message for a folder of another pipeline class."""
-    return f"got a {name} folder {str(folder)!r}; expected a JointNetPipeline: extend it with JointNetPipeline.from_base and train it"
 
 
 def variant_of(folder: Path) -> str | None:

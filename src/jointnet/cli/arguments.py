@@ -59,6 +59,14 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
     return parse
 
 
+def parse_text(text: str) -> str:
+    """Parse a prompt; bytes that the locale has no letters for are UTF-8."""
+    try:
+        return text.encode(errors="surrogateescape").decode()
+    except UnicodeError as error:
+        raise typer.BadParameter(f"got {text!r}, which is not UTF-8") from error
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Parse HxW in pixels, as in 128x256."""
     height, cross, width = text.lower().partition("x")
@@ -105,9 +113,22 @@ Device = Annotated[
         "--device", metavar="NAME", help="cpu, cuda, cuda:1, mps ...", show_default="cuda if there is one, else cpu", rich_help_panel=MODEL
     ),
 ]
+DEPTH_UNITS = ("disparity", "m", "mm", "kitti")
+"""As in modalities/depth_units.py, which imports torch."""
+
+DepthUnitName = Annotated[
+    str,
+    choice(
+        "--depth-unit",
+        names=DEPTH_UNITS,
+        panel=MAPS,
+        help_="what the numbers of depth files mean (docs/files-and-units.md)",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print what was written as JSON", rich_help_panel=OUTPUT)]
 PromptOption = Annotated[
-    str | None, typer.Option("--prompt", metavar="PROMPT", help="the same as the argument PROMPT", rich_help_panel=PROMPT)
+    str | None,
+    typer.Option("--prompt", parser=parse_text, metavar="PROMPT", help="the same as the argument PROMPT", rich_help_panel=PROMPT),
 ]
 
 

@@ -105,5 +105,5 @@ def facts_of_written(paths: Sequence[Path], output: Path) -> dict[str, Any]:
 
 
 def print_json(value: Any) -> None:
-    """Print JSON on stdout."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print JSON on stdout, in ASCII: letters that a terminal lacks, and bytes of file names that are no text, are JSON's escapes."""
+    print(json.dumps(value, indent=2))

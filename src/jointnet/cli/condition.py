@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jointnet.cli.arguments import MAPS, PromptOption
+from jointnet.cli.arguments import MAPS, PromptOption, parse_text
 from jointnet.cli.command import Group, add_command, takes
 from jointnet.cli.inputs import Work, run_on_files
 from jointnet.cli.maps import MapFiles, files_by_modality
@@ -59,7 +59,7 @@ def condition(
         raise typer.BadParameter(f"got {len(words)} after MAP, expected one; for several maps pass --prompt", param_hint="PROMPT")
     named = [] if map_file is None else [map_file]
     if prompt is None:
-        prompt = words[0] if words else ""
+        prompt = parse_text(words[0]) if words else ""
     else:
         named += [Path(word) for word in words]
     if not named and not others:
@@ -74,4 +74,4 @@ def condition(
 
         return Condition(dense=maps, prompt=text, options=options)
 
-    return run_on_files(Work(command="condition", run=run, prompt=text, request=request), {**maps, **others})
+    return run_on_files(Work(command="condition", run=run, prompt=text, request=request, depth_unit=files.depth_unit), {**maps, **others})

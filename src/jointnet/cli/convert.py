@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from jointnet.cli.arguments import OUTPUT, AsJson
+from jointnet.cli.checks import check_output_folder
 from jointnet.cli.command import add_command, print_written
 
 EXAMPLES_RELEASE = """
@@ -37,16 +38,16 @@ def convert_release(
     as_json: AsJson = False,
 ) -> None:
     """Turn a release and its base into a model folder."""
+    check_output_folder(output, [folder, Path(base)])
+
     from jointnet.checkpoints.card import write_card
     from jointnet.checkpoints.folder import PROVENANCE_FILE, replacing
     from jointnet.files.atomic import write_json
-    from jointnet.files.result_set import prepare_folder
     from jointnet.modalities import get_modality
     from jointnet.pipelines.joint_net import JointNetPipeline
 
     if modality is not None:
         get_modality(modality)
-    prepare_folder(output)
     with replacing(output) as unfinished:
         JointNetPipeline.from_release(folder, base, modality).save_pretrained(unfinished)
         write_json(unfinished / PROVENANCE_FILE, {"recipe": "the authors' release", "start": folder.name, "base": base})
@@ -60,12 +61,13 @@ def convert_to_release(
     as_json: AsJson = False,
 ) -> None:
     """Turn a model folder of two modalities into a release folder."""
+    from jointnet.loading import joint_model_folder, load
+
+    check_output_folder(output, [joint_model_folder(model)])
+
     from jointnet.checkpoints.folder import replacing
     from jointnet.checkpoints.release import write_release
-    from jointnet.files.result_set import prepare_folder
-    from jointnet.loading import load
 
-    prepare_folder(output)
     pipeline = load(model)
     with replacing(output) as unfinished:
         write_release(pipeline.joint_unet, unfinished, pipeline.scheduler.config.get("prediction_type", "epsilon"))

@@ -9,12 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from jointnet.cli.arguments import OUTPUT, AsJson, number, whole_number
+from jointnet.cli.checks import check_output_file
 from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.demo.bundled import BUILD_STEPS, GUIDANCE
 from jointnet.demo.world.splits import SPLITS
 from jointnet.errors import InputFileError, RangeError, UnknownNameError
+from jointnet.files.result_set import DATA_COMMAND, SCENE_COMMAND, check_result_set, map_names, write_result_set
 
 MEASURING = "Measuring"
+SCENE_EXAMPLES = """
+jointnet demo scene --seed 6 -o scene
+jointnet demo scene --num 100 -o my-data
+"""
 
 
 def _work() -> Any:
@@ -50,7 +56,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the command and its actions."""
     actions = typer.Typer(help="Render scenes of the demo world; rebuild or measure the bundled models.")
     add_command(actions, "demo build", build, examples="jointnet demo build rgbdn --bundled --budget 70 --install")
-    add_command(actions, "demo scene", scene, examples="jointnet demo scene --seed 6 -o scene")
+    add_command(actions, "demo scene", scene, examples=SCENE_EXAMPLES)
     add_command(actions, "demo evaluate", evaluate, examples="jointnet demo evaluate --notes docs/demo-model-notes.md")
     add_command(actions, "demo evaluate-tasks", evaluate_tasks, examples="jointnet demo evaluate-tasks --bundled --scenes 100")
     app.add_typer(actions, name="demo", rich_help_panel="Models")
@@ -85,21 +91,44 @@ def scene(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="folder for the maps", rich_help_panel=OUTPUT)],
     seed: Annotated[
         int,
-        typer.Option("--seed", parser=whole_number(0, len(SPLITS["test"]) - 1), metavar="N", help="number of the held-out scene"),
+        typer.Option(
+            "--seed",
+            parser=whole_number(0, len(SPLITS["test"]) - 1),
+            metavar="N",
+            help="number of the held-out scene; with --num of the first training scene",
+        ),
     ] = 0,
+    num: Annotated[
+        int | None,
+        typer.Option(
+            "--num",
+            parser=whole_number(1, 100_000),
+            metavar="N",
+            help="write N training scenes as a data folder for jointnet train",
+            show_default="one held-out scene",
+        ),
+    ] = None,
     size: Annotated[int, typer.Option("--size", parser=whole_number(16, 4096), metavar="PX", help="side in pixels")] = 128,
     as_json: AsJson = False,
 ) -> None:
-    """Render a scene of the demo world with its exact depth and normals, to try the tasks on."""
+    """Render a scene of the demo world with its exact depth and normals, to try the tasks on; or many, to train on."""
+    paths = write_scene(output, seed, size) if num is None else write_data_folder(output, range(seed, seed + num), size)
+    print_written(paths, output, as_json=as_json)
+
+
+def write_scene(output: Path, seed: int, size: int) -> list[Path]:
+    """Write a held-out scene and return its files. Raises: OutputError."""
+    check_result_set(output, map_names(("rgb", "depth", "normal")))
+
     from jointnet.demo.measure.pictures import held_out
     from jointnet.demo.world.scene import NEAR_M
-    from jointnet.files.result_set import write_result_set
     from jointnet.modalities.modality import files_of_maps
     from jointnet.tasks.output import meanings
 
     held = held_out(1, seed, size)
     maps = {"rgb": held.rgb[0], "depth": held.disparity01[0], "normal": held.normal[0]}
     facts = {
+        "command": SCENE_COMMAND,
         "prompt": held.captions[0].text,
         "scene": seed,
         "projection": "pinhole",
@@ -107,7 +136,19 @@ def scene(
         "depth_near_m": NEAR_M,
         "meaning": meanings(tuple(maps)),
     }
-    print_written(write_result_set(output, files_of_maps(maps), facts), output, as_json=as_json)
+    return write_result_set(output, files_of_maps(maps), facts)
+
+
+def write_data_folder(output: Path, scenes: range, size: int) -> list[Path]:
+    """Write training scenes, by their numbers, as a data folder and return its files. Raises: OutputError, RangeError."""
+    from jointnet.demo.world.data_folder import data_files
+    from jointnet.demo.world.scene import NEAR_M
+
+    if scenes.stop > len(SPLITS["train"]):
+        raise RangeError(f"got scenes up to {scenes.stop - 1}; expected numbers below {len(SPLITS['train'])}")
+    files = data_files(SPLITS["train"][scenes.start : scenes.stop], size)
+    facts = {"command": DATA_COMMAND, "scenes": [scenes.start, scenes.stop - 1], "projection": "pinhole", "depth_near_m": NEAR_M}
+    return write_result_set(output, files, facts)
 
 
 @takes(measuring=Group.of(Measuring))
@@ -126,11 +167,10 @@ def evaluate(
     from jointnet.demo.measure.report import GRID_FILE, write_report
     from jointnet.demo.measure.run import MeasureConfig, measure
     from jointnet.demo.training.chain import Chain
-    from jointnet.files.result_set import prepare_folder
 
     if images < prompts:
         raise RangeError(f"got {images} images for {prompts} prompts; pass at least as many images as prompts")
-    prepare_folder(output.parent)
+    check_output_file(output, [] if measuring.notes is None else [measuring.notes])
     notes = read_notes(measuring.notes)
     judges = Chain(measuring.work, budget).judges()
     config = MeasureConfig(num_prompts=prompts, num_images=images, steps=measuring.steps, guidance=measuring.guidance)
@@ -160,12 +200,11 @@ def evaluate_tasks(
     from jointnet.demo.measure.tasks import TASKS, TaskConfig, measure_task
     from jointnet.demo.measure.tasks_report import write_tasks_report
     from jointnet.demo.training.chain import Chain, unpack
-    from jointnet.files.result_set import prepare_folder
 
     for name in tasks or ():
         if name not in TASKS:
             raise UnknownNameError(f"got {name!r} to measure; expected some of {', '.join(TASKS)}")
-    prepare_folder(output.parent)
+    check_output_file(output, [] if measuring.notes is None else [measuring.notes])
     notes = read_notes(measuring.notes)
     config = TaskConfig(num_scenes=scenes, steps=measuring.steps, guidance=measuring.guidance, ensemble=ensemble)
     if bundled:

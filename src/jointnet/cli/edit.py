@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jointnet.cli.arguments import MAPS, SAMPLING, PromptOption, named_file, number, one_prompt
+from jointnet.cli.arguments import MAPS, SAMPLING, PromptOption, named_file, number, one_prompt, parse_text
 from jointnet.cli.command import Group, add_command, takes
 from jointnet.cli.inputs import Work, run_on_one
 from jointnet.cli.maps import MapFiles, files_by_modality, only_one
@@ -43,7 +43,7 @@ def edit(
     run: Run,
     files: MapFiles,
     image: Annotated[Path, typer.Option("--image", metavar="IMAGE", help="the picture", rich_help_panel=MAPS)],
-    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="what to draw")] = None,
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", parser=parse_text, help="what to draw")] = None,
     prompt_option: PromptOption = None,
     mask: Annotated[Path | None, _mask("--mask", "white where the image and all maps are drawn anew")] = None,
     image_mask: Annotated[Path | None, _mask("--image-mask", "for the image only")] = None,
@@ -65,8 +65,6 @@ def edit(
     ] = 1.0,
 ) -> int:
     """Draw holes of an image and its dense maps anew."""
-    from jointnet.modalities.read import read_mask
-
     words = one_prompt(prompt, prompt_option)
     maps = files.single([image])
     short = {"rgb": image_mask, "depth": depth_mask, "normal": normal_mask}
@@ -74,13 +72,16 @@ def edit(
     if (mask is None) == (not single):
         raise InputFileError("got neither or both of --mask and masks of single maps; pass --mask, or --image-mask and --depth-mask")
     named = {name: only_one(f"{name} masks", paths) for name, paths in single.items()}
-    masks = read_mask(mask) if mask is not None else {name: read_mask(path) for name, path in named.items()}
 
     def request(maps: dict[str, Tensor], options: SamplingOptions) -> Edit:
+        from jointnet.modalities.read import read_mask
         from jointnet.tasks.edit import Edit
 
+        masks = read_mask(mask) if mask is not None else {name: read_mask(path) for name, path in named.items()}
         picture, dense = maps["rgb"], {name: value for name, value in maps.items() if name != "rgb"}
         return Edit(image=picture, dense=dense, mask=masks, prompt=words, strength=strength, options=options)
 
     facts = {"mask": mask or named, "strength": strength}
-    return run_on_one(Work(command="edit", run=run, prompt=words, request=request, facts=facts), maps)
+    others = [*named.values(), *(() if mask is None else (mask,))]
+    work = Work(command="edit", run=run, prompt=words, request=request, facts=facts, other_files=others, depth_unit=files.depth_unit)
+    return run_on_one(work, maps)

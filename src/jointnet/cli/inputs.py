@@ -6,17 +6,18 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jointnet.cli.beside import lens_beside
+from jointnet.cli.checks import PICTURES, check_readable, check_run, low_res_files
 from jointnet.cli.command import BAD_INPUT, facts_of_written, print_json, print_written, report
-from jointnet.cli.mesh import lens_beside
 from jointnet.cli.sampling import Run, facts_of, open_model, options_of, sample_to
+from jointnet.cli.world import strangers, warn_of_strangers, without_unit
 from jointnet.errors import InputFileError, JointNetError
-from jointnet.files.json_files import read_named_values
-from jointnet.files.result_set import RESULT_FILE
+from jointnet.files.result_set import RESULT_FILE, FileId, check_folder, check_result_set, file_ids, map_names, our_facts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline, Request
     from jointnet.tasks.options import SamplingOptions
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
-"""Suffixes of what counts as a picture in a folder; a file that is named itself may have any."""
-
-_OF_A_RUN = ("seconds", "versions", "files")
+_OF_A_RUN = ("program", "depth_near_m", "seconds", "versions", "files", "kept")
 """Entries of result.json that do not tell one command from another."""
 
 
@@ -37,23 +35,31 @@ class Input:
 
     Attributes:
         files: modality -> file; the first is the one that the others were matched to.
+        depth_unit: of the file of depth, if there is one.
         missing: why the input cannot be read, where a file that belongs to it is not there.
     """
 
     files: Mapping[str, Path]
     missing: str | None = None
+    depth_unit: str = "disparity"
 
     @property
     def first(self) -> Path:
         return next(iter(self.files.values()))
 
-    def read(self) -> dict[str, Tensor]:
-        """Return the maps, (1, c, H, W) each. Raises: InputFileError, RangeError, ShapeError."""
-        from jointnet.modalities.read import read_map
+    def read(self) -> tuple[dict[str, Tensor], float | None]:
+        """Return the maps, (1, c, H, W) each, and the distance at disparity 1 if the depth has a unit.
 
-        if self.missing is not None:
-            raise InputFileError(self.missing)
-        return {name: read_map(path, name) for name, path in self.files.items()}
+        Raises: InputFileError, RangeError, ShapeError.
+        """
+        from jointnet.modalities.read import read_depth, read_map
+
+        maps = {name: read_map(path, name) for name, path in self.files.items() if name != "depth"}
+        if "depth" not in self.files:
+            return maps, None
+        depth = read_depth(self.files["depth"], self.depth_unit)
+        maps["depth"] = depth.disparity
+        return {name: maps[name] for name in self.files}, depth.near_m
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +69,9 @@ class Work:
     Attributes:
         request: maps by modality and options -> the request.
         facts: the request's own fields besides its maps, for result.json.
+        other_files: what is read besides the maps, such as masks.
+        depth_unit: of all files of depth.
+        is_merged: the maps come with their uncertainty.
     """
 
     command: str
@@ -70,6 +79,9 @@ class Work:
     prompt: str
     request: Callable[[dict[str, Tensor], SamplingOptions], Request]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    other_files: Sequence[Path] = ()
+    is_merged: bool = False
+    depth_unit: str = "disparity"
 
 
 def run_on_files(work: Work, files: Mapping[str, Sequence[Path]]) -> int:
@@ -86,10 +98,15 @@ def run_on_files(work: Work, files: Mapping[str, Sequence[Path]]) -> int:
 
 def run_on_one(work: Work, files: Mapping[str, Path]) -> int:
     """Run a command on one picture's files; return the exit code. Raises: JointNetError."""
-    single = Input(files)
+    single, inputs = Input(files, depth_unit=work.depth_unit), list(files.values())
+    modalities = check_run(work.run)
+    check_readable([*inputs, *work.other_files])
+    read = file_ids([*inputs, *work.other_files, *low_res_files(work.run, modalities)])
+    check_result_set(work.run.output, map_names(modalities, has_uncertainty=work.is_merged), read)
     maps = single.read()
     pipeline = open_model(work.run, work.prompt)
-    print_written(_sample(work, pipeline, single, work.run.output, maps), work.run.output, as_json=work.run.as_json)
+    warn_of_strangers(work.run, inputs, pipeline.config.depth_near_m)
+    print_written(_sample(work, pipeline, single, work.run.output, maps, read), work.run.output, as_json=work.run.as_json)
     return 0
 
 
@@ -160,15 +177,26 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 
 def _run_on_each(work: Work, inputs: Sequence[Input]) -> int:
-    run = work.run
-    pipeline = open_model(run, work.prompt)
+    run, inputs = work.run, [_looked_at(replace(each, depth_unit=work.depth_unit)) for each in inputs]
+    modalities = check_run(run)
+    check_readable(work.other_files)
+    check_folder(run.output)
+    good = [path for each in inputs if each.missing is None for path in each.files.values()]
+    read = file_ids([*good, *work.other_files, *low_res_files(run, modalities)])
+    pipeline = open_model(run, work.prompt) if good else None
+    if pipeline is not None:
+        warn_of_strangers(run, good, pipeline.config.depth_near_m)
     written: list[dict[str, Any]] = []
     failed: list[str] = []
     for each, name in zip(inputs, names_of([i.first for i in inputs]), strict=True):
         folder, facts = run.output / name, {"input": str(each.first)}
         try:
+            if each.missing is not None or pipeline is None:
+                raise InputFileError(each.missing or "there is nothing to read")
             kept = _current_files(work, pipeline, each, folder)
-            paths = _sample(work, pipeline, each, folder, each.read()) if kept is None else kept
+            if kept is None:
+                check_result_set(folder, map_names(modalities, has_uncertainty=work.is_merged), read)
+            paths = _sample(work, pipeline, each, folder, each.read(), read) if kept is None else kept
         except JointNetError as error:
             report(work.command, f"{each.first.name}: {error}")
             failed.append(each.first.name)
@@ -186,27 +214,50 @@ def _run_on_each(work: Work, inputs: Sequence[Input]) -> int:
     return BAD_INPUT if failed else 0
 
 
-def _facts(work: Work, pipeline: JointNetPipeline, each: Input, options: SamplingOptions) -> dict[str, Any]:
+def _looked_at(each: Input) -> Input:
+    """Return the input, with the reason if one of its files cannot be read."""
+    try:
+        check_readable(each.files.values())
+    except InputFileError as error:
+        return replace(each, missing=each.missing or str(error))
+    return each
+
+
+def _facts(
+    work: Work, pipeline: JointNetPipeline, each: Input, options: SamplingOptions, depth_near_m: float | None = None
+) -> dict[str, Any]:
+    """Return what result.json says; with a depth of its own unit, the distance at disparity 1 is the file's."""
     dense = {name: path for name, path in each.files.items() if name != "rgb"}
-    request = {"image": each.files.get("rgb"), "dense": dense or None, **work.facts}
+    unit = None if each.depth_unit == "disparity" else each.depth_unit
+    request = {"image": each.files.get("rgb"), "dense": dense or None, "depth_unit": unit, **work.facts}
     facts = facts_of(work.command, work.run, pipeline, prompt=work.prompt, seed=work.run.seed, options=options, request=request)
-    return {**facts, **lens_beside(each.first)}
+    facts = {**facts, **lens_beside(each.first)}
+    is_strange = bool(strangers(work.run, each.files.values(), pipeline.config.depth_near_m))
+    facts = without_unit(facts) if is_strange else facts
+    return facts if depth_near_m is None else {**facts, "depth_near_m": depth_near_m}
 
 
-def _sample(work: Work, pipeline: JointNetPipeline, each: Input, folder: Path, maps: dict[str, Tensor]) -> list[Path]:
+def _sample(
+    work: Work,
+    pipeline: JointNetPipeline,
+    each: Input,
+    folder: Path,
+    maps_and_near: tuple[dict[str, Tensor], float | None],
+    read: Collection[FileId],
+) -> list[Path]:
+    maps, near_m = maps_and_near
     options = options_of(work.run, pipeline, work.prompt, work.run.seed)
-    return sample_to(folder, pipeline, work.request(maps, options), _facts(work, pipeline, each, options))
+    return sample_to(folder, pipeline, work.request(maps, options), _facts(work, pipeline, each, options, near_m), read)
 
 
 def _current_files(work: Work, pipeline: JointNetPipeline, each: Input, folder: Path) -> list[Path] | None:
     """Return the files of a folder if the same command wrote them after its inputs and its model were last changed, else None."""
     result = folder / RESULT_FILE
-    try:
-        held = read_named_values(result)
-    except (OSError, ValueError):
+    held = our_facts(result)
+    if not held:
         return None
     expected = _facts(work, pipeline, each, options_of(work.run, pipeline, work.prompt, work.run.seed))
-    if each.missing is not None or _lasting(held) != _lasting(expected):
+    if _lasting(held) != _lasting(expected):
         return None
     paths = [folder / name for name in held.get("files") or ()]
     if (

@@ -13,6 +13,7 @@ import typer.main
 from jointnet import __version__
 from jointnet.cli import condition, convert, demo, edit, generate, info, mesh, panorama, predict, refine, train
 from jointnet.cli.command import BAD_INPUT, INTERRUPTED, epilog
+from jointnet.cli.streams import CLOSED_PIPE, drop_stdout, usable_streams
 from jointnet.errors import JointNetWarning
 
 EXAMPLES = """
@@ -42,13 +43,28 @@ def _jointnet(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code: 0 done, 2 bad input, 130 interrupted."""
+    """Run a command; return its exit code: 0 done, 2 bad input, 130 interrupted, 141 if nobody reads what it prints."""
+    with usable_streams():
+        try:
+            code = _run(arguments)
+            sys.stdout.flush()
+        except (BrokenPipeError, SystemExit):  # typer turns the first into the second
+            drop_stdout()
+            return CLOSED_PIPE
+        except OSError as error:  # of stdout: commands name the files that they cannot read or write
+            drop_stdout()
+            print(f"jointnet: error: cannot write to stdout: {error.strerror}", file=sys.stderr)
+            return BAD_INPUT
+        return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     command = typer.main.get_command(app)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", JointNetWarning)
             warnings.showwarning = _show_warning
-            return command.main(None if arguments is None else list(arguments), prog_name="jointnet", standalone_mode=False) or 0
+            return command(None if arguments is None else list(arguments), prog_name="jointnet", standalone_mode=False) or 0
     except UsageError as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "jointnet"

@@ -9,8 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from jointnet.cli.arguments import MAPS, named_file
+from jointnet.cli.arguments import MAPS, DepthUnitName, named_file
 from jointnet.errors import InputFileError
+
+_BUILT_IN = ("rgb", "depth", "normal")
+"""Modalities that are known without the registry, which imports torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,7 @@ class MapFiles:
             rich_help_panel=MAPS,
         ),
     ] = None
+    depth_unit: DepthUnitName = "disparity"
 
     def by_modality(self, images: Sequence[Path] = ()) -> dict[str, list[Path]]:
         """Return the files of each modality, in the order rgb (``images``), depth, normal, others. Raises: UnknownNameError."""
@@ -47,11 +51,12 @@ class MapFiles:
 def files_by_modality(pairs: Sequence[tuple[str, Path]]) -> dict[str, list[Path]]:
     """Return files by the modality that each is of. Raises: UnknownNameError."""
     files: dict[str, list[Path]] = {}
-    if pairs:
-        from jointnet.modalities import get_modality
+    for name, path in pairs:
+        if name not in _BUILT_IN:
+            from jointnet.modalities import get_modality
 
-        for name, path in pairs:
-            files.setdefault(get_modality(name).name, []).append(path)
+            get_modality(name)
+        files.setdefault(name, []).append(path)
     return files
 
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jointnet.cli.arguments import OUTPUT, AsJson, choice, number
+from jointnet.cli.beside import LENSES, lens_beside, scene_facts
+from jointnet.cli.checks import check_output_file, check_readable
 from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.cli.maps import MapFiles
 from jointnet.errors import InputFileError, RangeError, ShapeError, UnknownNameError
-from jointnet.files.json_files import read_named_values
-from jointnet.files.result_set import RESULT_FILE
+from jointnet.files.result_set import facts_beside
+from jointnet.geometry.suffixes import check_mesh_path
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from jointnet.geometry.mesh import Mesh
+    from jointnet.geometry.mesh import Array, Mesh
 
 EXAMPLES = """
 jointnet mesh photo.png out/depth.npy --fov 60 --near 1.5 -o scene.glb
@@ -27,8 +27,6 @@ jointnet mesh out/image.png out/depth.npy --normal out/normal.npy -o scene.glb
 jointnet mesh panorama/image.png panorama/depth.npy -o points.ply
 """
 SCENE = "Scene"
-_LENS = {"projection": (str,), "fov_deg": (float, int), "span_deg": (float, int), "depth_near_m": (float, int, type(None))}
-"""Entries of result.json that a mesh is built by, and their types."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +93,7 @@ def mesh(
         str | None,
         choice(
             "--projection",
-            names=("pinhole", "cylindrical", "equirectangular"),
+            names=LENSES,
             panel=SCENE,
             help_="what the picture is",
             default="pinhole, or result.json's",
@@ -126,27 +124,43 @@ def mesh(
     as_json: AsJson = False,
 ) -> None:
     """Build a mesh (.glb) or a point cloud (.ply) of an image and its depth; --normal gives it its shading."""
-    from jointnet.geometry.files import check_mesh_path, write_mesh
-
     if fov is not None and span is not None:
         raise typer.BadParameter("got --fov too, expected one of them", param_hint="--span")
-    paths = _paths_of(files, depth_file)
-    picture, disparity, *normal = _read_of_one_size({"rgb": image, **paths})
-    facts = read_result(paths["depth"].with_name(RESULT_FILE))
-    lens = projection or facts.get("projection", "pinhole")
-    is_pinhole = lens == "pinhole"
-    angle, other = (fov, span) if is_pinhole else (span, fov)
-    if other is not None:
-        wrong, right = ("--span", "--fov") if is_pinhole else ("--fov", "--span")
-        raise RangeError(f"got {wrong} with a {lens} projection; expected {right}")
-    if normal and not is_pinhole:
-        raise RangeError(f"got normals with a {lens} projection; expected pinhole: a panorama's are not of one camera")
-    default = facts.get("fov_deg", 55.0) if is_pinhole else facts.get("span_deg", 180.0)
+    paths = {"rgb": image, **_paths_of(files, depth_file)}
     check_mesh_path(output)
-    scene = scene_mesh(picture, disparity, depth_options, lens, default if angle is None else angle, facts)
+    check_readable(paths.values())
+    check_output_file(output, paths.values())
+    lens, angle_deg, facts = lens_of(paths, projection, fov, span)
+    if "normal" in paths and lens != "pinhole":
+        raise RangeError(f"got normals with a {lens} projection; expected pinhole: a panorama's are not of one camera")
+    depth_range(depth_options, facts)
+
+    from jointnet.geometry.files import write_mesh
+
+    picture, disparity, *normal, found = _read_of_one_size(paths, files.depth_unit)
+    facts = {**facts, **found}
+    scene = scene_mesh(picture, disparity, depth_options, lens, angle_deg, facts)
     if normal:
         scene = with_normals(scene, normal[0])
     print_written([write_mesh(scene, output)], output, as_json=as_json)
+
+
+def lens_of(
+    paths: Mapping[str, Path], projection: str | None, fov_deg: float | None, span_deg: float | None
+) -> tuple[str, float, dict[str, Any]]:
+    """Return the projection, its angle across the width in degrees, and what the result.json beside the depth says.
+
+    What the options leave open is taken from there, or from beside the picture. Raises: RangeError for the angle of another projection.
+    """
+    facts = {**lens_beside(paths["rgb"]), **scene_facts(paths["depth"])}
+    lens = projection or facts.get("projection", "pinhole")
+    is_pinhole = lens == "pinhole"
+    angle, other = (fov_deg, span_deg) if is_pinhole else (span_deg, fov_deg)
+    if other is not None:
+        wrong, right = ("--span", "--fov") if is_pinhole else ("--fov", "--span")
+        raise RangeError(f"got {wrong} with a {lens} projection; expected {right}")
+    default = facts.get("fov_deg", 55.0) if is_pinhole else facts.get("span_deg", 180.0)
+    return lens, default if angle is None else angle, facts
 
 
 def _paths_of(files: MapFiles, depth: Path | None) -> dict[str, Path]:
@@ -163,37 +177,47 @@ def _paths_of(files: MapFiles, depth: Path | None) -> dict[str, Path]:
     return {name: paths[name] for name in ("depth", "normal") if name in paths}
 
 
-def _read_of_one_size(paths: Mapping[str, Path]) -> list[Tensor]:
-    """Return maps, (c, H, W) each. Raises: InputFileError, RangeError, ShapeError."""
-    from jointnet.modalities.read import read_map
+def _read_of_one_size(paths: Mapping[str, Path], depth_unit: str) -> list[Any]:
+    """Return the picture (H, W, 3) uint8, the disparity (H, W), if it is there the normals (H, W, 3), and facts on the depth's unit.
 
-    maps = {name: read_map(path, name)[0] for name, path in paths.items()}
-    sizes = {"image" if name == "rgb" else f"{name} map": "x".join(map(str, m.shape[-2:])) for name, m in maps.items()}
+    Raises: InputFileError, RangeError, ShapeError.
+    """
+    facts: dict[str, float | None] = {}
+    maps = {name: _read(path, name) for name, path in paths.items() if name != "depth" or depth_unit == "disparity"}
+    if depth_unit != "disparity":
+        maps["depth"], facts = _read_distances(paths["depth"], depth_unit)
+    maps = {name: maps[name] for name in paths}
+    sizes = {"image" if name == "rgb" else f"{name} map": "x".join(map(str, m.shape[:2])) for name, m in maps.items()}
     if len(set(sizes.values())) > 1:
         parts = " and a ".join(f"{name} of {size} px" for name, size in sizes.items())
         raise ShapeError(f"got an {parts}; expected one size")
-    return list(maps.values())
+    return [*maps.values(), facts]
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    """Return what a command wrote beside its maps; empty if there is no such file. Raises: InputFileError."""
-    try:
-        facts = read_named_values(path)
-        for name, kinds in _LENS.items():
-            if not isinstance(facts.get(name, kinds[0]()), kinds):
-                raise ValueError(f"{name} is {facts[name]!r}")
-    except (OSError, ValueError) as error:
-        raise InputFileError(f"cannot read {str(path)!r}, which should say what the depth beside it means: {error}") from error
-    return facts
+def _read_distances(path: Path, unit: str) -> tuple[Array, dict[str, float | None]]:
+    """Return disparity (H, W), and its near and far distance. Raises: InputFileError, RangeError, ShapeError."""
+    from jointnet.modalities.read import read_depth
+    from jointnet.modalities.write import channels_last
+
+    depth = read_depth(path, unit)
+    return channels_last(depth.disparity[0]), {"depth_near_m": depth.near_m, "depth_far_m": depth.far_m}
 
 
-def lens_beside(path: Path) -> dict[str, Any]:
-    """Return how a picture of ours was projected, so that a mesh of its maps knows; empty if the result.json beside it is not ours."""
-    try:
-        facts = read_result(path.with_name(RESULT_FILE))
-    except InputFileError:
-        return {}
-    return {name: facts[name] for name in ("projection", "fov_deg", "span_deg") if name in facts}
+def _read(path: Path, modality: str) -> Array:
+    """Return a map, channels last; torch is imported for files that are not plain only. Raises: InputFileError, RangeError, ShapeError."""
+    from jointnet.geometry.plain_files import read_plain
+
+    plain = read_plain(path, modality, is_ours=bool(facts_beside(path)))
+    if plain is not None:
+        return plain
+
+    import numpy as np
+
+    from jointnet.modalities.read import read_map
+    from jointnet.modalities.write import channels_last, to_pil
+
+    map_ = read_map(path, modality)[0]
+    return np.asarray(to_pil(map_)) if modality == "rgb" else channels_last(map_)
 
 
 def depth_range(options: DepthOptions, facts: Mapping[str, Any]) -> tuple[float, float, str]:
@@ -202,32 +226,28 @@ def depth_range(options: DepthOptions, facts: Mapping[str, Any]) -> tuple[float,
 
     scaled_near_m = facts.get("depth_near_m")
     near_m = options.near or scaled_near_m or 1.0
-    chosen = near_m, options.far or 30 * near_m, options.disparity or ("scaled" if scaled_near_m else "affine")
+    far_m = options.far or max(30 * near_m, facts.get("depth_far_m") or 0)
+    chosen = near_m, far_m, options.disparity or ("scaled" if scaled_near_m else "affine")
     depth_from_disparity([1.0], *chosen)  # refuses a range that is none
     return chosen
 
 
 def scene_mesh(
-    image: Tensor, disparity: Tensor, options: DepthOptions, projection: str, angle_deg: float, facts: Mapping[str, Any]
+    picture: Array, disparity: Array, options: DepthOptions, projection: str, angle_deg: float, facts: Mapping[str, Any]
 ) -> Mesh:
-    """Image (3, H, W) and disparity (1, H, W) -> a mesh. Raises: RangeError."""
-    import numpy as np
-
+    """Picture (H, W, 3) uint8 and disparity (H, W) -> a mesh. Raises: RangeError."""
     from jointnet.geometry.depth import depth_from_disparity
     from jointnet.geometry.mesh import build_mesh
     from jointnet.geometry.projection import get_projection
-    from jointnet.modalities.write import channels_last, to_pil
 
-    depth_m = depth_from_disparity(channels_last(disparity), *depth_range(options, facts))
-    return build_mesh(np.asarray(to_pil(image)), depth_m, get_projection(projection, angle_deg), edge_threshold=options.edge_threshold)
+    depth_m = depth_from_disparity(disparity, *depth_range(options, facts))
+    return build_mesh(picture, depth_m, get_projection(projection, angle_deg), edge_threshold=options.edge_threshold)
 
 
-def with_normals(scene: Mesh, normal: Tensor) -> Mesh:
-    """Return a pinhole mesh with the normals of a map (3, H, W), in the same frame; its own stay where the map has none."""
+def with_normals(scene: Mesh, normal: Array) -> Mesh:
+    """Return a pinhole mesh with the normals of a map (H, W, 3), in the same frame; its own stay where the map has none."""
     import numpy as np
 
-    from jointnet.modalities.write import channels_last
-
-    normals = channels_last(normal).reshape(-1, 3)  # (V, 3), one a pixel
+    normals = normal.reshape(-1, 3)  # (V, 3), one a pixel
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
     return replace(scene, normals=np.where(length > 0.5, normals / np.maximum(length, 0.5), scene.normals))

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jointnet.cli.arguments import SAMPLING, PromptOption, choice, number, one_prompt, parse_size, whole_number
+from jointnet.cli.arguments import SAMPLING, DepthUnitName, PromptOption, choice, number, one_prompt, parse_size, parse_text, whole_number
+from jointnet.cli.checks import check_readable, check_run, low_res_files
 from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.cli.mesh import DepthOptions, depth_range, scene_mesh
 from jointnet.cli.sampling import Run, facts_of, open_model, options_of, run_arguments, write_result
+from jointnet.cli.world import warn_of_strangers
 from jointnet.demo.bundled import TASK_MODEL
 from jointnet.errors import InputFileError, OutputError
+from jointnet.files.result_set import check_result_set, file_ids, map_names
 
 if TYPE_CHECKING:
     from jointnet.files.result_set import Writable
+    from jointnet.tasks.output import Result
 
 EXAMPLES = """
 jointnet panorama "a red ball on a checkered floor" --size 128x512 --span 360 -o out
 jointnet panorama "a yellow cone on a wooden floor" --image photo.png --image-fov 50 -o out
+jointnet panorama --image photo.png --depth depth.png -o out
 """
 CANVAS = "Canvas"
 
@@ -34,7 +40,7 @@ def add_to(app: typer.Typer) -> None:
 def panorama(
     run: Run,
     depth: DepthOptions,
-    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="what to draw; optional with --image")] = None,
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", parser=parse_text, help="what to draw; optional with --image")] = None,
     prompt_option: PromptOption = None,
     size: Annotated[
         tuple | None,
@@ -61,6 +67,13 @@ def panorama(
         float,
         typer.Option("--image-fov", parser=number(1, 179), metavar="DEG", help="angle across the photo's width", rich_help_panel=CANVAS),
     ] = 60.0,
+    depth_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--depth", metavar="DEPTH", help="the photo's depth, 16-bit PNG or .npy", show_default="predicted", rich_help_panel=CANVAS
+        ),
+    ] = None,
+    depth_unit: DepthUnitName = "disparity",
     scale: Annotated[
         int,
         typer.Option(
@@ -69,16 +82,29 @@ def panorama(
     ] = 1,
 ) -> None:
     """Draw a wide image, its depth and a 3-D scene."""
-    from jointnet.geometry.files import MeshFile
-    from jointnet.modalities.read import read_picture
-    from jointnet.tasks.panorama import Panorama
-
     words = one_prompt(prompt, prompt_option)
     if not words and image is None:
         raise InputFileError("got neither a prompt nor --image; pass what the panorama should show, or a photo to paint around")
+    if depth_file is not None and image is None:
+        raise InputFileError(f"got --depth {str(depth_file)!r} without --image; pass the photo that it is of too")
+    inputs = [path for path in (image, depth_file) if path is not None]
+    modalities = check_run(run)
+    check_readable(inputs)
+    read = file_ids([*inputs, *low_res_files(run, modalities)])
+    check_result_set(run.output, [*map_names(modalities), *(("scene.glb",) if "depth" in modalities else ())], read)
+
+    from jointnet.modalities.read import read_depth, read_picture
+    from jointnet.tasks.panorama import Panorama
+
     photo = None if image is None else read_picture(image)
+    photo_depth = None if depth_file is None else read_depth(depth_file, depth_unit)
     pipeline = open_model(run, words)
-    depth_range(depth, {"depth_near_m": pipeline.config.depth_near_m})
+    near_m = pipeline.config.depth_near_m
+    if warn_of_strangers(run, inputs, near_m):
+        near_m = None
+    if photo_depth is not None and photo_depth.near_m is not None:
+        near_m = photo_depth.near_m
+    depth_range(depth, {"depth_near_m": near_m})
     started = time.monotonic()
     options = options_of(run, pipeline, words, run.seed)
     height, width = size or (None, None)
@@ -92,18 +118,35 @@ def panorama(
             span_deg=span,
             image=photo,
             image_fov_deg=image_fov,
+            depth=None if photo_depth is None else photo_depth.disparity,
             scale=scale,
             options=options,
         )
     )
-    own = {"height": height, "width": width, "image": image, "image_fov_deg": image_fov, "scale": scale, **vars(depth)}
-    facts = {**facts_of("panorama", run, pipeline, prompt=words, seed=run.seed, options=options, request=own), **lens}
-    scene_file: dict[str, Writable] = {}
-    if "depth" in result.maps:
-        picture, disparity = (result.maps[name][0].cpu() for name in ("rgb", "depth"))
-        scene = scene_mesh(picture, disparity, depth, projection, span, facts)
-        scene_file = {"scene.glb": MeshFile(scene)} if len(scene.faces) else {}
-    paths = write_result(run.output, result, facts, started, scene_file)
+    unit = None if depth_unit == "disparity" else depth_unit
+    own = {"height": height, "width": width, "image": image, "image_fov_deg": image_fov, "scale": scale}
+    own |= {"depth": depth_file, "depth_unit": unit, **vars(depth)}
+    facts = {
+        **facts_of("panorama", run, pipeline, prompt=words, seed=run.seed, options=options, request=own),
+        **lens,
+        "depth_near_m": near_m,
+    }
+    scene_file = _scene_file(result, depth, projection, span, facts)
+    paths = write_result(run.output, result, facts, started, more=scene_file, inputs=read)
     print_written(paths, run.output, as_json=run.as_json)
     if "depth" in result.maps and not scene_file:
         raise OutputError("wrote the maps but no scene.glb: its triangles are all cut at depth edges; run jointnet mesh --edge-threshold")
+
+
+def _scene_file(result: Result, depth: DepthOptions, projection: str, span_deg: float, facts: Mapping[str, Any]) -> dict[str, Writable]:
+    """Return scene.glb; nothing without depth, or if all triangles are cut."""
+    import numpy as np
+
+    from jointnet.geometry.files import MeshFile
+    from jointnet.modalities.write import channels_last, to_pil
+
+    if "depth" not in result.maps:
+        return {}
+    picture, disparity = np.asarray(to_pil(result.maps["rgb"][0])), channels_last(result.maps["depth"][0])
+    scene = scene_mesh(picture, disparity, depth, projection, span_deg, facts)
+    return {"scene.glb": MeshFile(scene)} if len(scene.faces) else {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jointnet.cli.arguments import PROMPT, whole_number
+from jointnet.cli.arguments import PROMPT, parse_text, whole_number
 from jointnet.cli.command import add_command, takes
 from jointnet.cli.inputs import Work, run_on_files
 from jointnet.cli.sampling import ALL_PANELS, Run, run_arguments
@@ -35,7 +35,9 @@ def add_to(app: typer.Typer) -> None:
 def predict(
     run: Run,
     image: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="pictures, or folders of them: then OUT holds a folder for each")],
-    prompt: Annotated[str, typer.Option("--prompt", metavar="PROMPT", help="what the picture shows", rich_help_panel=PROMPT)] = "",
+    prompt: Annotated[
+        str, typer.Option("--prompt", parser=parse_text, metavar="PROMPT", help="what the picture shows", rich_help_panel=PROMPT)
+    ] = "",
     ensemble: Annotated[
         int,
         typer.Option(
@@ -54,5 +56,5 @@ def predict(
 
         return Predict(image=maps["rgb"], prompt=prompt, ensemble=ensemble, options=options)
 
-    work = Work(command="predict", run=run, prompt=prompt, request=request, facts={"ensemble": ensemble})
+    work = Work(command="predict", run=run, prompt=prompt, request=request, facts={"ensemble": ensemble}, is_merged=ensemble > 1)
     return run_on_files(work, {"rgb": image})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jointnet.cli.arguments import MAPS, PROMPT, SAMPLING, number, whole_number
+from jointnet.cli.arguments import MAPS, PROMPT, SAMPLING, number, parse_text, whole_number
 from jointnet.cli.command import Group, add_command, takes
 from jointnet.cli.inputs import Work, run_on_files
 from jointnet.cli.maps import MapFiles
@@ -57,7 +57,9 @@ def refine(
         int,
         typer.Option("--scale", parser=whole_number(1, 16), metavar="S", help="enlarge S times first (1 to 16)", rich_help_panel=SAMPLING),
     ] = 1,
-    prompt: Annotated[str, typer.Option("--prompt", metavar="PROMPT", help="what the picture shows", rich_help_panel=PROMPT)] = "",
+    prompt: Annotated[
+        str, typer.Option("--prompt", parser=parse_text, metavar="PROMPT", help="what the picture shows", rich_help_panel=PROMPT)
+    ] = "",
 ) -> int:
     """Sharpen an image and its dense maps, or those of several."""
     refined = None if only == "both" else ["rgb" if only == "image" else only]
@@ -73,4 +75,5 @@ def refine(
         return Refine(image=picture, dense=dense, prompt=prompt, only=refined, strength=strength, scale=scale, options=options)
 
     facts = {"only": only, "strength": strength, "scale": scale}
-    return run_on_files(Work(command="refine", run=run, prompt=prompt, request=request, facts=facts), maps)
+    work = Work(command="refine", run=run, prompt=prompt, request=request, facts=facts, depth_unit=files.depth_unit)
+    return run_on_files(work, maps)

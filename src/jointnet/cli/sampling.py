@@ -6,7 +6,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from functools import partial
 from inspect import Parameter
@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jointnet.cli.arguments import MODEL, OUTPUT, SAMPLING, AsJson, Device, Seed, choice, chosen_device, number, whole_number
+from jointnet.cli.arguments import MODEL, OUTPUT, SAMPLING, AsJson, Device, Seed, choice, chosen_device, number, parse_text, whole_number
 from jointnet.cli.command import Group, keyword
 from jointnet.cli.schedulers import SCHEDULERS, scheduler_like
+from jointnet.demo.bundled import JOINT_MODELS
 from jointnet.errors import UnknownWordsWarning
 from jointnet.tasks.options import Flag, SamplingOptions
 
 if TYPE_CHECKING:
-    from jointnet.files.result_set import Writable
+    from jointnet.files.result_set import FileId, Writable
     from jointnet.pipelines.joint_net import JointNetPipeline, Request
     from jointnet.tasks.output import Result
 
@@ -39,7 +40,8 @@ class Run:
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="folder for the results", rich_help_panel=OUTPUT)]
     as_json: AsJson = False
     model: Annotated[
-        str, typer.Option("--model", metavar="DIR", help="model folder, or the name of a bundled model", rich_help_panel=MODEL)
+        str,
+        typer.Option("--model", metavar="DIR", help=f"model folder, or a bundled model: {', '.join(JOINT_MODELS)}", rich_help_panel=MODEL),
     ] = "demo"
     base: Annotated[
         str | None,
@@ -108,6 +110,8 @@ def _parameter_of(option: Field[Any]) -> Parameter:
     more: dict[str, Any] = {"help": flag.help, "rich_help_panel": flag.panel}
     if flag.metavar or kind in (int, float):
         more["metavar"] = flag.metavar or "N"
+    if kind is str:
+        more["parser"] = parse_text
     if flag.low is not None and flag.high is not None:
         more["parser"] = whole_number(int(flag.low), int(flag.high)) if kind is int else number(flag.low, flag.high)
         more["help"] = f"{flag.help} ({flag.low:g} to {flag.high:g})"
@@ -118,11 +122,9 @@ def _parameter_of(option: Field[Any]) -> Parameter:
 
 def open_model(run: Run, prompt: str) -> JointNetPipeline:
     """Open the model of a command, quiet unless a person looks on; warn of words that a small model never saw. Raises: JointNetError."""
-    from jointnet.files.result_set import prepare_folder
     from jointnet.loading import load, vocabulary
     from jointnet.pipelines.joint_net import JointNetPipeline
 
-    prepare_folder(run.output)
     device = chosen_device(run.device)
     if run.base is not None:
         pipeline = JointNetPipeline.from_release(run.model, run.base)
@@ -196,21 +198,29 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def sample_to(folder: Path, pipeline: JointNetPipeline, request: Request, facts: Mapping[str, Any]) -> list[Path]:
-    """Run a request and write its maps and their facts. Raises: JointNetError."""
+def sample_to(
+    folder: Path, pipeline: JointNetPipeline, request: Request, facts: Mapping[str, Any], inputs: Collection[FileId] = ()
+) -> list[Path]:
+    """Run a request and write its maps and their facts; its ``inputs`` are not replaced. Raises: JointNetError."""
     started = time.monotonic()
     result = pipeline.run(request)
-    return write_result(folder, result, facts, started)
+    return write_result(folder, result, facts, started, inputs=inputs)
 
 
 def write_result(
-    folder: Path, result: Result, facts: Mapping[str, Any], started: float, more: Mapping[str, Writable] | None = None
+    folder: Path,
+    result: Result,
+    facts: Mapping[str, Any],
+    started: float,
+    *,
+    more: Mapping[str, Writable] | None = None,
+    inputs: Collection[FileId] = (),
 ) -> list[Path]:
     """Write the first picture's maps, more files, and the facts with the seconds since ``started``. Raises: OutputError."""
     from jointnet.files.result_set import write_result_set
 
     facts = {**facts, "seconds": round(time.monotonic() - started, 2)}
-    return write_result_set(folder, {**result.files(), **(more or {})}, facts)
+    return write_result_set(folder, {**result.files(), **(more or {})}, facts, inputs)
 
 
 def warn_of_unknown_words(prompt: str, vocabulary: Mapping[str, Sequence[str]] | None) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from jointnet.cli.arguments import MODEL, OUTPUT, AsJson, Device, choice, chosen_device, number, one_of, whole_number
+from jointnet.cli.arguments import MODEL, OUTPUT, AsJson, DepthUnitName, Device, choice, chosen_device, number, one_of, whole_number
 from jointnet.cli.command import Group, add_command, print_written, takes
+from jointnet.demo.bundled import BUNDLED
+from jointnet.errors import DataFolderError
+from jointnet.files.result_set import check_folder
+from jointnet.loading import model_folder
 from jointnet.recipes import RECIPES
 from jointnet.training.config import Precision
 
@@ -62,7 +66,13 @@ def train(
         ),
     ],
     start: Annotated[
-        str, typer.Option("--from", metavar="MODEL", help="folder of a base (stage 1), or a stage's model", rich_help_panel=MODEL)
+        str,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help=f"folder of a base (stage 1), or a stage's model; or a bundled one: {', '.join(BUNDLED)}",
+            rich_help_panel=MODEL,
+        ),
     ],
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="NAME.png, NAME.txt, NAME.depth.npy (or .png)", rich_help_panel=DATA)],
     output: Annotated[
@@ -89,6 +99,7 @@ def train(
             rich_help_panel=DATA,
         ),
     ] = None,
+    depth_unit: DepthUnitName = "disparity",
     depth_near: Annotated[
         float | None,
         typer.Option(
@@ -114,63 +125,37 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train one stage of a joint network; a run that was stopped resumes."""
-    from jointnet.checkpoints.card import write_card
-    from jointnet.checkpoints.folder import provenance_of, replacing, save_half, stages_of
-    from jointnet.data.folder import FolderSource
-    from jointnet.data.samples import encode_source
-    from jointnet.diffusion.schedule import forward_process
-    from jointnet.files.result_set import prepare_folder
-    from jointnet.loading import model_folder
-    from jointnet.sampling.schedulers import with_fixed_variance
-    from jointnet.training.joint import keeping_abilities, train_joint
-    from jointnet.training.provenance import code_commit, write_provenance
-    from jointnet.training.state import claim
+    check_folder(output)
+    start_folder = model_folder(start).resolve()
+    if not data.is_dir():
+        raise DataFolderError(f"got data folder {str(data)!r}, which is no folder; expected pictures with maps and captions")
 
-    # 1. The start, the configuration and the data
-    prepare_folder(output)
-    config = configure(recipe, changes)
+    from jointnet.data.folder import FolderSource
+    from jointnet.sampling.schedulers import with_fixed_variance
+    from jointnet.training.stage import train_stage
+
     names = None if modalities is None else tuple(name.strip() for name in modalities.split(","))
     pipeline = open_start(start, names).to(chosen_device(device))
-    config = keeping_abilities(replace(config, modalities=pipeline.modalities), pipeline.joint_unet)
-    source = FolderSource(data, size or pipeline.default_size)
+    source = FolderSource(data, size or pipeline.default_size, depth_unit=depth_unit)
     pipeline.joint_model().check_size(source.size, source.size)
-
-    # 2. What the run is, so that another one does not go on with its state
-    start_folder, stages = model_folder(start).resolve(), [*stages_of(pipeline.name_or_path), recipe]
-    earlier = provenance_of(start_folder)
-    base = earlier.get("base") or (start if is_base(start_folder) else None)
-    if depth_near is not None or earlier.get("data") != str(data):
-        pipeline.register_to_config(depth_near_m=depth_near)
-    facts = {"recipe": recipe, "start": str(start_folder), "data": str(data.resolve()), "size": source.size}
-    claim(output, facts, config=asdict(config), commit=code_commit())
-
-    # 3. Encode and train
-    samples = encode_source(source, pipeline.modalities, pipeline.codec, output / "latents", *pipeline.training_text())
-    latent_size = (samples.latents.shape[-2], samples.latents.shape[-1])
-    low_res = pipeline.image_noising_scheduler
-    progress = train_joint(
-        pipeline.joint_unet,
-        samples,
-        forward_process(pipeline.scheduler, latent_size),
-        config,
+    pipeline.scheduler = with_fixed_variance(pipeline.scheduler)
+    model = train_stage(
+        pipeline,
+        source,
+        configure(recipe, changes),
         output,
-        low_res_process=None if low_res is None else forward_process(low_res),
+        recipe=recipe,
+        start=start_folder,
+        start_name=start,
+        depth_near_m=depth_near,
         budget_minutes=budget,
     )
-
-    # 4. Save
-    pipeline.scheduler = with_fixed_variance(pipeline.scheduler)
-    with replacing(output / "model") as folder:
-        save_half(pipeline, folder)
-        origin = {"base": base, "stages": stages, "data": str(data), "start": start}
-        write_provenance(folder, recipe, config, progress, **{name: value for name, value in origin.items() if value is not None})
-        write_card(folder)
-    print_written([output / "model"], output, as_json=as_json)
+    print_written([model], output, as_json=as_json)
 
 
 def is_base(folder: Path) -> bool:
     """Return True if a folder holds a text-to-image pipeline rather than a joint model. Raises: ModelFolderError."""
-    from jointnet.checkpoints.folder import pipeline_class
+    from jointnet.checkpoints.index import pipeline_class
 
     return pipeline_class(folder) != "JointNetPipeline"
 
@@ -187,9 +172,9 @@ def open_start(start: str, modalities: tuple[str, ...] | None) -> JointNetPipeli
 
     Raises: ModelFolderError, UnsupportedBaseError, UnknownNameError if a model has other modalities than asked.
     """
-    from jointnet.checkpoints.folder import pipeline_class
+    from jointnet.checkpoints.index import pipeline_class
     from jointnet.errors import UnknownNameError
-    from jointnet.loading import load, model_folder
+    from jointnet.loading import load
     from jointnet.modalities import get_modality
     from jointnet.pipelines.bases import check_class
     from jointnet.pipelines.joint_net import JointNetPipeline

@@ -10,6 +10,12 @@ WEIGHTS = Path(__file__).parent / "weights"
 BUNDLED = {"demo": "rgbd", "demo-base": "base", "demo-tasks": "tasks", "demo-rgbdn": "rgbdn"}
 """Name on the command line -> folder below demo/weights."""
 
+BASE_MODEL = "demo-base"
+"""The bundled model that draws pictures only: a base to extend."""
+
+JOINT_MODELS = tuple(name for name in BUNDLED if name != BASE_MODEL)
+"""The bundled models that the commands sample from."""
+
 TASK_MODEL = "demo-tasks"
 """The bundled model that was trained to take something as known."""
 

@@ -72,7 +72,8 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, value: Any, *, indent: int = 1, sort_keys: bool = False) -> None:
     """Write or replace a JSON file. Raises: OSError; TypeError, ValueError for a value that JSON does not have."""
-    write_text(path, json_text(value, indent=indent, sort_keys=sort_keys))
+    text = json_text(value, indent=indent, sort_keys=sort_keys)
+    write_bytes(path, text.encode(errors="backslashreplace"))  # bytes of file names that are no UTF-8 become JSON's escapes
 
 
 def json_text(value: Any, *, indent: int = 1, sort_keys: bool = False) -> str:

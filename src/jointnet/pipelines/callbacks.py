@@ -119,6 +119,7 @@ def _read(pair: str, name: str, left: Mapping[str, Any], own: Tensor, own_negati
         theirs if theirs is not None and was is not None and not torch.equal(theirs, was) else both
         for theirs, was, both in zip(named, before, in_pair, strict=True)
     )
+    assert positive is not None, "a prompt has a text"
     return negative, positive
 
 

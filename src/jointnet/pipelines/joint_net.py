@@ -572,6 +572,7 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         projection: str = "cylindrical",
         image: MapInput | None = None,
         image_fov_deg: float = 60.0,
+        depth: MapInput | None = None,
         scale: int = 1,
         return_dict: bool = True,
         **options: Any,
@@ -588,6 +589,7 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
             projection=projection,
             image=image,
             image_fov_deg=image_fov_deg,
+            depth=depth,
             scale=scale,
             options=SamplingOptions.of(**options),
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from jointnet.errors import JointNetWarning, ShapeError, UnknownNameError
 from jointnet.geometry.projection import Projection, get_projection
 from jointnet.geometry.warp import place_disparity, place_photo
 from jointnet.modalities.modality import get_modality, within_limits
@@ -29,6 +31,7 @@ class Panorama:
         span_deg: angle across the width; 360 wraps. ``tiled=False`` denoises a canvas that does not wrap at once.
         projection: "cylindrical" or "equirectangular".
         image: a perspective photo, laid into the middle; ``image_fov_deg`` is the angle across its width.
+        depth: the photo's disparity, in the photo's size; None: it is predicted.
         scale: refine at this many times the size in a second run.
     Source: Sec. 4.2, 5.3.
     """
@@ -40,6 +43,7 @@ class Panorama:
     projection: str = "cylindrical"
     image: MapInput | None = None
     image_fov_deg: float = 60.0
+    depth: MapInput | None = None
     scale: int = 1
     options: SamplingOptions = field(default_factory=SamplingOptions)
 
@@ -51,13 +55,18 @@ class Panorama:
         model.check_size(*size)
         lens = get_projection(self.projection, self.span_deg)
         lens.rays(*size)  # refuses a canvas that reaches past the poles
+        if self.projection == "equirectangular" and size[0] > side:
+            _warn_of_stacked_windows(size[0], side)
         wraps = options.wraps or options.conventions.wraps_panorama(lens)
         wide = replace(options, tiled=True if options.tiled is None else options.tiled, wraps=wraps)
 
         # 2. What is known: nothing, or a photo and its depth
         task, photo = all_asked(size), None
+        if self.depth is not None and self.image is None:
+            raise ShapeError("got a photo's depth without the photo; pass image too")
         if self.image is not None:
-            photo = Photo(as_maps("rgb", self.image), self.image_fov_deg, lens, self.span_deg).with_depth(model, options)
+            photo = Photo(as_maps("rgb", self.image), self.image_fov_deg, lens, self.span_deg)
+            photo = photo.with_depth(model, options) if self.depth is None else photo.with_known_depth(model, self.depth)
             task = photo.known_in(task)
             if model.watch.interrupt:
                 return result_of(model, task, filled(task.maps, model.modalities))
@@ -101,6 +110,16 @@ class Photo:
         maps = task.composite(sample_once(model, task, "", _of_the_photo(options)))
         return replace(self, rgb=rgb, disparity01=within_limits("depth", maps["depth"]))
 
+    def with_known_depth(self, model: JointModel, depth: MapInput) -> Photo:
+        """The photo and its depth, as it was passed. Raises: ShapeError, RangeError; UnknownNameError if the model has no depth."""
+        if "depth" not in model.modalities:
+            raise UnknownNameError(f"got the photo's depth for a model of {', '.join(model.modalities)}; leave it out")
+        disparity01 = within_limits("depth", as_maps("depth", depth))
+        if disparity01.shape[-2:] != self.rgb.shape[-2:]:
+            got, expected = ("x".join(map(str, maps.shape[-2:])) for maps in (disparity01, self.rgb))
+            raise ShapeError(f"got the depth of {got} px for a photo of {expected} px; expected one size")
+        return replace(self, disparity01=disparity01)
+
     def known_in(self, task: Task) -> Task:
         """The same task with the photo's pixels known, and their depth unless the task refines it or the photo covers all."""
         lens = (self.fov_deg, self.projection, self.span_deg, task.size)
@@ -133,6 +152,15 @@ def _of_the_photo(options: SamplingOptions) -> SamplingOptions:
         pooled_prompt_embeds=None,
         negative_pooled_prompt_embeds=None,
         clip_skip=None,
+    )
+
+
+def _warn_of_stacked_windows(height: int, window: int) -> None:
+    warnings.warn(
+        f"an equirectangular canvas {height} px high is drawn in several rows of the model's square windows of {window} px, which know no "
+        f"latitude: expect a floor and a horizon in each; for one of each pass a height of {window} and refine it to a larger one",
+        JointNetWarning,
+        stacklevel=3,
     )
 
 

@@ -1,0 +1,53 @@
+"""`jointnet demo scene --num N` writes what `jointnet train --data` takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jointnet.cli.main import main
+from jointnet.data.folder import FolderSource
+from jointnet.demo.world.render import render
+from jointnet.demo.world.scene import sample_scene
+from tests.conftest import read_png, tiny_pipeline
+
+
+def scenes(out: Path, *more: str) -> int:
+    return main(["demo", "scene", "--size", "32", "-o", str(out), *more])
+
+
+def test_the_files_of_a_data_folder_are_the_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scenes(tmp_path / "data", "--num", "2", "--seed", "7") == 0
+    stems = {p.name.split(".")[0] for p in (tmp_path / "data").iterdir()} - {"result"}
+    assert stems == {"00000007", "00000008"}
+    maps = render(sample_scene(7), 32)
+    assert np.array_equal(np.load(tmp_path / "data" / "00000007.depth.npy"), maps.disparity01)
+    assert np.array_equal(np.load(tmp_path / "data" / "00000007.normal.npy"), maps.normal.astype(np.float32))
+    assert np.abs(read_png(tmp_path / "data" / "00000007.png") / 255 - maps.rgb).max() <= 0.5 / 255 + 1e-6
+    source = FolderSource(tmp_path / "data", 32)
+    assert len(source) == 2
+    assert all(text for draw in source.captions() for text in draw)
+    assert json.loads((tmp_path / "data" / "result.json").read_text())["depth_near_m"] == 1.5
+    capsys.readouterr()
+
+
+def test_a_shorter_data_folder_takes_the_place_of_a_longer_one_and_of_nothing_else(tmp_path: Path) -> None:
+    assert scenes(tmp_path, "--num", "3") == 0
+    (tmp_path / "00000009.png").write_text("mine")
+    assert scenes(tmp_path, "--num", "2") == 0
+    assert {p.name.split(".")[0] for p in tmp_path.iterdir()} == {"00000000", "00000001", "00000009", "result"}
+    assert scenes(tmp_path, "--num", "10") == 2
+    assert (tmp_path / "00000009.png").read_text() == "mine"
+    assert scenes(tmp_path) == 0
+    assert (tmp_path / "00000001.depth.npy").exists()
+
+
+def test_a_model_is_trained_on_it(tmp_path: Path) -> None:
+    tiny_pipeline(("rgb", "depth", "normal")).save_pretrained(tmp_path / "model")
+    assert scenes(tmp_path / "data", "--num", "2") == 0
+    words = ["--from", str(tmp_path / "model"), "--data", str(tmp_path / "data"), "--depth-near", "1.5", "--batch-size", "2"]
+    assert main(["train", "stage1", *words, "--steps", "1", "--precision", "float32", "-o", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "model" / "model_index.json").exists()
