@@ -197,8 +197,8 @@ def _start(figures: dict[str, Any]) -> str:
 
     return f"""## Start-up
 
-Whole processes of `jointnet COMMAND`, medians of {figures["rounds"]} interleaved rounds; the machine's load was {figures["load"]}, this measurement
-included. All but the last import neither torch nor diffusers.
+Whole processes of `jointnet COMMAND`, medians of {figures["rounds"]} interleaved rounds; the machine's load was {figures["load"]},
+this measurement included. All but the last import neither torch nor diffusers.
 
 {table(["what", "command", "wall time", "processor time", "aim (wall time)"], [row(name) for name in START])}"""
 
