@@ -96,6 +96,6 @@ def architecture(unet: Mapping[str, Any], low_res_channels: int) -> str:
     if unet.get("addition_embed_type") in by_kind:
         return by_kind[unet["addition_embed_type"]]
     width = unet.get("cross_attention_dim")
-    by_text_width = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
+    by_text_width: dict[Any, str] = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
     channels = "-".join(map(str, unet.get("block_out_channels", ())))
     return by_text_width.get(width or 0, f"a small U-Net of Stable Diffusion's kind, {channels} channels, text {width} wide")
