@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-from jointnet.checkpoints.folder import INDEX_FILE, PROVENANCE_FILE, VOCABULARY_FILE, provenance_of
+from jointnet.checkpoints.index import INDEX_FILE, PROVENANCE_FILE, VOCABULARY_FILE, provenance_of
 from jointnet.files.atomic import write_json, write_text
 
 SIDE_FILES = (PROVENANCE_FILE, VOCABULARY_FILE)

@@ -41,7 +41,8 @@ def convert_release(
     check_output_folder(output, [folder, Path(base)])
 
     from jointnet.checkpoints.card import write_card
-    from jointnet.checkpoints.folder import PROVENANCE_FILE, replacing
+    from jointnet.checkpoints.folder import replacing
+    from jointnet.checkpoints.index import PROVENANCE_FILE
     from jointnet.files.atomic import write_json
     from jointnet.modalities import get_modality
     from jointnet.pipelines.joint_net import JointNetPipeline

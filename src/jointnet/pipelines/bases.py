@@ -10,7 +10,8 @@ from typing import Any
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 
 from jointnet.checkpoints.folder import BROKEN, first_line
-from jointnet.checkpoints.opening import refuse_single_file, variant_of
+from jointnet.checkpoints.index import refuse_single_file
+from jointnet.checkpoints.opening import variant_of
 from jointnet.errors import ModelFolderError, UnsupportedBaseError
 from jointnet.models.unet_branch import low_res_channels
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel
 
 from jointnet.checkpoints.card import keep_side_files, write_card
-from jointnet.checkpoints.opening import check_is_joint, check_weights, refuse_single_file, variant_of
+from jointnet.checkpoints.index import refuse_single_file
+from jointnet.checkpoints.opening import check_is_joint, check_weights, variant_of
 from jointnet.checkpoints.release import read_release
 from jointnet.codecs.codec import Codec
 from jointnet.errors import ModelFolderError, RangeError, ShapeError

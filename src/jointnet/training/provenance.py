@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from jointnet.checkpoints.folder import INDEX_FILE, PROVENANCE_FILE, provenance_of
+from jointnet.checkpoints.index import INDEX_FILE, PROVENANCE_FILE, provenance_of
 from jointnet.files.atomic import write_json
 from jointnet.training.config import OptimConfig, TrainConfig
 from jointnet.training.precision import multiplies_bfloat16

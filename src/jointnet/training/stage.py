@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jointnet.checkpoints.card import write_card
-from jointnet.checkpoints.folder import check_replaceable, contents_of_model, pipeline_class, provenance_of, replacing, save_half, stages_of
+from jointnet.checkpoints.folder import check_replaceable, contents_of_model, replacing, save_half
+from jointnet.checkpoints.index import pipeline_class, provenance_of, stages_of
 from jointnet.data.folder import FolderSource
 from jointnet.data.samples import LatentSamples, encode_source
 from jointnet.diffusion.schedule import forward_process

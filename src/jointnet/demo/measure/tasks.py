@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jointnet.checkpoints.folder import provenance_of
+from jointnet.checkpoints.index import provenance_of
 from jointnet.demo.bundled import GUIDANCE
 from jointnet.demo.measure.figures import CAP_M, depth_agreement, in_batches
 from jointnet.demo.measure.pictures import BATCH, HeldOut, floats, generated, held_out, in_fastest_precision, precision_name

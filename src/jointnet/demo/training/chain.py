@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from jointnet.checkpoints.card import write_card
-from jointnet.checkpoints.folder import PROVENANCE_FILE, VOCABULARY_FILE, provenance_of, replacing, save_half, stages_of
+from jointnet.checkpoints.folder import replacing, save_half
+from jointnet.checkpoints.index import PROVENANCE_FILE, VOCABULARY_FILE, provenance_of, stages_of
 from jointnet.codecs.latent import LatentCodec
 from jointnet.data.latents import load_latents
 from jointnet.data.samples import LatentSamples, encode_modality, encode_source
