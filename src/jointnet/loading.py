@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING
 
 from jointnet.checkpoints.index import VOCABULARY_FILE, not_joint, pipeline_class, read_side_file, refuse_single_file
@@ -15,7 +15,7 @@ from jointnet.errors import ModelFolderError
 if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline
 
-_LOADING = Lock()
+_LOADING = RLock()
 
 
 def model_folder(model: str | Path) -> Path:
@@ -56,7 +56,7 @@ def load(model: str | Path = "demo") -> JointNetPipeline:
     from jointnet.pipelines.joint_net import JointNetPipeline
 
     try:
-        with _without_progress_bars():
+        with without_progress_bars():
             return JointNetPipeline.from_pretrained(folder, local_files_only=True)
     except ModelFolderError:
         raise
@@ -67,6 +67,27 @@ def load(model: str | Path = "demo") -> JointNetPipeline:
 def vocabulary(model: str | Path) -> dict[str, list[str]] | None:
     """Return what a small model was trained to draw: kind -> phrases; None if its folder has no list. Raises: ModelFolderError."""
     return read_side_file(model_folder(model) / VOCABULARY_FILE) or None
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Hide the libraries' bars of loading and saving until the context ends; then they are as they were."""
+    from diffusers.utils import logging as of_diffusers
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+    from transformers.utils import logging as of_transformers
+
+    with _LOADING:  # or one that ends would show the other's
+        libraries = [library for library in (of_diffusers, of_transformers) if library.is_progress_bar_enabled()]
+        is_hub_quiet = are_progress_bars_disabled()
+        for library in libraries:
+            library.disable_progress_bar()
+        try:
+            yield
+        finally:
+            for library in libraries:
+                library.enable_progress_bar()
+            if is_hub_quiet:
+                disable_progress_bars()
 
 
 def _is_hub_id(model: str) -> bool:
@@ -101,24 +122,3 @@ def _from_hub(model: str) -> Path:
         raise ModelFolderError(
             f"got model {model!r}, which is no folder, no bundled model ({', '.join(BUNDLED)}) and cannot be fetched from the hub: {reason}"
         ) from error
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """No bars of loading, until the context ends; then they are as they were."""
-    from diffusers.utils import logging as of_diffusers
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
-    from transformers.utils import logging as of_transformers
-
-    with _LOADING:  # or one that ends would show the other's
-        libraries = [library for library in (of_diffusers, of_transformers) if library.is_progress_bar_enabled()]
-        is_hub_quiet = are_progress_bars_disabled()
-        for library in libraries:
-            library.disable_progress_bar()
-        try:
-            yield
-        finally:
-            for library in libraries:
-                library.enable_progress_bar()
-            if is_hub_quiet:
-                disable_progress_bars()

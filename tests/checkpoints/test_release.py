@@ -45,7 +45,7 @@ def test_every_sample_is_reproduced(name: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("height", [64, 128])
+@pytest.mark.parametrize("height", [64, pytest.param(128, marks=pytest.mark.slow)])
 def test_tiled_samples_agree_with_loops_written_out(height: int) -> None:
     """Panoramas, and refinement with one row of tiles or three, against the release's description in plain loops around the network."""
     folder = SAMPLES / "inpaint"

@@ -255,6 +255,7 @@ def test_the_release_preset_clips_no_latents(tmp_path: Path) -> None:
 def test_a_broken_side_file_gets_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny_pipeline().save_pretrained(tmp_path / "model")
     (tmp_path / "model" / name).write_text('{"steps": ')
+    capsys.readouterr()  # bars of saving
     command = ["info", str(tmp_path / "model")] if name == "provenance.json" else ["generate", "x", "--model", str(tmp_path / "model")]
     assert main([*command, *([] if command[0] == "info" else ["-o", str(tmp_path / "out")])]) == 2
     error = capsys.readouterr().err.strip()

@@ -160,7 +160,7 @@ def test_a_prompt_too_long_warns_and_goes_on(model_folder: Path, tmp_path: Path,
     assert (tmp_path / "image.png").exists()
 
 
-@pytest.mark.parametrize("bundled", [False, True])
+@pytest.mark.parametrize("bundled", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_nothing_reaches_for_the_network(bundled: bool, model_folder: Path, tmp_path: Path) -> None:
     """In a process in which opening any socket to the outside raises, with the hub's libraries not told to stay offline."""
     code = (

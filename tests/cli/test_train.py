@@ -66,7 +66,7 @@ def test_both_stages_on_a_folder(data: Path, base: Path, tmp_path: Path) -> None
     [
         (lambda d: (d / "1.txt").unlink(), "no caption for 1.png"),
         (lambda d: (d / "1.depth.npy").unlink(), "no depth for 1.png"),
-        (lambda d: np.save(d / "1.depth.npy", np.ones((32, 40, 3))), r"\(H, W, 1\)"),
+        (lambda d: np.save(d / "1.depth.npy", np.random.rand(32, 40, 3)), "a colour picture; expected a greyscale map"),
         (lambda d: np.save(d / "1.depth.npy", np.linspace(0, 7, 32 * 40).reshape(32, 40)), "depth from 0 to 7"),
         (lambda d: [p.unlink() for p in d.iterdir()], "no picture"),
     ],
@@ -106,7 +106,7 @@ def test_a_start_of_another_kind_or_of_other_modalities_is_refused(
     assert "got a StableDiffusion3Pipeline; expected one of StableDiffusionPipeline (Stable Diffusion 1.x and 2.x), " in error
 
 
-def test_what_disparity_means_is_said_for_the_data_and_kept_on_it_alone(data: Path, base: Path, tmp_path: Path) -> None:
+def test_what_disparity_means_is_stated_for_the_data_and_kept_on_it_only(data: Path, base: Path, tmp_path: Path) -> None:
     def near_m(start: Path, of: Path, *more: str) -> float | None:
         out = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         assert main(["train", "stage1", "--from", str(start), "--data", str(of), "-o", str(out), *SHORT, *more]) == 0
@@ -117,6 +117,8 @@ def test_what_disparity_means_is_said_for_the_data_and_kept_on_it_alone(data: Pa
     (first,) = set(tmp_path.iterdir()) - runs
     assert near_m(first / "model", data) == 2
     shutil.copytree(data, tmp_path / "other")
+    assert near_m(first / "model", tmp_path / "other") == 2, "the same maps in another place"
+    np.save(tmp_path / "other" / "1.depth.npy", np.random.default_rng(1).random((32, 40), np.float32))
     assert near_m(first / "model", tmp_path / "other") is None
     assert near_m(base, data) is None
 

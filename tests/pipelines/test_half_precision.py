@@ -17,7 +17,7 @@ from tests.pipelines.test_bases import perform
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name == "if-2" else name for name in BASES])
 def test_every_base_makes_finite_maps(name: str, dtype: torch.dtype) -> None:
     pipeline = JointNetPipeline.from_base(tiny_base(name))
     pipeline.set_progress_bar_config(disable=True)

@@ -44,12 +44,13 @@ def convert_release(
     from jointnet.checkpoints.folder import replacing
     from jointnet.checkpoints.index import PROVENANCE_FILE
     from jointnet.files.atomic import write_json
+    from jointnet.loading import without_progress_bars
     from jointnet.modalities import get_modality
     from jointnet.pipelines.joint_net import JointNetPipeline
 
     if modality is not None:
         get_modality(modality)
-    with replacing(output) as unfinished:
+    with without_progress_bars(), replacing(output) as unfinished:
         JointNetPipeline.from_release(folder, base, modality).save_pretrained(unfinished)
         write_json(unfinished / PROVENANCE_FILE, {"recipe": "the authors' release", "start": folder.name, "base": base})
         write_card(unfinished)

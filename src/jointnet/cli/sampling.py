@@ -122,12 +122,13 @@ def _parameter_of(option: Field[Any]) -> Parameter:
 
 def open_model(run: Run, prompt: str) -> JointNetPipeline:
     """Open the model of a command, quiet unless a person looks on; warn of words that a small model never saw. Raises: JointNetError."""
-    from jointnet.loading import load, vocabulary
+    from jointnet.loading import load, vocabulary, without_progress_bars
     from jointnet.pipelines.joint_net import JointNetPipeline
 
     device = chosen_device(run.device)
     if run.base is not None:
-        pipeline = JointNetPipeline.from_release(run.model, run.base)
+        with without_progress_bars():
+            pipeline = JointNetPipeline.from_release(run.model, run.base)
     else:
         pipeline = load(run.model)
         warn_of_unknown_words(f"{prompt} {run.negative_prompt}", vocabulary(run.model))

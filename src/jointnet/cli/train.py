@@ -13,7 +13,7 @@ from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.demo.bundled import BUNDLED
 from jointnet.errors import DataFolderError
 from jointnet.files.result_set import check_folder
-from jointnet.loading import model_folder
+from jointnet.loading import model_folder, without_progress_bars
 from jointnet.recipes import RECIPES
 from jointnet.training.config import Precision
 
@@ -135,21 +135,22 @@ def train(
     from jointnet.training.stage import train_stage
 
     names = None if modalities is None else tuple(name.strip() for name in modalities.split(","))
-    pipeline = open_start(start, names).to(chosen_device(device))
-    source = FolderSource(data, size or pipeline.default_size, depth_unit=depth_unit)
-    pipeline.joint_model().check_size(source.size, source.size)
-    pipeline.scheduler = with_fixed_variance(pipeline.scheduler)
-    model = train_stage(
-        pipeline,
-        source,
-        configure(recipe, changes),
-        output,
-        recipe=recipe,
-        start=start_folder,
-        start_name=start,
-        depth_near_m=depth_near,
-        budget_minutes=budget,
-    )
+    with without_progress_bars():
+        pipeline = open_start(start, names).to(chosen_device(device))
+        source = FolderSource(data, size or pipeline.default_size, depth_unit=depth_unit)
+        pipeline.joint_model().check_size(source.size, source.size)
+        pipeline.scheduler = with_fixed_variance(pipeline.scheduler)
+        model = train_stage(
+            pipeline,
+            source,
+            configure(recipe, changes),
+            output,
+            recipe=recipe,
+            start=start_folder,
+            start_name=start,
+            depth_near_m=depth_near,
+            budget_minutes=budget,
+        )
     print_written([model], output, as_json=as_json)
 
 
