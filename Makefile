@@ -18,7 +18,7 @@ test-slow: $(VENV)/dev.installed $(VENV)/npm.installed
 
 # The oldest versions that pyproject.toml admits; without the evaluation tests, whose torchvision wants the newest torch.
 test-lowest: $(VENV)-lowest/bin/python
-	$(VENV)-lowest/bin/python -m pip install --quiet -c .ci/lowest.txt -e ".[deepfloyd]" pytest scipy peft torchsde
+	$(VENV)-lowest/bin/python -m pip install --quiet -c .ci/lowest.txt -e ".[deepfloyd]" pytest pytest-xdist scipy peft torchsde trimesh
 	$(VENV)-lowest/bin/python -m pytest --ignore tests/evaluation
 
 $(VENV)-lowest/bin/python:
