@@ -15,7 +15,7 @@ from jointnet.errors import OutputError
 from jointnet.files.result_set import write_result_set
 from jointnet.modalities.modality import files_of_maps
 from jointnet.modalities.write import FloatArray
-from tests.conftest import read_png
+from tests.conftest import read_png, tiny_pipeline
 
 FILES = ["depth.npy", "depth.png", "depth_preview.png", "image.png", "result.json"]
 
@@ -50,6 +50,28 @@ def test_a_seed_gives_identical_files(model_folder: Path, tmp_path: Path) -> Non
         assert generate(model_folder, tmp_path / name, "--seed", "7") == 0
     for name in FILES[:-1]:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_all_bits_of_a_seed_count(model_folder: Path, tmp_path: Path) -> None:
+    """torch's generator on the CPU keeps 32 bits: 4294967301 is 2**32 + 5."""
+    for name, seed in (("a", "5"), ("b", "4294967301")):
+        command = ["generate", "a red ball", "--model", str(model_folder), "--seed", seed, "--steps", "1"]
+        assert main([*command, "-o", str(tmp_path / name)]) == 0
+    assert (tmp_path / "a" / "depth.npy").read_bytes() != (tmp_path / "b" / "depth.npy").read_bytes()
+
+
+def test_a_result_that_is_not_finite_gets_one_line_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tiny_pipeline()
+    with torch.no_grad():
+        broken.joint_unet.branch("depth").conv_out.bias.fill_(float("inf"))
+    broken.save_pretrained(tmp_path / "model")
+    capsys.readouterr()  # bars of saving
+    command = ["generate", "a red ball", "--model", str(tmp_path / "model"), "--steps", "1", "-o", str(tmp_path / "out")]
+    assert main(command) == 2
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1
+    assert "NaN or infinite" in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_numbered_sets_continue_the_seed(model_folder: Path, tmp_path: Path) -> None:

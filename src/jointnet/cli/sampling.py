@@ -41,7 +41,12 @@ class Run:
     as_json: AsJson = False
     model: Annotated[
         str,
-        typer.Option("--model", metavar="DIR", help=f"model folder, or a bundled model: {', '.join(JOINT_MODELS)}", rich_help_panel=MODEL),
+        typer.Option(
+            "--model",
+            metavar="DIR",
+            help=f"model folder, hub id (OWNER/NAME), or a bundled model: {', '.join(JOINT_MODELS)}",
+            rich_help_panel=MODEL,
+        ),
     ] = "demo"
     base: Annotated[
         str | None,
@@ -141,8 +146,7 @@ def open_model(run: Run, prompt: str) -> JointNetPipeline:
 
 def options_of(run: Run, pipeline: JointNetPipeline, prompt: str, seed: int) -> SamplingOptions:
     """Return the options of one run of the pipeline. Raises: InputFileError, RangeError, ShapeError."""
-    import torch
-
+    from jointnet.sampling.schedulers import seeded_generator
     from jointnet.tasks.conventions import PRESETS
 
     chosen = {**run.sampling, "negative_prompt": run.negative_prompt or None}
@@ -151,7 +155,7 @@ def options_of(run: Run, pipeline: JointNetPipeline, prompt: str, seed: int) -> 
     return SamplingOptions.of(
         **chosen,
         conventions=PRESETS[run.preset],
-        generator=torch.Generator().manual_seed(seed),
+        generator=seeded_generator(seed),
         low_res=None if run.low_res is None else read_low_res(run.low_res, pipeline.modalities),
     )
 
