@@ -123,6 +123,11 @@ def test_a_result_that_is_not_finite_is_refused(task: str) -> None:
         calls[task]()
 
 
+def test_maps_are_contiguous_so_that_they_can_be_saved() -> None:
+    output = tiny_pipeline(("rgb", "depth", "normal"))("a box", num_inference_steps=1, output_type="pt")
+    assert all(maps.is_contiguous() for maps in (output.images, output.depth, output.normal))
+
+
 def test_refining_by_nothing_gives_a_copy_for_each_prompt() -> None:
     picture, depth = torch.rand(1, 3, 32, 32), torch.rand(1, 1, 32, 32)
     output = tiny_pipeline().refine(picture, {"depth": depth}, ["grass", "a box"], strength=0, output_type="pt")

@@ -135,7 +135,7 @@ def result_of(model: JointModel, task: Task, sampled: Mapping[str, Tensor], unce
 
     Raises: NonFiniteError.
     """
-    maps, flags = task.composite(sampled), None
+    maps, flags = {name: value.contiguous() for name, value in task.composite(sampled).items()}, None
     for name, value in maps.items():
         if not bool(value.isfinite().all()):
             raise NonFiniteError(
