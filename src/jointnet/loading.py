@@ -66,7 +66,11 @@ def load(model: str | Path = "demo") -> JointNetPipeline:
 
 def vocabulary(model: str | Path) -> dict[str, list[str]] | None:
     """Return what a small model was trained to draw: kind -> phrases; None if its folder has no list. Raises: ModelFolderError."""
-    return read_side_file(model_folder(model) / VOCABULARY_FILE) or None
+    path = model_folder(model) / VOCABULARY_FILE
+    phrases = read_side_file(path)
+    if not all(isinstance(listed, list) and all(isinstance(phrase, str) for phrase in listed) for listed in phrases.values()):
+        raise ModelFolderError(f"got a broken {path}: expected lists of phrases by kind; remove it, or copy the model again")
+    return phrases or None
 
 
 @contextmanager

@@ -302,7 +302,8 @@ def test_what_lies_in_a_model_folder_and_is_no_part_of_the_model_stays(tmp_path:
 def test_a_model_folder_is_whole_whatever_happens(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
-    (model / "model_index.json").write_text("old")
+    old, new = (json.dumps({"_class_name": "JointNetPipeline", "which": which}) for which in ("old", "new"))
+    (model / "model_index.json").write_text(old)
 
     def fill_up() -> None:
         with replacing(model) as unfinished:
@@ -311,14 +312,14 @@ def test_a_model_folder_is_whole_whatever_happens(tmp_path: Path) -> None:
 
     with pytest.raises(OutputError, match="free space"):
         fill_up()
-    assert (model / "model_index.json").read_text() == "old"
-    model.rename(tmp_path / ".model.old")  # as a kill between the two moves leaves it
+    assert (model / "model_index.json").read_text() == old
+    model.rename(tmp_path / ".model.jointnet-old")  # as a kill between the two moves leaves it
     with pytest.raises(KeyboardInterrupt), replacing(model):
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     with replacing(model) as unfinished:
-        (unfinished / "model_index.json").write_text("new")
-    assert (model / "model_index.json").read_text() == "new"
+        (unfinished / "model_index.json").write_text(new)
+    assert (model / "model_index.json").read_text() == new
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

@@ -149,8 +149,9 @@ def test_a_folder_of_another_run_is_refused(data: Path, base: Path, tmp_path: Pa
     assert main(["train", "stage1", "--from", str(base), "--data", str(data), "-o", str(run), *SHORT]) == 0
     capsys.readouterr()
     model = (run / "model" / "joint_unet" / "config.json").stat().st_mtime_ns
+    start = shutil.copytree(run / "model", tmp_path / "start")
     for recipe in ("stage2", "masked"):
-        assert main(["train", recipe, "--from", str(run / "model"), "--data", str(data), "-o", str(run), *SHORT]) == 2
+        assert main(["train", recipe, "--from", str(start), "--data", str(data), "-o", str(run), *SHORT]) == 2
         assert f"holds another run (recipe stage1, now {recipe}; start" in capsys.readouterr().err
     assert (run / "model" / "joint_unet" / "config.json").stat().st_mtime_ns == model
 

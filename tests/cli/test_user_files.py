@@ -275,3 +275,52 @@ def test_files_of_a_modality_that_names_them_itself_are_not_replaced_either(tmp_
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"warm.npy"}
     assert (tmp_path / "out" / "warm.npy").read_text() == "mine"
     capsys.readouterr()
+
+
+def test_a_folder_that_only_looks_like_a_model_is_left_alone(tmp_path: Path, model_folder: Path) -> None:
+    """An index of another program names no file that we remove, and a base of the user's is no model of ours."""
+    other, base = tmp_path / "project", tmp_path / "sd"
+    for folder, index in ((other, {"thesis.txt": 1, "photos": 2}), (base, {"_class_name": "StableDiffusionPipeline", "unet": ["a", "b"]})):
+        (folder / "unet").mkdir(parents=True)
+        (folder / "thesis.txt").write_text("mine")
+        (folder / "model_index.json").write_text(json.dumps(index))
+        before = contents_of(folder)
+        assert main(["convert", "to-release", str(model_folder), "-o", str(folder)]) == 2
+        assert contents_of(folder) == before
+
+
+def test_hidden_neighbours_of_a_model_are_left_alone(tmp_path: Path, model_folder: Path) -> None:
+    for name in (".m.old", ".m.unfinished"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").write_text("mine")
+    before = contents_of(tmp_path)
+    assert main(["convert", "to-release", str(model_folder), "-o", str(tmp_path / "m")]) == 0
+    assert {name: text for name, text in contents_of(tmp_path).items() if name in before} == before
+
+
+@pytest.mark.parametrize("place", ["start", "data"])
+def test_a_run_does_not_replace_what_it_reads(place: str, tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, data = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(model_folder, run / "model")
+    data.mkdir()
+    before = contents_of(run)
+    output = run if place == "start" else data
+    assert main(["train", "stage1", "--from", str(run / "model"), "--data", str(data), "-o", str(output)]) == 2
+    assert "holds what the run reads" in capsys.readouterr().err
+    assert contents_of(run) == before
+
+
+def test_a_file_under_the_name_of_a_map_is_checked_by_mesh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither the modality nor the content of a file is known by its name in a result.json."""
+    scene = tmp_path / "scene"
+    assert main(["demo", "scene", "--size", "64", "-o", str(scene)]) == 0
+    mesh = ["mesh", str(scene / "image.png"), str(scene / "depth.npy"), "-o", str(tmp_path / "x.glb")]
+    assert main([*mesh, "--normal", str(scene / "image.png")]) == 2
+    flipped = np.load(scene / "normal.npy") * np.array([1, 1, -1], np.float32)
+    np.save(scene / "normal.npy", flipped)
+    assert main([*mesh, "--normal", str(scene / "normal.npy")]) == 2
+    assert "normal" in capsys.readouterr().err
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

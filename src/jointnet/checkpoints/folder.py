@@ -42,6 +42,21 @@ BROKEN = (
 RELEASE_RGB, RELEASE_BRANCH = "unet", "jointnet"
 """The folders of the RGB and the dense branch in the authors' release."""
 
+_COMPONENTS = (
+    "vae",
+    "text_encoder",
+    "tokenizer",
+    "text_encoder_2",
+    "tokenizer_2",
+    "joint_unet",
+    "unet",
+    "scheduler",
+    "image_noising_scheduler",
+    "safety_checker",
+    "feature_extractor",
+)
+"""Folders of a pipeline that may be replaced with it; whatever else an index names is left alone."""
+
 _SIDE_FILES = (PROVENANCE_FILE, VOCABULARY_FILE, "README.md", "pipeline.py")
 """Files beside a model's components."""
 
@@ -131,7 +146,7 @@ def _checked_place(folder: Path) -> tuple[Path, list[str], set[str]]:
 
 def _beside(place: Path) -> tuple[Path, Path]:
     """Return the names of the new folder while it is written, and of the old one while they change places."""
-    unfinished, old = (place.with_name(f".{place.name}.{state}") for state in ("unfinished", "old"))
+    unfinished, old = (place.with_name(f".{place.name}.jointnet-{state}") for state in ("unfinished", "old"))
     return unfinished, old
 
 
@@ -140,13 +155,15 @@ def _parts_of(folder: Path) -> set[str]:
     branches = {RELEASE_RGB, RELEASE_BRANCH}
     if all((folder / branch / "config.json").is_file() for branch in branches) and not (folder / INDEX_FILE).exists():
         return branches
-    if not (folder / INDEX_FILE).is_file():
-        return set()
     try:
-        components = read_named_values(folder / INDEX_FILE)
+        index = read_named_values(folder / INDEX_FILE)
     except (OSError, ValueError):
-        components = {}
-    return {INDEX_FILE, *_SIDE_FILES, *components}
+        return set()
+    kind = index.get("_class_name")
+    is_ours = kind == "JointNetPipeline" or (isinstance(kind, list) and kind[-1:] == ["JointNetPipeline"])
+    if not is_ours and not (kind and (folder / PROVENANCE_FILE).is_file()):  # a base that was trained here has one
+        return set()
+    return {INDEX_FILE, *_SIDE_FILES, *(name for name in index if name in _COMPONENTS)}
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -15,6 +15,7 @@ from jointnet.cli import condition, convert, demo, edit, generate, info, mesh, p
 from jointnet.cli.command import BAD_INPUT, INTERRUPTED, epilog
 from jointnet.cli.streams import CLOSED_PIPE, drop_stdout, usable_streams
 from jointnet.errors import JointNetWarning
+from jointnet.training.stopping import tidy_termination
 
 EXAMPLES = """
 jointnet generate "a large red ball on a checkered floor" -o out
@@ -48,7 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             code = _run(arguments)
             sys.stdout.flush()
-        except (BrokenPipeError, SystemExit):  # typer turns the first into the second
+        except SystemExit as stop:
+            if isinstance(stop.code, int) and stop.code > 128:  # SIGTERM
+                return stop.code
+            drop_stdout()  # typer turns a broken pipe into this
+            return CLOSED_PIPE
+        except BrokenPipeError:
             drop_stdout()
             return CLOSED_PIPE
         except OSError as error:  # of stdout: commands name the files that they cannot read or write
@@ -61,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     command = typer.main.get_command(app)
     try:
-        with warnings.catch_warnings():
+        with tidy_termination(), warnings.catch_warnings():
             warnings.simplefilter("always", JointNetWarning)
             warnings.showwarning = _show_warning
             return command(None if arguments is None else list(arguments), prog_name="jointnet", standalone_mode=False) or 0

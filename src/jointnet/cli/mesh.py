@@ -15,7 +15,7 @@ from jointnet.cli.checks import check_output_file, check_readable
 from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.cli.maps import MapFiles
 from jointnet.errors import InputFileError, RangeError, ShapeError, UnknownNameError
-from jointnet.files.result_set import facts_beside
+from jointnet.files.result_set import RESULT_FILE, facts_beside
 from jointnet.geometry.suffixes import check_mesh_path
 
 if TYPE_CHECKING:
@@ -194,6 +194,14 @@ def _read_of_one_size(paths: Mapping[str, Path], depth_unit: str) -> list[Any]:
     return [*maps.values(), facts]
 
 
+def _is_written_map(path: Path, modality: str) -> bool:
+    """True for a map of that modality which a command of ours wrote, and which is not newer than the result it belongs to."""
+    names = {"rgb": ("image.png",), "depth": ("depth.npy", "depth.png"), "normal": ("normal.npy", "normal.png")}[modality]
+    if path.name not in names or not facts_beside(path):
+        return False
+    return path.stat().st_mtime_ns <= path.with_name(RESULT_FILE).stat().st_mtime_ns
+
+
 def _read_distances(path: Path, unit: str) -> tuple[Array, dict[str, float | None]]:
     """Return disparity (H, W), and its near and far distance. Raises: InputFileError, RangeError, ShapeError."""
     from jointnet.modalities.read import read_depth
@@ -207,7 +215,7 @@ def _read(path: Path, modality: str) -> Array:
     """Return a map, channels last; torch is imported for files that are not plain only. Raises: InputFileError, RangeError, ShapeError."""
     from jointnet.geometry.plain_files import read_plain
 
-    plain = read_plain(path, modality, is_ours=bool(facts_beside(path)))
+    plain = read_plain(path, modality, is_ours=_is_written_map(path, modality))
     if plain is not None:
         return plain
 

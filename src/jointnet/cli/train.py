@@ -11,7 +11,7 @@ import typer
 from jointnet.cli.arguments import MODEL, OUTPUT, AsJson, DepthUnitName, Device, choice, chosen_device, number, one_of, whole_number
 from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.demo.bundled import BUNDLED
-from jointnet.errors import DataFolderError
+from jointnet.errors import DataFolderError, OutputError
 from jointnet.files.result_set import check_folder
 from jointnet.loading import model_folder, without_progress_bars
 from jointnet.recipes import RECIPES
@@ -127,6 +127,8 @@ def train(
     """Train one stage of a joint network; a run that was stopped resumes."""
     check_folder(output)
     start_folder = model_folder(start).resolve()
+    if start_folder == (output / "model").resolve() or data.resolve() == output.resolve():
+        raise OutputError(f"got {str(output)!r} as run folder, which holds what the run reads; choose a new folder with -o")
     if not data.is_dir():
         raise DataFolderError(f"got data folder {str(data)!r}, which is no folder; expected pictures with maps and captions")
 

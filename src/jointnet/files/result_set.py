@@ -140,7 +140,9 @@ def write_result_set(folder: Path, files: Mapping[str, Writable], result: Mappin
                 for name in removed:
                     _remove(folder / name)
     except OSError as error:
-        raise OutputError(f"cannot write {str(folder)!r}: {error.strerror}; free space or choose another folder with -o") from error
+        raise OutputError(
+            f"cannot write {str(folder)!r}: {error.strerror or error}; free space or choose another folder with -o"
+        ) from error
     return paths
 
 
@@ -163,7 +165,9 @@ def remove_numbered_sets(folder: Path, command: str, besides: Iterable[str] = ()
             with suppress(OSError):  # it holds something else
                 place.rmdir()
     except OSError as error:
-        raise OutputError(f"cannot remove the earlier results in {str(folder)!r}: {error.strerror}; choose another folder") from error
+        raise OutputError(
+            f"cannot remove the earlier results in {str(folder)!r}: {error.strerror or error}; choose another folder"
+        ) from error
 
 
 def our_facts(path: Path) -> dict[str, Any]:
@@ -245,7 +249,7 @@ def _only_writer(folder: Path) -> Iterator[None]:
 
 
 def _cannot_write_to(folder: Path, error: OSError) -> OutputError:
-    return OutputError(f"cannot write to output folder {str(folder)!r}: {error.strerror}; choose another with -o")
+    return OutputError(f"cannot write to output folder {str(folder)!r}: {error.strerror or error}; choose another with -o")
 
 
 @dataclass(frozen=True)

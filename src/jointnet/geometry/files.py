@@ -44,7 +44,7 @@ def write_mesh(mesh: Mesh, path: str | Path) -> Path:
         with filling(path.parent):
             write_bytes(path, content)
     except OSError as error:
-        raise OutputError(f"cannot write {str(path)!r}: {error.strerror}; choose another place with -o") from error
+        raise OutputError(f"cannot write {str(path)!r}: {error.strerror or error}; choose another place with -o") from error
     return path
 
 
