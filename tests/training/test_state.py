@@ -108,7 +108,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 def keep(path: Path, start: str) -> None:
     with safe_open(path, "pt") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys() if name.startswith(start)}  # noqa: SIM118
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys() if name.startswith(start)}  # noqa: SIM118 - not a dict
     save_file(tensors, path, metadata=metadata)
 
 
@@ -140,7 +140,7 @@ def test_a_state_that_does_not_name_its_settings_is_refused(tmp_path: Path) -> N
     model, optimizer = trained(0)
     save_state(tmp_path, model, None, optimizer, Progress(step=1))
     with safe_open(tmp_path / STATE_FILE, "pt") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     save_file(tensors, tmp_path / STATE_FILE, metadata={name: value for name, value in metadata.items() if name != "facts"})
     with pytest.raises(RunFolderError, match="earlier version"):
         read_progress(tmp_path, {})

@@ -35,7 +35,7 @@ class ForwardProcess(Protocol):
 TARGETS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "epsilon": lambda x0, noise, alpha_bar: noise,  # noqa: ARG005 - all have the same arguments
     "v_prediction": lambda x0, noise, alpha_bar: alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x0,
-    "sample": lambda x0, noise, alpha_bar: x0,  # noqa: ARG005
+    "sample": lambda x0, noise, alpha_bar: x0,  # noqa: ARG005 - as above
 }
 """diffusers' name of a prediction type -> (x0, noise, alpha_bar) -> the target. Source: Salimans & Ho (2022), Sec. 4 and Appendix D."""
 

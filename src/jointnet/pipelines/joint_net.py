@@ -511,7 +511,16 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         return_dict: bool = True,
         **options: Any,
     ) -> Returned:
-        """Image -> its dense maps. Arguments: tasks.predict.Predict; ``options``: SamplingOptions. Raises: ShapeError, RangeError."""
+        """Image -> its dense maps.
+
+        Args:
+            image: one or several pictures of one size, any size: PIL, paths, arrays (H, W, 3), tensors (3, H, W) or (B, 3, H, W) in [0, 1].
+            ensemble: samples a picture; they are merged, and their disagreement becomes ``uncertainty``.
+            match_input_resolution: maps of the picture's size; False: of the size the network works at.
+            options: fields of SamplingOptions.
+        Raises: ShapeError, RangeError.
+        Source: Sec. 4.1, 5.2.
+        """
         chosen = SamplingOptions.of(**options)
         request = Predict(image=image, prompt=prompt, ensemble=ensemble, match_input_resolution=match_input_resolution, options=chosen)
         return self._run(request, return_dict)
@@ -519,9 +528,13 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
     def condition(
         self, prompt: str | list[str] | None = "", *, dense: Mapping[str, MapInput], return_dict: bool = True, **options: Any
     ) -> Returned:
-        """Dense maps -> images of them. Arguments: tasks.condition.Condition; ``options``: SamplingOptions.
+        """Dense maps -> images of them.
 
+        Args:
+            dense: modality -> maps (B, c, H, W) in the range it states, any size: {"depth": disparity}; arrays (H, W) or (H, W, c), PIL.
+            options: fields of SamplingOptions.
         Raises: ShapeError, RangeError, UnknownNameError.
+        Source: Sec. 4.1, 5.2.
         """
         return self._run(Condition(dense=dense, prompt=prompt, options=SamplingOptions.of(**options)), return_dict)
 
@@ -536,9 +549,15 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         return_dict: bool = True,
         **options: Any,
     ) -> Returned:
-        """Make holes of an image and its dense maps anew. Arguments: tasks.edit.Edit; ``options``: SamplingOptions.
+        """Make holes of an image and its dense maps anew; known pixels come back exactly as they were.
 
+        Args:
+            image, dense: as ``predict`` and ``condition`` take them, of one size.
+            mask: (B, 1, H, W), white (1, True) in a hole: one for all modalities, or {"rgb": ..., "depth": ...}.
+            strength: 1 fills the holes from noise, less, down to 0, keeps more of their content.
+            options: fields of SamplingOptions.
         Raises: ShapeError, RangeError, UnknownNameError.
+        Source: Sec. 4.1, A.2.
         """
         chosen = SamplingOptions.of(**options)
         return self._run(Edit(image=image, dense=dense, mask=mask, prompt=prompt, strength=strength, options=chosen), return_dict)
@@ -555,9 +574,16 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         return_dict: bool = True,
         **options: Any,
     ) -> Returned:
-        """Sharpen an image and its dense maps. Arguments: tasks.refine.Refine; ``options``: SamplingOptions.
+        """Sharpen an image and its dense maps; in tiles where they are larger than the model's size.
 
+        Args:
+            image, dense: as ``predict`` and ``condition`` take them, of one size.
+            only: the modalities to refine, such as ["depth"]; None: all.
+            strength: how far the maps are noised before they are denoised again, in [0, 1].
+            scale: enlarge by this factor first.
+            options: fields of SamplingOptions.
         Raises: ShapeError, RangeError, UnknownNameError.
+        Source: Sec. 5.2, A.4.
         """
         chosen = SamplingOptions.of(**options)
         request = Refine(image=image, dense=dense, prompt=prompt, only=only, strength=strength, scale=scale, options=chosen)
@@ -578,9 +604,17 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         return_dict: bool = True,
         **options: Any,
     ) -> Returned:
-        """A wide picture and its dense maps. Arguments: tasks.panorama.Panorama; ``options``: SamplingOptions.
+        """A wide picture and its dense maps, in tiles and as a whole; with a photo, the rest is painted around it.
 
+        Args:
+            height, width: pixels; None: the model's size, 4 times as wide.
+            span_deg: angle across the width; 360 wraps. projection: "cylindrical" or "equirectangular".
+            image: a perspective photo (3, H, W) for the middle; image_fov_deg: the angle across its width.
+            depth: the photo's disparity (1, H, W) in [0, 1]; None: predicted.
+            scale: refine at this many times the size in a second run.
+            options: fields of SamplingOptions.
         Raises: ShapeError, RangeError, UnknownNameError.
+        Source: Sec. 4.2, 5.3.
         """
         request = Panorama(
             prompt=prompt,
@@ -598,7 +632,7 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
 
     @torch.no_grad()
     def run(self, request: Request) -> Result:
-        """Run a request; its maps as tensors. Raises: JointNetError."""
+        """Run a request; its maps as tensors (B, c, H, W), in the range that their modality states. Raises: JointNetError."""
         options = request.options
         shown = getattr(options.callback_on_step_end, "tensor_inputs", options.callback_on_step_end_tensor_inputs)
         unknown = set(shown) - set(self._callback_tensor_inputs)
