@@ -35,6 +35,21 @@ class DataFolderError(JointNetError):
     """A data folder is missing, empty or incomplete."""
 
 
+class BadSampleError(JointNetError):
+    """A sample of a data set cannot be used; the others can.
+
+    Attributes:
+        reason: a short kind ("truncated picture", "no caption"), by which such samples are counted.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[BadSampleError], tuple[str, str]]:
+        return BadSampleError, (str(self), self.reason)  # workers of a loader send it to their parent
+
+
 class DivergenceError(JointNetError):
     """Training left the numbers that can be counted with."""
 

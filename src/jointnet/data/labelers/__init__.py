@@ -1,0 +1,1 @@
+"""Labelers: an RGB picture -> the map of a dense modality (Sec. 3.3)."""
