@@ -1,60 +1,141 @@
-"""Encoded maps on disk: a modality's latents of a whole data set as one float16 tensor, written once, read by every stage."""
+"""Encoded samples on disk, in chunks that are written once: latents of each modality, and the rows' captions and sizes.
+
+Nothing of it is held in memory: rows are read where the system has mapped the files.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from jointnet.codecs.codec import Codec
-from jointnet.errors import DamagedFileWarning
+from jointnet.errors import DamagedFileWarning, OutputError
 from jointnet.files.atomic import replacing_file
 from jointnet.files.write_errors import naming_write_errors, reason
 
-_LATENTS, _SOURCE = "latents", "source"
+CHUNK = 500
+"""Rows of a chunk: what is encoded again at most where a run is killed meanwhile."""
+
+_ROWS, _ENDS, _SOURCE = "rows", ".ends", "source"
+_NUM_OPEN = 64
 
 
-@torch.no_grad()
-def encode_to_file(codec: Codec, modality: str, batches: Iterable[Tensor], path: Path, maps_fingerprint: str) -> Path:
-    """Encode batches of maps (B, c, H, W) with the posterior's mean into one file (N, C, h, w); it appears whole or not at all.
+@dataclass(frozen=True)
+class Row:
+    """What is known of a sample besides its latents.
 
-    A file that is there already is kept if it holds the same maps, encoded by the same codec, and replaced if not.
-    Raises: OutputError if it cannot be written.
+    Attributes:
+        captions: none if it is bad.
+        original: height and width of its picture.
+        corner, extent, size: the part of it that is encoded, and its size then, see ``data.framing.Frame``.
+        bad: the reason why it cannot be used; None if it can.
     """
-    source = f"{maps_fingerprint} by {codec.fingerprint()}"
-    if os.path.lexists(path) and _source_of(path) == source:
-        return path
-    with naming_write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    latents = torch.cat([codec.encode(modality, maps).half().cpu() for maps in batches]).contiguous()
-    with naming_write_errors(path), replacing_file(path) as temporary:
-        save_file({_LATENTS: latents}, temporary, metadata={_SOURCE: source})
-    return path
+
+    id: str
+    captions: tuple[str, ...] = ()
+    original: tuple[int, int] = (0, 0)
+    corner: tuple[int, int] = (0, 0)
+    extent: tuple[int, int] = (0, 0)
+    size: tuple[int, int] = (0, 0)
+    bad: str | None = None
 
 
-def _source_of(path: Path) -> str:
-    """Return what a file was encoded from; of a damaged one nothing, so that it is encoded again."""
+class LatentStore:
+    """Chunks of encoded rows in a folder, CHUNK.safetensors each.
+
+    Args:
+        source: what the rows are made from; a chunk of another source is encoded again.
+    """
+
+    def __init__(self, folder: Path, num_rows: int, modalities: Sequence[str], source: str) -> None:
+        self.folder, self.num_rows, self.modalities, self.source = folder, num_rows, tuple(modalities), source
+        self._opened = lru_cache(maxsize=_NUM_OPEN)(_open)
+
+    def __reduce__(self) -> tuple[type[LatentStore], tuple[Any, ...]]:
+        return LatentStore, (self.folder, self.num_rows, self.modalities, self.source)  # each process opens its own
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    @property
+    def num_chunks(self) -> int:
+        """Number of chunks."""
+        return -(-self.num_rows // CHUNK)
+
+    def rows_of(self, chunk: int) -> range:
+        """The rows of a chunk."""
+        return range(chunk * CHUNK, min((chunk + 1) * CHUNK, self.num_rows))
+
+    def has(self, chunk: int) -> bool:
+        """True if a chunk is there, made from this source. Raises: OutputError for a file of its name that is none of ours."""
+        return _source_of(self._path(chunk)) == self.source
+
+    def write(self, chunk: int, rows: Sequence[Row], latents: Mapping[str, Sequence[Tensor]]) -> None:
+        """Write a chunk: its rows, and by modality the latents (C, h, w) of every row, empty ones where it is bad.
+
+        Raises: OutputError.
+        """
+        parts = {name: [value.detach().to("cpu", torch.float16).reshape(-1) for value in latents[name]] for name in self.modalities}
+        texts = [json.dumps(asdict(row), separators=(",", ":")).encode() for row in rows]
+        parts[_ROWS] = [torch.frombuffer(bytearray(text), dtype=torch.uint8) for text in texts]
+        tensors = {name: torch.cat(values) for name, values in parts.items()}
+        tensors |= {name + _ENDS: torch.as_tensor(np.cumsum([len(value) for value in values])) for name, values in parts.items()}
+        path = self._path(chunk)
+        with naming_write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing_file(path) as temporary:
+                save_file(tensors, temporary, metadata={_SOURCE: self.source})
+
+    def row(self, number: int) -> Row:
+        """Read what is known of a row."""
+        fields = json.loads(bytes(self._read(_ROWS, number).numpy()))
+        return Row(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+
+    def latents(self, number: int, channels: int, size: tuple[int, int]) -> Tensor:
+        """Read the latents of a good row (M, C, h, w), float32."""
+        return torch.stack([self._read(name, number).view(channels, *size) for name in self.modalities]).float()
+
+    def _read(self, kind: str, number: int) -> Tensor:
+        chunk, place = divmod(number, CHUNK)
+        values, ends = self._opened(self._path(chunk))[kind]
+        return values[int(ends[place - 1]) if place else 0 : int(ends[place])]
+
+    def _path(self, chunk: int) -> Path:
+        return self.folder / f"{chunk:05d}.safetensors"
+
+
+def _open(path: Path) -> dict[str, tuple[Any, Tensor]]:
+    """Rows and latents of a chunk, read where they are mapped, and where each row ends."""
+    with safe_open(path, "pt") as file:
+        kinds = [name for name in file.keys() if not name.endswith(_ENDS)]  # noqa: SIM118 - not a dict
+        return {name: (file.get_slice(name), file.get_tensor(name + _ENDS)) for name in kinds}
+
+
+def _source_of(path: Path) -> str | None:
+    """Return what a chunk was made from; of a damaged one nothing, so that it is made again.
+
+    Raises: OutputError for a file of this name that is none of ours.
+    """
+    if not os.path.lexists(path):
+        return None
     try:
         with safe_open(path, "pt") as file:
-            file.get_slice(_LATENTS)
-            return (file.metadata() or {}).get(_SOURCE, "")
+            metadata = file.metadata() or {}
+            if _SOURCE not in metadata:
+                raise OutputError(f"got {str(path)!r}, which holds no latents of ours; remove it, or choose another folder")
+            file.get_slice(_ROWS)
+            return metadata[_SOURCE]
     except (OSError, SafetensorError) as error:
         warnings.warn(f"{str(path)!r} is damaged ({reason(error)}); its maps are encoded again", DamagedFileWarning, stacklevel=3)
-        return ""
-
-
-def load_latents(paths: Sequence[Path]) -> Tensor:
-    """Return the latents of files, one a modality, as one float32 tensor (N, M, C, h, w)."""
-    first, *others = paths
-    stored = load_file(first)[_LATENTS]  # (N, C, h, w)
-    latents = stored.new_empty(len(stored), len(paths), *stored.shape[1:], dtype=torch.float32)
-    latents[:, 0] = stored
-    for place, path in enumerate(others, 1):  # one modality at a time: all of them twice may not fit
-        latents[:, place] = load_file(path)[_LATENTS]
-    return latents
+        return None

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-_MIN_HALF_BITS, _ROUNDS = 4, 8
+_MIN_HALF_BITS, _ROUNDS = 2, 8
 _WINDOW_BLOCKS = 16
 
 

@@ -26,7 +26,7 @@ T5_MAX_TOKENS = 77
 
 
 class PromptEncoder(Protocol):
-    """Prompts -> tokens -> text; training keeps the tokens and encodes them again in each step."""
+    """Prompts -> tokens -> text; training encodes the tokens of each step, with gradients if the encoder is trained."""
 
     @property
     def max_tokens(self) -> int | None:
@@ -68,7 +68,6 @@ class ClipEncoder:
         """Prompts -> ids and mask (B, 2, L), L being the tokenizer's limit or ``length``."""
         return ids_and_mask(self.tokenizer, self.convert(list(prompts), self.tokenizer), length or self.max_tokens)
 
-    @torch.no_grad()
     def encode(self, tokens: Tensor, clip_skip: int | None = None) -> Text:
         """Tokens (B, 2, L) -> the last hidden states, or earlier ones through the final norm, as diffusers does."""
         ids, mask = tokens.to(self.device).unbind(1)
@@ -99,7 +98,6 @@ class ClipPairEncoder:
         rows = [ids_and_mask(t, self.convert(list(prompts), t), length or t.model_max_length)[:, 0] for t in self.tokenizers]
         return torch.stack(rows, 1)
 
-    @torch.no_grad()
     def encode(self, tokens: Tensor, clip_skip: int | None = None) -> Text:
         """Tokens (B, K, L) -> last but one hidden states side by side, and the last encoder's pooled text as ``text_embeds``."""
         layer = -((clip_skip or 0) + 2)
@@ -124,7 +122,6 @@ class T5PromptEncoder:
         lowered = [p.lower().strip() for p in self.convert(list(prompts), self.tokenizer)]
         return ids_and_mask(self.tokenizer, lowered, length or T5_MAX_TOKENS)
 
-    @torch.no_grad()
     def encode(self, tokens: Tensor, clip_skip: int | None = None) -> Text:  # noqa: ARG002 - CLIP's only
         """Tokens (B, 2, L) -> last hidden states (B, L, D)."""
         ids, mask = tokens.to(self.device).unbind(1)
@@ -189,6 +186,7 @@ class Prompt:
         follows = self.prompt_embeds is not None or any(words)
         return not (follows or bool(self.negative_prompt) or self.negative_prompt_embeds is not None)
 
+    @torch.no_grad()
     def encode(self, encoder: PromptEncoder | None, *, guided: bool, zeros_for_empty: bool) -> tuple[Text, Text | None]:
         """The text, and the negative text if there is guidance.
 
@@ -230,6 +228,7 @@ class Prompt:
         return _encode_words(encoder, prompts, length=length)
 
 
+@torch.no_grad()
 def unconditional(encoder: PromptEncoder, *, zeros_for_empty: bool) -> Text:
     """One row: the text of a sample whose prompt was dropped."""
     text = encoder.encode(encoder.tokenize([""]))

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from math import cos, pi
 from typing import Literal
 
-Precision = Literal["float32", "bfloat16", "fastest"]
+Precision = Literal["float32", "bfloat16", "float16", "fastest"]
 """fastest: bfloat16, but float32 on a processor that has no instructions for bfloat16, where it is the faster one."""
+Optimizer = Literal["adamw", "adamw8bit"]
+"""adamw8bit keeps its moments in 8 bits; it needs bitsandbytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,13 +17,14 @@ class OptimConfig:
     """How any network here is optimised: AdamW with warm-up, an optional cosine decay and an optional weight average.
 
     Attributes:
+        batch_size: samples a step, of all processes together.
         lr: learning rate after ``warmup_steps`` of linear rise.
         decay: "constant", or "cosine" down to ``final_lr_ratio`` of lr at the run's end.
         ema_decay: decay of the exponential moving average of the weights that is saved as the result; None saves the weights.
         precision: autocast type of forward and loss; weights, moments and average stay float32.
         has_plain_attention: compute attention without the fused kernel, whose backward is slow on a CPU; it needs memory for every pair of
             positions, so it suits small maps.
-        seed: with the step's number it seeds every draw of that step, which makes a resumed run equal an uninterrupted one.
+        seed: of the order of the samples and, with its epoch and id, of every draw of a sample; so a resumed run equals an uninterrupted one.
     """
 
     lr: float
@@ -35,6 +38,7 @@ class OptimConfig:
     ema_decay: float | None = None
     precision: Precision = "float32"
     has_plain_attention: bool = False
+    optimizer: Optimizer = "adamw"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,6 +64,12 @@ class TrainConfig:
         text_drop: share of the samples whose prompt is emptied, for all branches together.
         noise_offset: size of the constant added to a sample's noise, drawn for each modality and channel.
         has_masked_input: train a network that reads which pixels are known, and their latents (Sec. 4.1).
+        min_snr_gamma: limit of the signal-to-noise ratio in the loss's weight (Hang et al., 2023; 5 is usual); None weighs all noise levels
+            alike, as the paper does.
+        crop: which square of a picture is trained on: its middle, or a random one each time.
+        has_aspect_buckets: train on whole pictures at about their aspect ratio, in batches of one size, instead of on squares.
+        trains_text_encoder: the base's text encoder is trained along.
+        caches_latents: encode every sample once, before training; not with random crops.
         has_independent_timesteps: let each modality stand at a noise level of its own, for conditioning without masks. With masked input
             too, wholly known modalities are clean, and all others share a noise level.
     """
@@ -71,7 +81,46 @@ class TrainConfig:
     noise_offset: float = 0.05
     has_masked_input: bool = False
     has_independent_timesteps: bool = False
+    min_snr_gamma: float | None = None
+    crop: Literal["centre", "random"] = "centre"
+    has_aspect_buckets: bool = False
+    trains_text_encoder: bool = False
+    caches_latents: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.text_drop <= 1:
             raise ValueError(f"got text_drop = {self.text_drop}, expected a share in [0, 1]")
+        if self.has_aspect_buckets and self.crop != "centre":
+            raise ValueError("got random crops with aspect buckets; buckets take whole pictures: leave one of them out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run is carried out. Nothing of it changes what is trained, so all of it may be another when a run resumes.
+
+    Attributes:
+        micro_batch_size: samples in one forward of one process; None: the process's share of the batch. Smaller ones are accumulated.
+        has_gradient_checkpointing: compute activations again in the backward, for less memory and about a third more time.
+        is_sharded: shard weights, gradients and moments over the processes (FSDP2) instead of copying them (DDP).
+        num_workers: processes that read samples ahead.
+        save_every_minutes, save_every_steps: when the state is saved; at most a tenth of the time goes into saving by the minute.
+        keep_states: how many states of a run are kept; older ones are deleted.
+        log_every: steps of a row of the loss curve.
+        validate_every: steps between contact sheets of the validation prompts.
+        trackers: names that Accelerate knows, such as "tensorboard" and "wandb".
+        max_nonfinite: steps in a row whose loss or gradient is not finite, and which are skipped, before the run stops.
+        max_bad: share of the samples that may be unusable before the run stops.
+    """
+
+    micro_batch_size: int | None = None
+    has_gradient_checkpointing: bool = False
+    is_sharded: bool = False
+    num_workers: int = 0
+    save_every_minutes: float | None = 1.0
+    save_every_steps: int | None = None
+    keep_states: int = 1
+    log_every: int = 50
+    validate_every: int | None = None
+    trackers: tuple[str, ...] = ()
+    max_nonfinite: int = 10
+    max_bad: float = 0.01

@@ -1,23 +1,22 @@
-"""Training a joint network on encoded samples."""
+"""Training a joint network on samples of a source."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from jointnet.data.samples import LatentSamples
 from jointnet.diffusion.schedule import ForwardProcess
 from jointnet.models.joint_unet import JointUNet
-from jointnet.training.config import TrainConfig
-from jointnet.training.loop import fit
+from jointnet.training.config import RunOptions, TrainConfig
+from jointnet.training.joint_feed import JointBatch, JointFeed
 from jointnet.training.objective import JointObjective
 from jointnet.training.run import settings_of
 from jointnet.training.state import Progress
+from jointnet.training.trainer import Losses, Objective, fit
 
 
 def keeping_abilities(config: TrainConfig, joint_unet: JointUNet) -> TrainConfig:
@@ -30,23 +29,13 @@ def keeping_abilities(config: TrainConfig, joint_unet: JointUNet) -> TrainConfig
     )
 
 
-def train_joint(
-    joint_unet: JointUNet,
-    samples: LatentSamples,
-    process: ForwardProcess,
-    config: TrainConfig,
-    run_dir: Path,
-    *,
-    facts: Mapping[str, Any] | None = None,
-    low_res_process: ForwardProcess | None = None,
-    budget_minutes: float | None = None,
-) -> Progress:
-    """Run one stage on ``joint_unet`` in place, resuming from ``run_dir`` if it holds a state.
+def joint_objective(
+    joint_unet: JointUNet, process: ForwardProcess, config: TrainConfig, low_res_process: ForwardProcess | None = None
+) -> JointObjective:
+    """Prepare a network for a stage, in place: what it reads, and which weights are trained. Return its objective.
 
     Args:
-        facts: what the run is known by besides its settings, see ``run.claim``.
         low_res_process: that of an upscaling base's smaller maps; by default the base's own.
-    Raises: as ``fit`` does.
     """
     config = keeping_abilities(config, joint_unet)
     if config.has_masked_input:
@@ -55,18 +44,66 @@ def train_joint(
         joint_unet.register_to_config(has_independent_timesteps=True)
     joint_unet.requires_grad_(True)
     joint_unet.branch("rgb").requires_grad_(not config.freeze_rgb)
-    objective = JointObjective(joint_unet, process, low_res_process=low_res_process, noise_offset=config.noise_offset)
-
-    def loss_fn(indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        x0, text = samples.batch(indices, config.text_drop, generator)
-        return objective(x0, text, objective.draw(x0, generator))
-
-    return fit(
-        joint_unet,
-        loss_fn,
-        num_samples=len(samples),
-        config=config.optim,
-        run_dir=run_dir,
-        facts={**settings_of(config), **(facts or {})},
-        budget_minutes=budget_minutes,
+    return JointObjective(
+        joint_unet, process, low_res_process=low_res_process, noise_offset=config.noise_offset, min_snr_gamma=config.min_snr_gamma
     )
+
+
+class JointTraining(Objective):
+    """A joint network's objective on batches of a feed, with the text encoders that are trained along."""
+
+    def __init__(self, objective: JointObjective, feed: JointFeed, text_encoders: Sequence[nn.Module] = ()) -> None:
+        super().__init__()
+        self.objective = objective
+        self.text_encoders = nn.ModuleList(text_encoders)
+        self.feed = feed
+
+    def counts(self, batch: JointBatch) -> Tensor:
+        return self.objective.counted(batch.draws, batch.is_good)
+
+    def units(self) -> Iterable[nn.Module]:
+        network = self.objective.network
+        return [*network.branches.values(), *network.exchanges.values(), network]
+
+    def forward(self, batch: JointBatch, counts: Tensor) -> Losses:
+        text = self.feed.encode_text(batch) if batch.text is None else batch.text
+        assert batch.x0 is not None, "the feed has prepared it"
+        return self.objective(batch.x0, text, batch.draws, is_good=batch.is_good, counts=counts)
+
+
+def train_joint(
+    objective: JointObjective,
+    feed: JointFeed,
+    config: TrainConfig,
+    run_dir: Path,
+    *,
+    options: RunOptions | None = None,
+    facts: Mapping[str, Any] | None = None,
+    text_encoders: Sequence[nn.Module] = (),
+    budget_minutes: float | None = None,
+    validate: Callable[[Progress], None] | None = None,
+) -> Progress:
+    """Run one stage on an objective's network in place, resuming from ``run_dir`` if it holds a state.
+
+    Args:
+        facts: what the run is known by besides its settings, see ``run.claim``.
+        text_encoders: those to train along.
+    Raises: as ``fit`` does.
+    """
+    options = options or RunOptions()
+    if options.has_gradient_checkpointing:
+        objective.network.enable_gradient_checkpointing()
+    try:
+        return fit(
+            JointTraining(objective, feed, text_encoders),
+            feed,
+            config=config.optim,
+            run_dir=run_dir,
+            options=options,
+            facts={**settings_of(config), **(facts or {})},
+            budget_minutes=budget_minutes,
+            validate=validate,
+        )
+    finally:
+        if options.has_gradient_checkpointing:
+            objective.network.disable_gradient_checkpointing()

@@ -11,11 +11,11 @@ _BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 
 def autocast_type(precision: Precision, device_type: str = "cpu") -> torch.dtype:
     """The type that ``precision`` means on this machine. Raises: ValueError for another name."""
-    types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if precision in types:
         return types[precision]
     if precision != "fastest":
-        raise ValueError(f"got precision {precision!r}; expected float32, bfloat16 or fastest")
+        raise ValueError(f"got precision {precision!r}; expected float32, bfloat16, float16 or fastest")
     return torch.bfloat16 if device_type != "cpu" or multiplies_bfloat16() else torch.float32
 
 

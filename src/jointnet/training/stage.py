@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from jointnet.checkpoints.card import write_card
 from jointnet.checkpoints.folder import check_replaceable, contents_of_model, replacing, save_half
 from jointnet.checkpoints.index import pipeline_class, provenance_of, stages_of
+from jointnet.data.bad_samples import BadSamples
 from jointnet.data.folder import FolderSource
-from jointnet.data.samples import LatentSamples, encode_source
+from jointnet.data.framing import bucket_sizes, choose_buckets
+from jointnet.data.labelers.labeler import Labeler
+from jointnet.data.latents import LatentStore
+from jointnet.data.sample import Source
 from jointnet.diffusion.schedule import forward_process
-from jointnet.training.config import TrainConfig
-from jointnet.training.joint import keeping_abilities, train_joint
+from jointnet.files.fingerprints import of_texts
+from jointnet.models.joint_unet import JointUNet
+from jointnet.training.config import RunOptions, TrainConfig
+from jointnet.training.encode import encode_source
+from jointnet.training.joint import joint_objective, keeping_abilities, train_joint
+from jointnet.training.joint_feed import JointFeed
+from jointnet.training.objective import JointObjective
+from jointnet.training.parallel import is_main_process, join_processes, num_processes, on_main, process_device, whole
 from jointnet.training.provenance import code_commit, holds_result, is_same_depth, write_provenance
 from jointnet.training.run import claim, open_run, print_finished
 from jointnet.training.state import Progress
@@ -24,17 +38,21 @@ LATENTS, MODEL = "latents", "model"
 
 def train_stage(
     pipeline: Any,
-    source: FolderSource,
+    source: Source,
     config: TrainConfig,
     run_dir: Path,
     *,
     recipe: str,
     start: Path,
     start_name: str,
+    size: int,
+    labels: Mapping[str, Labeler] | None = None,
+    options: RunOptions | None = None,
     depth_near_m: float | None = None,
     budget_minutes: float | None = None,
+    validate: Callable[[Progress], None] | None = None,
 ) -> Path:
-    """Train ``pipeline``, a JointNetPipeline, on a data folder; return the folder of its model, below ``run_dir``.
+    """Train ``pipeline``, a JointNetPipeline, on a source; return the folder of its model, below ``run_dir``.
 
     Latents, and the index of the data's files, are kept in ``run_dir`` too.
 
@@ -43,65 +61,175 @@ def train_stage(
     Args:
         start: folder that the pipeline comes from, a base or a joint model.
         start_name: the start as its user writes it, for the provenance.
+        size: side of the training pictures, in pixels.
+        labels: labelers of modalities whose maps the source has not.
         depth_near_m: the data's disparity is this over depth; None: as the source says or, if it does not, as of the start, if that was
             trained on the same depth maps.
+        validate: see ``fit``.
     Raises: DataFolderError, RunFolderError, OutputError, ModelFolderError, DivergenceError; KeyboardInterrupt, SystemExit.
     """
+    labels, options = dict(labels or {}), options or RunOptions()
+    device = process_device(pipeline.device)
+    join_processes(device)
+    pipeline.to(device)
     with open_run(run_dir):
         # 1. What the run is known by
-        check_replaceable(run_dir / MODEL)
-        source = replace(source.with_depth_near(depth_near_m), index=run_dir / LATENTS / "files.json")
+        on_main(lambda: check_replaceable(run_dir / MODEL))
+        if isinstance(source, FolderSource):
+            source = replace(source.with_depth_near(depth_near_m), index=run_dir / LATENTS / "files.sqlite")
         depth_near_m = source.depth_near_m if depth_near_m is None else depth_near_m
-        contents = source.contents(pipeline.modalities)
+        read = [name for name in pipeline.modalities if name not in labels]
+        contents = on_main(lambda: source.contents(read))
         earlier = provenance_of(start)
-        if depth_near_m is not None or not is_same_depth(earlier, source.folder, contents):
+        if depth_near_m is not None or not is_same_depth(earlier, _place_of(source), contents):
             pipeline.register_to_config(depth_near_m=depth_near_m)
         config = keeping_abilities(replace(config, modalities=pipeline.modalities), pipeline.joint_unet)
         facts = {
             "recipe": recipe,
-            "start": contents_of_model(start),
+            "start": on_main(lambda: contents_of_model(start)),
             "data": contents,
-            "size": source.size,
+            "size": size,
             "depth_near_m": pipeline.config.depth_near_m,
+            **({"labels": {name: labeler.fingerprint() for name, labeler in labels.items()}} if labels else {}),
         }
-        places = {"start_folder": str(start), "data_folder": str(source.folder.resolve())}
-        progress = claim(run_dir, config, facts, budget_minutes=budget_minutes, commit=code_commit(), **places)
+        places = {"start_folder": str(start), "data_folder": str(_place_of(source).resolve())}
+        progress = on_main(lambda: claim(run_dir, config, facts, budget_minutes=budget_minutes, commit=code_commit(), **places))
         if progress.share(config.optim, budget_minutes) >= 1 and holds_result(run_dir / MODEL, progress):
-            print_finished(run_dir, progress)
+            if is_main_process():
+                print_finished(run_dir, progress)
             return run_dir / MODEL
 
         # 2. Encode and train
-        samples = encode_source(source, pipeline.modalities, pipeline.codec, run_dir / LATENTS, *pipeline.training_text())
-        progress = _train(pipeline, samples, config, run_dir, facts, budget_minutes)
+        objective = stage_objective(pipeline, config, size)
+        feed = stage_feed(
+            pipeline, source, config, objective, size, run_dir / LATENTS, labels=labels, known_by=facts, max_bad=options.max_bad
+        )
+        text_encoders = _trained_text_encoders(pipeline) if config.trains_text_encoder else ()
+        progress = train_joint(
+            objective,
+            feed,
+            config,
+            run_dir,
+            options=options,
+            facts=facts,
+            text_encoders=text_encoders,
+            budget_minutes=budget_minutes,
+            validate=validate,
+        )
+        if options.is_sharded and num_processes() > 1:
+            _gather(pipeline)
 
         # 3. Save
         is_base = pipeline_class(start) != type(pipeline).__name__
         origin = {
             "base": earlier.get("base") or (start_name if is_base else None),
             "stages": [*stages_of(start), recipe],
-            "data": str(source.folder),
+            "data": str(_place_of(source)),
             "start": start_name,
             "contents": {name: facts[name] for name in ("data", "start")},
         }
-        with replacing(run_dir / MODEL) as folder:
-            save_half(pipeline, folder)
-            write_provenance(folder, recipe, config, progress, **{name: value for name, value in origin.items() if value is not None})
-            write_card(folder)
+
+        def save() -> None:
+            with replacing(run_dir / MODEL) as folder:
+                save_half(pipeline, folder)
+                write_provenance(folder, recipe, config, progress, **{name: value for name, value in origin.items() if value is not None})
+                write_card(folder)
+
+        on_main(save)
     return run_dir / MODEL
 
 
-def _train(
-    pipeline: Any, samples: LatentSamples, config: TrainConfig, run_dir: Path, facts: dict[str, Any], budget_minutes: float | None
-) -> Progress:
-    latent_size = (samples.latents.shape[-2], samples.latents.shape[-1])
+def stage_objective(pipeline: Any, config: TrainConfig, size: int) -> JointObjective:
+    """Prepare a pipeline's network for a stage and return its objective."""
+    side = size // pipeline.codec.factor
     low_res = pipeline.image_noising_scheduler
-    return train_joint(
+    return joint_objective(
         pipeline.joint_unet,
-        samples,
-        forward_process(pipeline.scheduler, latent_size),
+        forward_process(pipeline.scheduler, (side, side)),
         config,
-        run_dir,
-        facts=facts,
-        low_res_process=None if low_res is None else forward_process(low_res),
-        budget_minutes=budget_minutes,
+        None if low_res is None else forward_process(low_res),
     )
+
+
+def stage_feed(
+    pipeline: Any,
+    source: Source,
+    config: TrainConfig,
+    objective: JointObjective,
+    size: int,
+    folder: Path,
+    *,
+    known_by: Mapping[str, Any],
+    labels: Mapping[str, Labeler] | None = None,
+    max_bad: float = 0.01,
+) -> JointFeed:
+    """Return what a stage is trained on; where nothing of a sample's picture is random, samples are encoded into ``folder`` first.
+
+    Args:
+        known_by: what the encoded samples depend on besides the codec: contents of the data, labelers, size.
+    Raises: DataFolderError if too many samples are bad; OutputError.
+    """
+    labels, modalities = dict(labels or {}), pipeline.modalities
+    sizes, buckets, size_of = [(size, size)], None, None
+    if config.has_aspect_buckets:
+        sizes = bucket_sizes(size, pipeline.size_multiple)
+        originals = on_main(lambda: _original_sizes(source))
+        rows = choose_buckets(originals, sizes, config.optim.batch_size)
+        sizes, buckets = [one for one, of in zip(sizes, rows, strict=True) if len(of)], [of for of in rows if len(of)]
+        size_of = np.zeros(len(source), np.uint16)
+        for number, of in enumerate(buckets):
+            size_of[of] = number
+    bad_samples = BadSamples(max_bad, len(source))
+    store = None
+    if config.caches_latents and config.crop == "centre":
+        known = {name: known_by[name] for name in ("data", "labels", "size") if name in known_by}
+        source_of_store = of_texts([str(known), str(modalities), str(sizes), pipeline.codec.fingerprint()])
+        store = LatentStore(folder, len(source), modalities, source_of_store)
+        encode_source(source, store, sizes, size_of, pipeline.codec, labels, bad_samples)
+        on_main(lambda: None)  # all have written their share
+    encoder, unconditional = pipeline.training_text()
+    return JointFeed(
+        source,
+        modalities,
+        config,
+        objective.rule,
+        pipeline.codec,
+        encoder,
+        unconditional,
+        (size, size),
+        labels=labels,
+        store=store,
+        buckets=buckets,
+        sizes=sizes,
+        bad_samples=bad_samples,
+    )
+
+
+def _original_sizes(source: Source) -> np.ndarray:
+    """Heights and widths of all pictures (N, 2); (1, 1) of those that cannot be read."""
+    size_of = getattr(source, "size_of", None)
+    if size_of is None:
+        raise ValueError(f"got {type(source).__name__}, which does not know its pictures' sizes; train without aspect buckets")
+    return np.array([size_of(row) or (1, 1) for row in range(len(source))], np.int64)
+
+
+def _place_of(source: Source) -> Path:
+    return Path(getattr(source, "folder", "."))
+
+
+def _trained_text_encoders(pipeline: Any) -> Sequence[torch.nn.Module]:
+    """The base's text encoders, in float32, with gradients."""
+    encoders = [e for e in (pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)) if e is not None]
+    for encoder in encoders:
+        encoder.float().requires_grad_(True)
+    return encoders
+
+
+def _gather(pipeline: Any) -> None:
+    """Put a whole network in the place of a sharded one, in the main process."""
+    sharded: JointUNet = pipeline.joint_unet
+    state = {name: whole(value).cpu() for name, value in sharded.state_dict().items()}
+    if is_main_process():
+        network = JointUNet.from_config(sharded.config)
+        network.load_state_dict(state)
+        pipeline.register_modules(joint_unet=network)

@@ -1,4 +1,7 @@
-"""A run's state on disk: one safetensors file that names the run it belongs to."""
+"""A run's state on disk: one safetensors file that names the run it belongs to.
+
+It holds whole weights whatever the number of processes and the way they were divided, so it opens in any other number.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,10 @@ from jointnet.errors import RunFolderError
 from jointnet.files.atomic import replacing_file
 from jointnet.files.write_errors import is_link_to_nothing, naming_write_errors, reason
 from jointnet.training.config import OptimConfig
+from jointnet.training.parallel import fill, is_main_process, on_main, whole
 
 STATE_FILE = "state.safetensors"
+"""The last state; earlier ones that are kept are "state-STEP.safetensors"."""
 
 
 @dataclass
@@ -28,14 +33,16 @@ class Progress:
     """Where a run stands.
 
     Attributes:
+        skipped: steps whose loss or gradient was not finite, so that nothing was learned in them.
         curve: one row per logged step: {"step", "seconds", "lr", the losses}.
         plans: what may change when a run resumes, one row each time that it did: {"from_step", "steps", "budget_minutes", "device",
-            "type"}.
+            "type", "processes"}.
     """
 
     step: int = 0
     samples: int = 0
     seconds: float = 0.0
+    skipped: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
     plans: list[dict[str, Any]] = field(default_factory=list)
 
@@ -51,65 +58,138 @@ class Progress:
             self.plans.append({"from_step": self.step, **row})
 
 
-def save_state(
-    run_dir: Path,
-    model: nn.Module,
-    average: list[Tensor] | None,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    facts: Mapping[str, Any] | None = None,
-) -> None:
+@dataclass
+class Trained:
+    """What a state holds: the network's weights but those that stay as they are, their averages, and the optimizer's moments.
+
+    Attributes:
+        average: as many tensors as trained parameters; None without an average.
+        scaler: of gradients in float16, which has a state of its own.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: list[Tensor] | None = None
+    scaler: Any = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trained ones, by name."""
+        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Trained parameters and all buffers, by name."""
+        frozen = {name for name, p in self.network.named_parameters() if not p.requires_grad}
+        return {name: value for name, value in self.network.state_dict().items() if name not in frozen}
+
+    def facts(self) -> dict[str, Any]:
+        """What the numbers of a state depend on."""
+        shapes = {name: list(value.shape) for name, value in self.weights().items()}
+        return {"parameters": list(self.parameters), "shapes": shapes, "is_averaged": self.average is not None}
+
+    def gathered(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield all tensors by the names they have in a file, whole; every process must go through all of them."""
+        for name, value in self.weights().items():
+            yield f"model.{name}", whole(value)
+        for name, value in zip(self.parameters, self.average or (), strict=False):
+            yield f"average.{name}", whole(value)
+        for name, parameter in self.parameters.items():
+            for slot, value in self.optimizer.state.get(parameter, {}).items():
+                yield f"optimizer.{name}.{slot}", whole(torch.as_tensor(value))
+
+
+def save_state(run_dir: Path, trained: Trained, progress: Progress, facts: Mapping[str, Any] | None = None, *, keep: int = 1) -> None:
     """Write weights, weight average, optimizer moments and progress to ``run_dir / STATE_FILE``; the one before stays until it is whole.
 
-    ``facts`` are those that the run is known by. Raises: OutputError.
+    Every process must call it; the main one writes.
+
+    Args:
+        facts: those that the run is known by.
+        keep: how many states stay, this one included.
+    Raises: OutputError.
     """
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    for i, value in enumerate(average or ()):
-        tensors[f"average.{i}"] = value
-    for i, slots in optimizer.state_dict()["state"].items():
-        for name, value in slots.items():
-            tensors[f"optimizer.{i}.{name}"] = torch.as_tensor(value)
-    metadata = {"progress": vars(progress), "trained": _trained(model, average), "facts": dict(facts or {})}
+    is_main = is_main_process()
+    tensors = {name: value.detach().cpu().contiguous() for name, value in trained.gathered() if is_main}
+    metadata = {"progress": vars(progress), "trained": trained.facts(), "facts": dict(facts or {})}
+    if trained.scaler is not None:
+        metadata["scaler"] = trained.scaler.state_dict()
+
+    def write() -> None:
+        path = run_dir / STATE_FILE
+        with naming_write_errors(path):
+            run_dir.mkdir(parents=True, exist_ok=True)
+            _keep_earlier(run_dir, keep - 1)
+            with replacing_file(path) as temporary:
+                save_file(tensors, temporary, metadata={name: json.dumps(value) for name, value in metadata.items()})
+
+    on_main(write)
+
+
+def _keep_earlier(run_dir: Path, count: int) -> None:
+    """Give the last state a name of its own, which takes no room, and delete all but ``count`` of such. Raises: OSError."""
     path = run_dir / STATE_FILE
-    with naming_write_errors(path):
-        run_dir.mkdir(parents=True, exist_ok=True)
-        with replacing_file(path) as temporary:
-            contents = {k: v.detach().contiguous() for k, v in tensors.items()}
-            save_file(contents, temporary, metadata={name: json.dumps(value) for name, value in metadata.items()})
+    if count and path.exists():
+        with safe_open(path, "pt") as file:
+            step = json.loads((file.metadata() or {})["progress"])["step"]
+        earlier = run_dir / f"state-{step:08d}.safetensors"
+        if not earlier.exists():
+            os.link(path, earlier)
+    kept = sorted(run_dir.glob("state-????????.safetensors"))
+    for old in kept[: len(kept) - count]:
+        old.unlink()
 
 
-def load_state(
-    run_dir: Path,
-    model: nn.Module,
-    average: list[Tensor] | None,
-    optimizer: torch.optim.Optimizer,
-    facts: Mapping[str, Any] | None = None,
-) -> Progress:
+def load_state(run_dir: Path, trained: Trained, facts: Mapping[str, Any] | None = None) -> Progress:
     """Restore the state that save_state wrote, in place; return the progress, a new one if nothing was saved.
 
+    Every process must call it; the main one reads.
     Raises: RunFolderError if the state cannot be read, is that of a run with other ``facts``, other parameters were trained, or the weights
     were averaged and are not now (or the other way round).
     """
+    metadata = on_main(lambda: _checked_metadata(run_dir, trained, facts or {}))
+    if metadata is None:
+        return Progress()
+    slots: dict[str, dict[str, Tensor]] = metadata["slots"]
+    is_fused = any(group.get("fused") for group in trained.optimizer.param_groups)  # it keeps its step on the device
+    targets: dict[str, Tensor] = {f"model.{name}": value for name, value in trained.weights().items()}
+    targets |= {f"average.{name}": value for name, value in zip(trained.parameters, trained.average or (), strict=False)}
+    for name, parameter in trained.parameters.items():
+        for slot, empty in slots.get(name, {}).items():
+            value = torch.zeros_like(parameter.detach(), dtype=empty.dtype) if empty.shape == parameter.shape else torch.zeros_like(
+                empty, device="cpu" if slot == "step" and not is_fused else trained.device
+            )
+            trained.optimizer.state[parameter][slot] = value
+            targets[f"optimizer.{name}.{slot}"] = value
+    with _opened(run_dir) if is_main_process() else _nothing() as file:
+        for key, target in targets.items():  # one at a time: all of them twice may not fit
+            fill(target, None if file is None else file.get_tensor(key))
+    if trained.scaler is not None and metadata["scaler"] is not None:
+        trained.scaler.load_state_dict(metadata["scaler"])
+    return Progress(**metadata["progress"])
+
+
+def _checked_metadata(run_dir: Path, trained: Trained, facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Raises: RunFolderError."""
     with _opened(run_dir) as file:
         if file is None:
-            return Progress()
+            return None
         metadata = file.metadata() or {}
-        progress = _checked_progress(run_dir, metadata, facts or {})
-        if json.loads(metadata["trained"]) != _trained(model, average):
+        progress = _checked_progress(run_dir, metadata, facts)
+        if json.loads(metadata["trained"]) != trained.facts():
             raise RunFolderError(
                 f"got {str(run_dir / STATE_FILE)!r}, the state of a run that trains other weights; pass another folder, or delete it"
             )
-        targets = {f"model.{name}": value for name, value in model.state_dict().items()}
-        targets |= {f"average.{i}": value for i, value in enumerate(average or ())}
-        for key, target in targets.items():  # one at a time: all of them twice may not fit
-            target.copy_(file.get_tensor(key))
-        moments: dict[int, dict[str, Tensor]] = {}
+        slots: dict[str, dict[str, Tensor]] = {}
         for key in file.keys():  # noqa: SIM118 - not a dict
             if key.startswith("optimizer."):
-                _, i, name = key.split(".", 2)
-                moments.setdefault(int(i), {})[name] = file.get_tensor(key)
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-        return progress
+                name, slot = key.removeprefix("optimizer.").rsplit(".", 1)
+                slots.setdefault(name, {})[slot] = file.get_tensor(key).to("meta")
+        return {"progress": vars(progress), "slots": slots, "scaler": json.loads(metadata.get("scaler", "null"))}
 
 
 def read_progress(run_dir: Path, facts: Mapping[str, Any]) -> Progress:
@@ -119,6 +199,11 @@ def read_progress(run_dir: Path, facts: Mapping[str, Any]) -> Progress:
     """
     with _opened(run_dir) as file:
         return Progress() if file is None else _checked_progress(run_dir, file.metadata() or {}, facts)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield None
 
 
 @contextmanager
@@ -162,9 +247,3 @@ def _flat(facts: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     for name, value in facts.items():
         flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
     return flat
-
-
-def _trained(model: nn.Module, average: list[Tensor] | None) -> dict[str, Any]:
-    """Return the facts that a state's numbers depend on: optimizers know parameters by their place only."""
-    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
-    return {"parameters": [n for n, p in model.named_parameters() if p.requires_grad], "shapes": shapes, "is_averaged": average is not None}

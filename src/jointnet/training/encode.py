@@ -1,0 +1,112 @@
+"""Encoding a source once, before it is trained on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from jointnet.codecs.codec import Codec
+from jointnet.data.bad_samples import BadSamples
+from jointnet.data.framing import largest_frame
+from jointnet.data.labelers.labeler import Labeler
+from jointnet.data.latents import LatentStore, Row
+from jointnet.data.sample import Source
+from jointnet.errors import BadSampleError
+from jointnet.training.joint_feed import encoded, framed
+from jointnet.training.parallel import is_main_process, num_processes, rank
+
+ENCODING_PIXELS = 32 * 128 * 128
+"""Of the maps that an autoencoder is shown at once: memory grows with them."""
+
+_REPORT_EVERY = 20
+
+
+def encode_source(
+    source: Source,
+    store: LatentStore,
+    sizes: Sequence[tuple[int, int]],
+    size_of: Sequence[int] | None,
+    codec: Codec,
+    labels: Mapping[str, Labeler],
+    bad_samples: BadSamples,
+) -> None:
+    """Encode what the store does not hold; each process takes its share of the chunks. A chunk that is there is left as it is.
+
+    Args:
+        sizes, size_of: sizes of the training pictures (height, width), and the number of each row's; None: all are of the first.
+    Raises: DataFolderError if more samples than the limit are bad; OutputError.
+    """
+    for chunk in range(rank(), store.num_chunks, num_processes()):
+        if not store.has(chunk):
+            rows, latents = _encode_chunk(source, store, chunk, sizes, size_of, codec, labels)
+            store.write(chunk, rows, latents)
+            if is_main_process() and (chunk + 1) % _REPORT_EVERY == 0:
+                print(f"encoded {chunk + 1} of {store.num_chunks} parts of the data", file=sys.stderr, flush=True)
+        for number in store.rows_of(chunk):
+            row = store.row(number)
+            if row.bad is None:
+                bad_samples.add_good()
+            else:
+                bad_samples.add_bad(row.id, BadSampleError(row.id, row.bad))
+        bad_samples.check()
+    bad_samples.check(at_end=True)
+    if is_main_process() and bad_samples.summary():
+        print(bad_samples.summary(), file=sys.stderr, flush=True)
+
+
+def _encode_chunk(
+    source: Source,
+    store: LatentStore,
+    chunk: int,
+    sizes: Sequence[tuple[int, int]],
+    size_of: Sequence[int] | None,
+    codec: Codec,
+    labels: Mapping[str, Labeler],
+) -> tuple[list[Row], dict[str, list[Tensor]]]:
+    numbers = store.rows_of(chunk)
+    read = [name for name in store.modalities if name not in labels]
+    rows: list[Row] = []
+    latents: dict[str, list[Tensor]] = {name: [] for name in store.modalities}
+
+    def one(number: int) -> tuple[Row, dict[str, Tensor] | None]:
+        size = sizes[0 if size_of is None else int(size_of[number])]
+        try:
+            sample = source.read(number, read)
+        except BadSampleError as error:
+            return Row(source.id_of(number), bad=error.reason), None
+        height, width = sample.maps["rgb"].shape[-2:]
+        frame = largest_frame((height, width), size)
+        row = Row(sample.id, sample.captions, tuple(sample.original_size), frame.corner, frame.extent, frame.size)
+        return row, framed(sample, frame)
+
+    for batch in _batched(map(one, numbers)):
+        rows += [row for row, _ in batch]
+        if batch[0][1] is None:
+            for values in latents.values():
+                values += [torch.empty(0)] * len(batch)
+            continue
+        maps = {name: torch.stack([maps[name] for _, maps in batch if maps is not None]) for name in batch[0][1]}
+        state = encoded(maps, store.modalities, labels, codec)  # (B, M, C, h, w)
+        for place, name in enumerate(store.modalities):
+            latents[name] += list(state[:, place].cpu())
+    return rows, latents
+
+
+def _batched(
+    read: Iterator[tuple[Row, dict[str, Tensor] | None]],
+) -> Iterator[list[tuple[Row, dict[str, Tensor] | None]]]:
+    """Batch consecutive rows of one size, good or bad, of at most ENCODING_PIXELS, at least one row each."""
+    for (size, _), group in groupby(read, key=lambda one: (one[0].size, one[1] is None)):
+        at_most = max(1, ENCODING_PIXELS // max(1, size[0] * size[1]))
+        waiting: list[tuple[Row, dict[str, Tensor] | None]] = []
+        for one in group:
+            waiting.append(one)
+            if len(waiting) == at_most:
+                yield waiting
+                waiting = []
+        if waiting:
+            yield waiting
