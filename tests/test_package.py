@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "text": BOTTOM,
     "codecs": BOTTOM | {"files", "modalities", "windows"},
     "checkpoints": BOTTOM | {"files", "models"},
-    "data": BOTTOM | {"codecs", "files", "modalities"},
+    "data": BOTTOM | {"checkpoints", "codecs", "files", "geometry", "modalities"},
     "tasks": BOTTOM | {"codecs", "diffusion", "files", "geometry", "modalities", "models", "sampling", "text"},
     "training": BOTTOM | {"checkpoints", "data", "diffusion", "files", "models", "text"},
     "pipelines": BOTTOM | {"checkpoints", "codecs", "files", "geometry", "modalities", "models", "sampling", "tasks", "text"},
