@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from transformers import (
     DepthAnythingForDepthEstimation,
     DPTConfig,
     DPTForDepthEstimation,
-    DPTImageProcessor,
 )
 
 from jointnet.demo.training.text import new_text_encoder, new_tokenizer
@@ -83,12 +83,19 @@ def make_lively(network: nn.Module, last: nn.Conv2d, mean: float, size: int) -> 
         last.weight.mul_(scale[:, None, None, None])
 
 
+def save_processor(folder: Path, size: int, mean: list[float], std: list[float]) -> None:
+    """What the hub's folders say of how pictures are prepared; the library's processor, which needs torchvision, reads it in the tests."""
+    steps = {"do_resize": True, "do_rescale": True, "do_normalize": True, "rescale_factor": 1 / 255, "resample": 3}
+    processor = {"image_processor_type": "DPTImageProcessor", "size": {"height": size, "width": size}, "image_mean": mean, "image_std": std}
+    (folder / "preprocessor_config.json").write_text(json.dumps({**processor, **steps}))
+
+
 def save_dpt(folder: Path) -> Path:
     """MiDaS as the hub has it: a DPTForDepthEstimation and its image processor."""
     network = DPTForDepthEstimation(dpt_config())
     make_lively(network, network.head.head[4], 3.0, SIZE)  # type: ignore[arg-type]
     network.save_pretrained(folder)
-    DPTImageProcessor(size={"height": SIZE, "width": SIZE}).save_pretrained(folder)
+    save_processor(folder, SIZE, [0.5] * 3, [0.5] * 3)
     return folder
 
 
@@ -116,9 +123,7 @@ def save_depth_anything(folder: Path, kind: str = "relative") -> Path:
     network = DepthAnythingForDepthEstimation(config)
     make_lively(network, network.head.conv3, 3.0 if kind == "relative" else 0.0, 56)
     network.save_pretrained(folder)
-    DPTImageProcessor(
-        size={"height": 56, "width": 56}, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225], ensure_multiple_of=14
-    ).save_pretrained(folder)
+    save_processor(folder, 56, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     return folder
 
 

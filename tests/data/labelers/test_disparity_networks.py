@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def by_the_library(folder: Path, kind: type[Any], rgb: Tensor) -> Tensor:
     """Raw depth of pictures by the library's processor, network and post-processing, one at a time, (B, 1, H, W)."""
+    pytest.importorskip("torchvision")
     processor, network = DPTImageProcessor.from_pretrained(folder), kind.from_pretrained(folder).eval()
     maps = []
     for picture in rgb:
@@ -81,6 +83,11 @@ def test_a_batch_is_its_pictures_one_by_one(case: tuple[NetworkLabeler, Path, ty
     torch.testing.assert_close(labeler(rgb), alone, atol=1e-4, rtol=0)
 
 
+def test_it_can_be_sent_to_workers(case: tuple[NetworkLabeler, Path, type[Any]]) -> None:
+    labeler, rgb = case[0], pictures(1)
+    assert torch.equal(pickle.loads(pickle.dumps(labeler))(rgb), labeler(rgb))
+
+
 def test_its_fingerprint_changes_with_a_weight_and_with_the_size_and_stays_elsewhere(
     case: tuple[NetworkLabeler, Path, type[Any]], tmp_path: Path
 ) -> None:
@@ -113,7 +120,7 @@ def test_a_folder_that_lacks_a_weight_is_refused_by_its_name(tmp_path: Path) -> 
 
 def test_a_folder_of_another_network_is_refused(tmp_path: Path) -> None:
     folder = save_depth_anything(tmp_path / "other")
-    with pytest.raises(ModelFolderError, match="got a DepthAnythingForDepthEstimation .* expected a DPTForDepthEstimation"):
+    with pytest.raises(ModelFolderError, match=r"got a DepthAnythingForDepthEstimation .* expected a DPTForDepthEstimation"):
         get_labeler(f"depth=midas:{folder}")
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import MarigoldDepthPipeline, MarigoldNormalsPipeline
 from torch import Tensor
 
-from jointnet.data.labelers.marigold import Marigold, disparity_of_depth
+from jointnet.data.labelers.marigold import FAR_OVER_NEAR, Marigold, disparity_of_depth
 from jointnet.data.labelers.quantiles import quantiles_to_01
 from jointnet.data.labelers.registry import get_labeler
+from jointnet.demo.world.render import render
+from jointnet.demo.world.scene import sample_scene
 from jointnet.errors import ModelFolderError, RangeError
 from tests.data.labelers.networks import pictures, save_marigold
 
@@ -85,6 +88,24 @@ def test_depth_whose_far_is_as_many_times_farther_as_assumed_becomes_exact_dispa
     low, high = disparity[0, 0, 98, 0], disparity[0, 0, 2, 0]  # quantiles on pixels
     exact = ((disparity - low) / (high - low)).clamp(0, 1)
     torch.testing.assert_close(disparity_of_depth(7 / disparity - 3, float(high / low)), exact, atol=1e-5, rtol=0)
+
+
+def test_the_assumed_ratio_is_that_of_the_demos_rooms() -> None:
+    """Against their exact disparity; depth turned upside down (a ratio of 1) is the alternative."""
+    ratios, assumed, upside_down = [], [], []
+    for scene in (sample_scene(seed) for seed in range(60)):
+        disparity = torch.from_numpy(render(scene, 64).disparity01)[None, None]
+        if (disparity == 0).any():  # sky
+            continue
+        low, high = np.quantile(1 / disparity.numpy(), [0.02, 0.98])
+        ratios.append(high / low)
+        exact = quantiles_to_01(disparity)
+        assumed.append(float((disparity_of_depth(1 / disparity, FAR_OVER_NEAR) - exact).abs().mean()))
+        upside_down.append(float((1 - quantiles_to_01(1 / disparity) - exact).abs().mean()))
+    assert len(ratios) > 20
+    assert 2 < min(ratios) < max(ratios) < 6
+    assert abs(np.median(ratios) - FAR_OVER_NEAR) < 0.5
+    assert np.mean(assumed) < 0.03 < 0.15 < np.mean(upside_down)
 
 
 def test_a_ratio_that_is_none_is_refused(depth: Path) -> None:

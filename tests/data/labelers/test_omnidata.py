@@ -22,7 +22,10 @@ from jointnet.data.labelers.weights import Published
 from jointnet.errors import ModelFolderError
 from jointnet.modalities.normal import NORMAL
 from tests.data.labelers.networks import SIZE, dpt_config, make_lively, pictures
-from tests.data.labelers.original_dpt import OriginalDPT
+
+timm = pytest.importorskip("timm")
+
+from tests.data.labelers.original_dpt import OriginalDPT  # noqa: E402 - it imports timm
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +71,6 @@ def test_the_converted_network_is_the_original(original: OriginalDPT) -> None:
 
 def test_every_weight_of_the_published_network_has_its_place() -> None:
     """Names and shapes of ``vit_base_r50_s16_384`` and MiDaS's decoder, without memory for their values."""
-    import timm
-
     with torch.device("meta"):
         theirs = {f"pretrained.model.{k}": v for k, v in timm.create_model("vit_base_r50_s16_384").state_dict().items()}
         sizes = (256, 512, 768, 768)
