@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -81,11 +80,6 @@ def test_a_batch_is_its_pictures_one_by_one(case: tuple[NetworkLabeler, Path, ty
     rgb = pictures(3, 48, 80)
     alone = torch.cat([labeler(picture[None]) for picture in rgb])
     torch.testing.assert_close(labeler(rgb), alone, atol=1e-4, rtol=0)
-
-
-def test_it_can_be_sent_to_workers(case: tuple[NetworkLabeler, Path, type[Any]]) -> None:
-    labeler, rgb = case[0], pictures(1)
-    assert torch.equal(pickle.loads(pickle.dumps(labeler))(rgb), labeler(rgb))
 
 
 def test_its_fingerprint_changes_with_a_weight_and_with_the_size_and_stays_elsewhere(

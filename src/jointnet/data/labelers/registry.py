@@ -85,7 +85,9 @@ _KNOWN = {
 
 @dataclass(frozen=True)
 class LabelerChoice:
-    """A labeler that was chosen and not yet made; it can be pickled. Calling it makes the labeler.
+    """A labeler that was chosen and not yet made. Calling it makes the labeler.
+
+    It can be sent to other processes; a labeler itself cannot, since the libraries' networks hold functions that are not pickled.
 
     Attributes:
         name: a labeler of this package, an entry point of ENTRY_POINTS, or module:attribute. What stands there is a labeler; or a class
