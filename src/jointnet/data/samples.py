@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jointnet.codecs.codec import Codec
-from jointnet.data.latents import encode_to_file, load_latents
+from jointnet.data.latents import all_or_none, check_latents, encode_to_file, load_latents
 from jointnet.types import Text
 
 ENCODING_PIXELS = 32 * 128 * 128
@@ -100,14 +100,21 @@ def encode_source(
 ) -> LatentSamples:
     """Encode a data set once into ``folder`` (one file a modality, reused by later stages) and open it for training.
 
-    All files are checked before anything is encoded.
+    All files are checked before anything is encoded. After an error no file is left that was not there before.
+    Raises: OutputError, DataFolderError.
     """
+    check_latents(folder)
     tokens = torch.stack([text_encoder.tokenize(draw) for draw in source.captions()])
     found = source.fingerprints(modalities)
-    paths = [encode_modality(source, name, codec, folder, found[name]) for name in modalities]
+    with all_or_none([_file_of(name, folder) for name in modalities]):
+        paths = [encode_modality(source, name, codec, folder, found[name]) for name in modalities]
     return LatentSamples(load_latents(paths), tokens, source.size_ids(), unconditional, text_encoder)
 
 
 def encode_modality(source: MapSource, modality: str, codec: Codec, folder: Path, fingerprint: str) -> Path:
     """Encode one modality's maps into its file below ``folder``."""
-    return encode_to_file(codec, modality, batched(source.maps(modality)), folder / f"{modality}.safetensors", fingerprint)
+    return encode_to_file(codec, modality, batched(source.maps(modality)), _file_of(modality, folder), fingerprint)
+
+
+def _file_of(modality: str, folder: Path) -> Path:
+    return folder / f"{modality}.safetensors"

@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from jointnet.checkpoints.card import write_card
-from jointnet.checkpoints.folder import check_replaceable, contents_of_model, replacing, save_half
+from jointnet.checkpoints.folder import contents_of_model, replacing, save_half
 from jointnet.checkpoints.index import pipeline_class, provenance_of, stages_of
 from jointnet.data.folder import FolderSource
 from jointnet.data.samples import LatentSamples, encode_source
 from jointnet.diffusion.schedule import forward_process
+from jointnet.files.content_index import INDEX_FILE
 from jointnet.training.config import TrainConfig
 from jointnet.training.joint import keeping_abilities, train_joint
 from jointnet.training.provenance import code_commit, holds_result, is_same_depth, write_provenance
-from jointnet.training.run import claim, open_run, print_finished
+from jointnet.training.run import LATENTS, MODEL, claim, open_run, print_finished
 from jointnet.training.state import Progress
-
-LATENTS, MODEL = "latents", "model"
-"""Folders of a run."""
 
 
 def train_stage(
@@ -49,8 +47,7 @@ def train_stage(
     """
     with open_run(run_dir):
         # 1. What the run is known by
-        check_replaceable(run_dir / MODEL)
-        source = replace(source.with_depth_near(depth_near_m), index=run_dir / LATENTS / "files.json")
+        source = replace(source.with_depth_near(depth_near_m), index=run_dir / LATENTS / INDEX_FILE)
         depth_near_m = source.depth_near_m if depth_near_m is None else depth_near_m
         contents = source.contents(pipeline.modalities)
         earlier = provenance_of(start)
