@@ -163,3 +163,55 @@ def test_a_run_that_diverges_gets_one_line(data: Path, base: Path, tmp_path: Pat
     assert main(["train", "stage1", "--from", str(tmp_path / "spoilt"), "--data", str(data), "-o", str(tmp_path / "run"), *SHORT]) == 2
     assert "lower the learning rate" in capsys.readouterr().err
     assert not (tmp_path / "run" / "model").exists()
+
+
+def refused(arguments: list[str], of: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a training that must not change anything below ``of``; return its one line."""
+    before = {path: path.read_bytes() if path.is_file() else b"" for path in sorted(of.rglob("*"))}
+    capsys.readouterr()
+    assert main(["train", "stage1", *arguments, *SHORT]) == 2
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1
+    assert {path: path.read_bytes() if path.is_file() else b"" for path in sorted(of.rglob("*"))} == before
+    return error
+
+
+@pytest.mark.parametrize("name", ["run.json", ".lock", "latents/rgb.safetensors", "latents/files.json", "state.safetensors", "model/a.txt"])
+def test_a_folder_of_the_users_with_our_names_is_refused_before_the_model_is_opened(
+    name: str, data: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine" / name).parent.mkdir(parents=True)
+    (tmp_path / "mine" / name).write_text("mine")
+    (base / "unet" / "config.json").unlink()  # opening it is an error
+    error = refused(["--from", str(base), "--data", str(data), "-o", str(tmp_path / "mine")], tmp_path, capsys)
+    assert "another folder" in error or "new folder" in error
+    assert str(tmp_path / "mine") in error
+
+
+@pytest.mark.parametrize("output", ["base", "base/unet/run", "data", "link"])
+def test_a_run_does_not_write_among_what_it_reads(
+    output: str, data: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "link").symlink_to(data)
+    error = refused(["--from", str(base), "--data", str(data), "-o", str(tmp_path / output)], tmp_path, capsys)
+    assert "which holds what the run reads; choose a new folder with -o" in error
+
+
+@pytest.mark.parametrize("place", ["model/images", "latents"])
+def test_data_do_not_lie_in_what_a_run_replaces(
+    place: str, data: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data, tmp_path / "run" / place)
+    error = refused(["--from", str(base), "--data", str(tmp_path / "run" / place), "-o", str(tmp_path / "run")], tmp_path, capsys)
+    assert "which holds what the run reads" in error
+
+
+@pytest.mark.parametrize("spoil", [lambda d: (d / "1.txt").unlink(), lambda d: np.save(d / "1.depth.npy", np.full((32, 40), 7.0))])
+def test_a_refused_run_leaves_nothing_in_the_users_folder(
+    spoil, data: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(data)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    for output in ("mine", "mine/new/run"):
+        refused(["--from", str(base), "--data", str(data), "-o", str(tmp_path / output)], tmp_path, capsys)

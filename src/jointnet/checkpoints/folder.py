@@ -103,7 +103,7 @@ def save_half(pipeline: DiffusionPipeline, folder: Path) -> None:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raises: OutputError if a model cannot take the place of ``folder``, see ``replacing``."""
+    """Check that a model can take the place of ``folder``, see ``replacing``; nothing is written. Raises: OutputError."""
     _checked_place(folder)
 
 
@@ -114,6 +114,9 @@ def replacing(folder: Path) -> Iterator[Path]:
     Files that are no part of the old model (notes, pictures, a .git) are copied over.
     Raises: OutputError if ``folder`` holds something else than a model, or cannot be written.
     """
+    with naming_write_errors(folder):
+        if not is_link_to_nothing(folder):
+            _settle(folder.resolve(), *_beside(folder.resolve()))
     place, held, parts = _checked_place(folder)
     unfinished, old = _beside(place)
     try:
@@ -136,7 +139,6 @@ def _checked_place(folder: Path) -> tuple[Path, list[str], set[str]]:
         if is_link_to_nothing(folder) or (folder.exists() and not folder.is_dir()):
             raise NotADirectoryError(errno.ENOTDIR, "it is no folder")
         place = folder.resolve()
-        _settle(place, *_beside(place))
         held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     parts = _parts_of(folder)
     if held and not parts:

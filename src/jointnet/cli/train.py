@@ -127,15 +127,16 @@ def train(
     """Train one stage of a joint network; a run that was stopped resumes."""
     check_folder(output)
     start_folder = model_folder(start).resolve()
-    if start_folder == (output / "model").resolve() or data.resolve() == output.resolve():
-        raise OutputError(f"got {str(output)!r} as run folder, which holds what the run reads; choose a new folder with -o")
+    check_apart(output, start_folder, data)
     if not data.is_dir():
         raise DataFolderError(f"got data folder {str(data)!r}, which is no folder; expected pictures with maps and captions")
 
     from jointnet.data.folder import FolderSource
     from jointnet.sampling.schedulers import with_fixed_variance
+    from jointnet.training.run import check_run_folder
     from jointnet.training.stage import train_stage
 
+    check_run_folder(output)
     names = None if modalities is None else tuple(name.strip() for name in modalities.split(","))
     with without_progress_bars():
         pipeline = open_start(start, names).to(chosen_device(device))
@@ -154,6 +155,14 @@ def train(
             budget_minutes=budget,
         )
     print_written([model], output, as_json=as_json)
+
+
+def check_apart(output: Path, start: Path, data: Path) -> None:
+    """Raises: OutputError if a run would write among the files that it reads: into its start, its data, or a model that it replaces."""
+    run, data = output.resolve(), data.resolve()
+    replaced = [(run / name).resolve() for name in ("model", "latents")]
+    if run == data or run.is_relative_to(start) or any(read.is_relative_to(place) for read in (start, data) for place in replaced):
+        raise OutputError(f"got {str(output)!r} as run folder, which holds what the run reads; choose a new folder with -o")
 
 
 def is_base(folder: Path) -> bool:

@@ -5,6 +5,7 @@ Nothing of it is held in memory: rows are read where the system has mapped the f
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import warnings
@@ -78,8 +79,19 @@ class LatentStore:
         return range(chunk * CHUNK, min((chunk + 1) * CHUNK, self.num_rows))
 
     def has(self, chunk: int) -> bool:
-        """True if a chunk is there, made from this source. Raises: OutputError for a file of its name that is none of ours."""
-        return _source_of(self._path(chunk)) == self.source
+        """True if a chunk is there, made from this source; a damaged one is not. Raises: OutputError for a file that is none of ours."""
+        path = self._path(chunk)
+        if not os.path.lexists(path):
+            return False
+        try:
+            return _source_of(path) == self.source
+        except (OSError, SafetensorError) as error:
+            warnings.warn(f"{str(path)!r} is damaged ({reason(error)}); its maps are encoded again", DamagedFileWarning, stacklevel=2)
+            return False
+
+    def remove(self, chunk: int) -> None:
+        """Delete a chunk, if it is there."""
+        self._path(chunk).unlink(missing_ok=True)
 
     def write(self, chunk: int, rows: Sequence[Row], latents: Mapping[str, Sequence[Tensor]]) -> None:
         """Write a chunk: its rows, and by modality the latents (C, h, w) of every row, empty ones where it is bad.
@@ -122,20 +134,28 @@ def _open(path: Path) -> dict[str, tuple[Any, Tensor]]:
         return {name: (file.get_slice(name), file.get_tensor(name + _ENDS)) for name in kinds}
 
 
-def _source_of(path: Path) -> str | None:
-    """Return what a chunk was made from; of a damaged one nothing, so that it is made again.
+def check_latents(folder: Path, *, may_be_damaged: bool = True) -> None:
+    """Check, before anything is written, that the latents in a folder are ours; one that cannot be read counts as damaged.
 
-    Raises: OutputError for a file of this name that is none of ours.
+    Raises: OutputError.
     """
-    if not os.path.lexists(path):
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if _SOURCE not in metadata:
-                raise OutputError(f"got {str(path)!r}, which holds no latents of ours; remove it, or choose another folder")
-            file.get_slice(_ROWS)
-            return metadata[_SOURCE]
-    except (OSError, SafetensorError) as error:
-        warnings.warn(f"{str(path)!r} is damaged ({reason(error)}); its maps are encoded again", DamagedFileWarning, stacklevel=3)
-        return None
+    with naming_write_errors(folder):
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "it is no folder")
+    for path in sorted(folder.glob("[!.]*.safetensors")):  # one that begins with a dot was being written in a process that was killed
+        try:
+            _source_of(path)
+        except (OSError, SafetensorError) as error:
+            if not may_be_damaged or (path.exists() and not path.is_file()):
+                raise OutputError(f"cannot read latents {str(path)!r}: {reason(error)}; choose another folder, or delete them") from error
+
+
+def _source_of(path: Path) -> str:
+    """Return what a chunk was made from. Raises: OutputError if it is not ours; OSError, SafetensorError if it cannot be read."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise OSError(errno.EINVAL, "it is no file")
+    with safe_open(path, "pt") as file:
+        source = (file.metadata() or {}).get(_SOURCE)
+        if source is None or _ROWS not in file.keys():  # noqa: SIM118 - not a dict
+            raise OutputError(f"got {str(path)!r}, latents which no run of ours wrote; choose another folder, or move them away")
+        return source

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from jointnet.files.atomic import write_text
 from jointnet.files.fingerprints import of_content
 from jointnet.files.json_files import read_named_values
 from jointnet.files.write_errors import naming_write_errors
+
+INDEX_FILE = "files.json"
+_ROW = [str, int, int, int, int, str]
+"""Kind, size, times of the last change of content and inode, inode, hash."""
 
 _CLOCK_NS = 2_000_000_000
 """Coarsest step of a file system's clock: a file changed so shortly before it was read may be changed again without a new time."""
@@ -60,6 +65,12 @@ class ContentIndex:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_text(self.path, json.dumps(self.entries, separators=(",", ":")))
         self._has_changed = False
+
+
+def is_index(entries: Mapping[str, Any]) -> bool:
+    """Return True if the content of a JSON file is that of an index."""
+    rows = entries.values()
+    return bool(entries) and all(isinstance(row, list) and [type(value) for value in row] == _ROW for row in rows)
 
 
 def _facts(path: Path) -> list[int]:

@@ -66,12 +66,12 @@ def prepare_folder(folder: Path) -> Path:
 def filling(folder: Path) -> Iterator[None]:
     """Create a folder; after an error, remove again what was created, if it is empty. Raises: OSError."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
-        with suppress(OSError):  # it is not empty
-            for place in missing:
+        for place in missing:
+            with suppress(OSError):  # it is not empty, or was never there
                 place.rmdir()
         raise
 

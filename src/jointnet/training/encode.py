@@ -15,7 +15,7 @@ from jointnet.data.framing import largest_frame
 from jointnet.data.labelers.labeler import Labeler
 from jointnet.data.latents import LatentStore, Row
 from jointnet.data.sample import Source
-from jointnet.errors import BadSampleError
+from jointnet.errors import BadSampleError, DataFolderError
 from jointnet.training.joint_feed import encoded, framed
 from jointnet.training.parallel import is_main_process, num_processes, rank
 
@@ -40,22 +40,32 @@ def encode_source(
         sizes, size_of: sizes of the training pictures (height, width), and the number of each row's; None: all are of the first.
     Raises: DataFolderError if more samples than the limit are bad; OutputError.
     """
-    for chunk in range(rank(), store.num_chunks, num_processes()):
-        if not store.has(chunk):
-            rows, latents = _encode_chunk(source, store, chunk, sizes, size_of, codec, labels)
-            store.write(chunk, rows, latents)
-            if is_main_process() and (chunk + 1) % _REPORT_EVERY == 0:
-                print(f"encoded {chunk + 1} of {store.num_chunks} parts of the data", file=sys.stderr, flush=True)
-        for number in store.rows_of(chunk):
-            row = store.row(number)
-            if row.bad is None:
-                bad_samples.add_good()
-            else:
-                bad_samples.add_bad(row.id, BadSampleError(row.id, row.bad))
-        bad_samples.check()
-    bad_samples.check(at_end=True)
+    written: list[int] = []
+    try:
+        for chunk in range(rank(), store.num_chunks, num_processes()):
+            if not store.has(chunk):
+                store.write(chunk, *_encode_chunk(source, store, chunk, sizes, size_of, codec, labels))
+                written.append(chunk)
+                if is_main_process() and (chunk + 1) % _REPORT_EVERY == 0:
+                    print(f"encoded {chunk + 1} of {store.num_chunks} parts of the data", file=sys.stderr, flush=True)
+            _count(store, chunk, bad_samples)
+            bad_samples.check()
+        bad_samples.check(at_end=True)
+    except DataFolderError:  # the data will be others when they are good
+        for chunk in written:
+            store.remove(chunk)
+        raise
     if is_main_process() and bad_samples.summary():
         print(bad_samples.summary(), file=sys.stderr, flush=True)
+
+
+def _count(store: LatentStore, chunk: int, bad_samples: BadSamples) -> None:
+    for number in store.rows_of(chunk):
+        row = store.row(number)
+        if row.bad is None:
+            bad_samples.add_good()
+        else:
+            bad_samples.add_bad(row.id, BadSampleError(row.id, row.bad))
 
 
 def _encode_chunk(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from jointnet.checkpoints.card import write_card
-from jointnet.checkpoints.folder import check_replaceable, contents_of_model, replacing, save_half
+from jointnet.checkpoints.folder import contents_of_model, replacing, save_half
 from jointnet.checkpoints.index import pipeline_class, provenance_of, stages_of
 from jointnet.data.bad_samples import BadSamples
 from jointnet.data.folder import FolderSource
@@ -20,6 +21,7 @@ from jointnet.data.labelers.labeler import Labeler
 from jointnet.data.latents import LatentStore
 from jointnet.data.sample import Source
 from jointnet.diffusion.schedule import forward_process
+from jointnet.files.content_index import INDEX_FILE
 from jointnet.files.fingerprints import of_texts
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.config import RunOptions, TrainConfig
@@ -29,12 +31,8 @@ from jointnet.training.joint_feed import JointFeed
 from jointnet.training.objective import JointObjective
 from jointnet.training.parallel import is_main_process, join_processes, num_processes, on_main, process_device, whole
 from jointnet.training.provenance import code_commit, holds_result, is_same_depth, write_provenance
-from jointnet.training.run import claim, open_run, print_finished
+from jointnet.training.run import LATENTS, MODEL, claim, open_run, print_finished
 from jointnet.training.state import Progress
-
-LATENTS, MODEL = "latents", "model"
-"""Folders of a run."""
-
 
 def train_stage(
     pipeline: Any,
@@ -72,11 +70,10 @@ def train_stage(
     device = process_device(pipeline.device)
     join_processes(device)
     pipeline.to(device)
-    with open_run(run_dir):
+    with open_run(run_dir) if is_main_process() else nullcontext():
         # 1. What the run is known by
-        on_main(lambda: check_replaceable(run_dir / MODEL))
         if isinstance(source, FolderSource):
-            source = replace(source.with_depth_near(depth_near_m), index=run_dir / LATENTS / "files.sqlite")
+            source = replace(source.with_depth_near(depth_near_m), index=run_dir / LATENTS / INDEX_FILE)
         depth_near_m = source.depth_near_m if depth_near_m is None else depth_near_m
         read = [name for name in pipeline.modalities if name not in labels]
         contents = on_main(lambda: source.contents(read))

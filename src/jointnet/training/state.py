@@ -213,9 +213,11 @@ def _opened(run_dir: Path) -> Iterator[Any]:
     if not os.path.lexists(path):
         yield None
         return
-    remedy = "delete it to train from the start, or put a copy of it in its place"
+    remedy = "put a copy of it in its place, choose another folder, or delete it to train from the start"
     if is_link_to_nothing(path):
         raise RunFolderError(f"got {str(path)!r}, a link to {str(path.readlink())!r}, which is not there; mount it, or {remedy}")
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise RunFolderError(f"got {str(path)!r}, which is no file; {remedy}")
     try:
         with torch.no_grad(), safe_open(path, "pt") as file:
             yield file
