@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jointnet.data.samples import batched, encode_source
 from PIL import Image
 
 from jointnet.data.folder import FolderSource
-from jointnet.data.samples import batched, encode_source
 from jointnet.errors import DamagedFileWarning, DataFolderError, DataFolderWarning, EightBitWarning, OutputError
 from tests.conftest import read_png, tiny_pipeline
 

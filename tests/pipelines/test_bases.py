@@ -18,7 +18,7 @@ from diffusers.callbacks import SDXLCFGCutoffCallback
 from torch import Tensor, nn
 
 from jointnet.checkpoints.folder import save_half
-from jointnet.data.samples import encode_source
+from jointnet.data.sample import Sample
 from jointnet.diffusion.schedule import forward_process
 from jointnet.errors import ModelFolderError, RangeError, ShapeError, UnsupportedBaseError
 from jointnet.modalities.modality import get_modality
@@ -27,8 +27,9 @@ from jointnet.recipes import independent, masked, stage1, stage2, tasks
 from jointnet.sampling.schedulers import step_scheduler, with_fixed_variance
 from jointnet.training.config import TrainConfig
 from jointnet.training.joint import train_joint
+from jointnet.training.joint_feed import JointFeed
 from jointnet.training.objective import JointObjective
-from jointnet.types import size_ids
+from jointnet.training.stage import stage_feed, stage_objective
 from tests.bases import BASES, assert_same_weights, tiny_base
 
 PROMPT, NEGATIVE = "a red ball", "a blue box"
@@ -218,7 +219,9 @@ def test_every_task_runs_on_every_base(name: str, task: str, folders: dict[str, 
 
 
 class OnePicture:
-    """A data set of one smooth picture, four times."""
+    """A source of one smooth picture, four times; the last time without a prompt."""
+
+    depth_near_m = None
 
     def __init__(self, pipeline: JointNetPipeline) -> None:
         self.shown = picture(pipeline)
@@ -227,17 +230,25 @@ class OnePicture:
     def __len__(self) -> int:
         return 4
 
-    def captions(self) -> list[list[str]]:
-        return [[PROMPT] * 4]
+    @property
+    def blocks(self) -> Sequence[int]:
+        return (4,)
 
-    def maps(self, modality: str) -> Iterator[Tensor]:
-        yield from [self.shown[modality][0]] * 4
+    def id_of(self, row: int) -> str:
+        return str(row)
 
-    def fingerprints(self, modalities: Sequence[str]) -> dict[str, str]:
-        return {name: name for name in modalities}
+    def read(self, row: int, modalities: Sequence[str]) -> Sample:
+        maps = {name: self.shown[name][0] for name in modalities}
+        return Sample(str(row), maps, ("" if row == 3 else PROMPT,), (self.side, self.side))
 
-    def size_ids(self) -> Tensor:
-        return size_ids((self.side, self.side), (2 * self.side, self.side), (self.side // 2, 0)).expand(4, -1)
+    def contents(self, modalities: Sequence[str]) -> dict[str, str]:
+        return {name: name for name in ("captions", *modalities)}
+
+
+def feed_of(pipeline: JointNetPipeline, config: TrainConfig, folder: Path) -> tuple[JointObjective, JointFeed]:
+    side = pipeline.default_size
+    objective = stage_objective(pipeline, config, side)
+    return objective, stage_feed(pipeline, OnePicture(pipeline), config, objective, side, folder, known_by={"data": "one picture"})
 
 
 STAGES = {"stage1": stage1, "stage2": stage2, "masked": masked, "independent": independent, "tasks": tasks}
@@ -253,11 +264,9 @@ def all_stages() -> Iterator[Any]:
 def test_a_step_of_every_stage_trains_every_base(name: str, stage: str, folders: dict[str, Path], tmp_path: Path) -> None:
     pipeline = extended(folders[name])
     before = {k: v.clone() for k, v in pipeline.joint_unet.state_dict().items()}
-    samples = encode_source(OnePicture(pipeline), pipeline.modalities, pipeline.codec, tmp_path / "latents", *pipeline.training_text())
-    process, noising = forward_process(pipeline.scheduler), pipeline.image_noising_scheduler
-    low_res_process = None if noising is None else forward_process(noising)
     config = one_step(STAGES[stage]())
-    progress = train_joint(pipeline.joint_unet, samples, process, config, tmp_path, low_res_process=low_res_process)
+    objective, feed = feed_of(pipeline, config, tmp_path / "latents")
+    progress = train_joint(objective, feed, config, tmp_path)
     assert progress.step == 1
     after = pipeline.joint_unet.state_dict()
     moved = {k for k, v in before.items() if not torch.equal(v, after[k])}
@@ -288,11 +297,9 @@ def test_a_tile_is_told_its_own_size(folders: dict[str, Path]) -> None:
 
 def test_an_empty_caption_is_no_prompt_in_training_too(folders: dict[str, Path], tmp_path: Path) -> None:
     pipeline = extended(folders["sdxl"])
-    samples = encode_source(OnePicture(pipeline), pipeline.modalities, pipeline.codec, tmp_path, *pipeline.training_text())
-    empty = samples.text_encoder.tokenize([""])
-    tokens = samples.tokens.clone()
-    tokens[:, 0] = empty
-    _, text = replace(samples, tokens=tokens).batch(torch.tensor([0, 1]), 0.0, seeded())
+    _, feed = feed_of(pipeline, replace(stage1(), text_drop=0.0), tmp_path)
+    text = feed.prepare(feed.collate([feed.item(row, seeded()) for row in (3, 1)]), torch.device("cpu")).text
+    assert text is not None
     assert text.embeds[0].abs().max() == text.added["text_embeds"][0].abs().max() == 0
     assert text.embeds[1].abs().max() > 0
 

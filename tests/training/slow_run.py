@@ -1,4 +1,4 @@
-"""A tiny training with pauses, to be stopped from outside: python -m tests.training.slow_run RUN PAUSE STEPS SAVE_EVERY."""
+"""A tiny training with pauses, to be stopped from outside: python -m tests.training.slow_run RUN PAUSE STEPS SAVE_EVERY_MINUTES."""
 
 from __future__ import annotations
 
@@ -10,22 +10,30 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from jointnet.training.config import OptimConfig
-from jointnet.training.loop import fit
+from jointnet.training.config import OptimConfig, RunOptions
+from jointnet.training.feed import TensorFeed
+from jointnet.training.trainer import FunctionObjective, fit
+
+DATA = torch.randn(16, 3, generator=torch.Generator().manual_seed(1))
+
+
+def read(row: int, generator: torch.Generator) -> dict[str, Tensor]:
+    return {"x": DATA[row] + 0.1 * torch.randn(3, generator=generator)}
 
 
 def train_slowly(run_dir: Path, pause: float, steps: int, save_every_minutes: float) -> Tensor:
     """Print "step" where each step begins; return the weights."""
     torch.manual_seed(0)
-    model, data = nn.Linear(3, 3), torch.randn(16, 3)
+    model = nn.Linear(3, 3)
 
-    def loss_fn(indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss_fn(network: nn.Linear, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         print("step", flush=True)
         time.sleep(pause)
-        return {"loss": model(data[indices] + torch.randn(4, 3, generator=generator)).square().mean()}
+        return {"loss": network(batch["x"]).square().mean()}
 
     config = OptimConfig(lr=1e-2, batch_size=4, steps=steps, ema_decay=0.9)
-    fit(model, loss_fn, num_samples=16, config=config, run_dir=run_dir, save_every_minutes=save_every_minutes)
+    options = RunOptions(save_every_minutes=save_every_minutes)
+    fit(FunctionObjective(model, loss_fn), TensorFeed(16, read), config=config, run_dir=run_dir, options=options)
     return model.weight.detach()
 
 

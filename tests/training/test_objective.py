@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,15 +10,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from jointnet.data.samples import LatentSamples
+from jointnet.codecs.latent import MissingCodec
+from jointnet.data.latents import LatentStore, Row
+from jointnet.data.order import sample_generator
+from jointnet.data.sample import Sample
 from jointnet.diffusion.schedule import DiscreteProcess, FlowProcess, NoiseLevels
+from jointnet.errors import UnsupportedBaseError
 from jointnet.models.joint_unet import JointUNet
 from jointnet.models.upscaling import FACTOR, shrink_and_enlarge
 from jointnet.recipes import independent, masked, stage1, stage2, tasks
-from jointnet.training.config import OptimConfig
-from jointnet.training.joint import keeping_abilities, train_joint
-from jointnet.training.objective import Draws, JointObjective, draw_noise
-from jointnet.types import Text, size_ids
+from jointnet.training.config import OptimConfig, TrainConfig
+from jointnet.training.draws import Draws, draw_noise
+from jointnet.training.joint import joint_objective, keeping_abilities, train_joint
+from jointnet.training.joint_feed import JointFeed
+from jointnet.training.objective import JointObjective, min_snr_weight
+from jointnet.training.state import Progress
+from jointnet.types import Text
 from tests.bases import network_inputs, tiny_unet
 
 CONFIG = OptimConfig(lr=1e-2, batch_size=4, steps=12, warmup_steps=2, decay="cosine", ema_decay=0.9)
@@ -38,7 +45,7 @@ def test_the_loss_is_equation_1() -> None:
 
     g = seeded(1)
     t = torch.randint(1000, (3,), generator=g)
-    eps = draw_noise(x0, 0.05, g)
+    eps = draw_noise(x0.shape, 0.05, g)
     total = 0.0
     for modality in range(2):
         a = PROCESS.alpha_bar[t][:, None, None, None]
@@ -64,40 +71,110 @@ def test_flow_matching_predicts_the_noise_minus_the_clean_state() -> None:
 
 def test_the_noise_offset_is_drawn_for_each_sample_modality_and_channel() -> None:
     x0 = torch.zeros(400, 2, 4, 32, 32)
-    offsets = draw_noise(x0, 1.0, torch.Generator().manual_seed(0)).mean((3, 4))
+    offsets = draw_noise(x0.shape, 1.0, torch.Generator().manual_seed(0)).mean((3, 4))
     assert offsets.std() == pytest.approx(1.0, abs=0.05)
     correlation = torch.corrcoef(offsets.flatten(1).T)
     assert (correlation - torch.eye(8)).abs().max() < 0.2
-    assert draw_noise(x0, 0.0, torch.Generator().manual_seed(0)).mean((3, 4)).std() < 0.05
+    assert draw_noise(x0.shape, 0.0, torch.Generator().manual_seed(0)).mean((3, 4)).std() < 0.05
 
 
 class NumbersAsText:
     """The plainest text encoder: a token's embedding is its number, five a prompt."""
 
-    def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        numbers = [[len(word) for word in prompt.split()] for prompt in prompts]
-        return torch.tensor([[[*row, *[0] * 5][:5]] for row in numbers])
+    max_tokens = None
 
-    def encode(self, tokens: Tensor) -> Text:
+    def tokenize(self, prompts: Sequence[str], length: int | None = None) -> Tensor:  # noqa: ARG002 - a PromptEncoder
+        numbers = [[float(word) for word in prompt.split()] for prompt in prompts]
+        return torch.tensor([[[*row, *[0.0] * 5][:5]] for row in numbers])
+
+    def encode(self, tokens: Tensor, clip_skip: int | None = None) -> Text:  # noqa: ARG002 - a PromptEncoder
         return Text(tokens[:, 0, :, None].float().expand(-1, -1, 32))
 
 
-def samples() -> LatentSamples:
-    tokens = torch.arange(2 * 16 * 5).reshape(2, 16, 1, 5) + 1
-    sizes = size_ids((128, 128)).expand(16, -1)
-    return LatentSamples(torch.randn(16, 2, 4, 16, 16), tokens, sizes, Text(torch.zeros(1, 5, 32)), NumbersAsText())
+class NamesOnly:
+    """A source whose rows were all encoded before."""
+
+    depth_near_m = None
+
+    def __len__(self) -> int:
+        return 16
+
+    @property
+    def blocks(self) -> Sequence[int]:
+        return (16,)
+
+    def id_of(self, row: int) -> str:
+        return str(row)
+
+    def read(self, row: int, modalities: Sequence[str]) -> Sample:  # noqa: ARG002 - a Source
+        raise AssertionError("nothing is read twice")
+
+    def contents(self, modalities: Sequence[str]) -> dict[str, str]:  # noqa: ARG002 - a Source
+        return {}
 
 
-def test_text_is_dropped_at_its_rate_and_captions_vary() -> None:
-    data, g = samples(), torch.Generator().manual_seed(0)
-    dropped, draws = [], set()
-    for _ in range(100):
-        _, text = data.batch(torch.arange(16), 0.15, g)
-        ids = text.embeds[:, :, 0]
-        dropped.append((ids == 0).all(1).float().mean())
-        draws |= {int(i > 16 * 5) for i in ids[:, 0] if i > 0}
-    assert torch.stack(dropped).mean() == pytest.approx(0.15, abs=0.03)
-    assert draws == {0, 1}
+def feed_of(objective: JointObjective, config: TrainConfig, folder: Path, bad: Collection[int] = ()) -> JointFeed:
+    """Sixteen encoded samples with two captions each."""
+    store = LatentStore(folder, 16, ("rgb", "depth"), "random numbers")
+    latents = torch.randn(2, 16, 4, 16, 16, generator=seeded())
+    rows = [
+        Row(str(i), (f"{i + 1} 1", f"{i + 1} 2"), (128, 128), (0, 0), (128, 128), (128, 128), *(("spoilt", "got it") if i in bad else ()))
+        for i in range(16)
+    ]
+    if not store.has(0):
+        parts = zip(("rgb", "depth"), latents, strict=True)
+        store.write(0, rows, {name: [torch.empty(0) if i in bad else value for i, value in enumerate(part)] for name, part in parts})
+    text = Text(torch.zeros(1, 5, 32))
+    source, encoder, codec = NamesOnly(), NumbersAsText(), MissingCodec(4)
+    return JointFeed(source, ("rgb", "depth"), config, objective.rule, codec, encoder, text, (128, 128), store=store)
+
+
+def train(joint: JointUNet, config: TrainConfig, run_dir: Path) -> Progress:
+    objective = joint_objective(joint, PROCESS, config)
+    return train_joint(objective, feed_of(objective, config, run_dir / "latents"), config, run_dir)
+
+
+def test_text_is_dropped_at_its_rate_and_captions_vary(tmp_path: Path) -> None:
+    feed = feed_of(JointObjective(JointUNet.from_unet(tiny_unet("sd1")), PROCESS), stage1(), tmp_path)
+    items = [feed.item(row, sample_generator(0, epoch, str(row))) for row in range(16) for epoch in range(100)]
+    assert sum(item.is_dropped for item in items) / 1600 == pytest.approx(0.15, abs=0.03)
+    assert sum(item.caption.endswith(" 1") for item in items) / 1600 == pytest.approx(0.5, abs=0.05)
+    text = feed.prepare(feed.collate(items[:64]), torch.device("cpu")).text
+    assert text is not None
+    assert [bool(embeds.any()) for embeds in text.embeds] == [not item.is_dropped for item in items[:64]]
+
+
+def test_draws_of_a_sample_change_with_the_epoch_only(tmp_path: Path) -> None:
+    feed = feed_of(JointObjective(JointUNet.from_unet(tiny_unet("sd1")), PROCESS), stage1(), tmp_path)
+    first, again, later = (feed.item(3, sample_generator(0, epoch, "3")) for epoch in (0, 0, 1))
+    assert torch.equal(first.draws.noise, again.draws.noise)
+    assert not torch.equal(first.draws.noise, later.draws.noise)
+
+
+def test_a_bad_sample_does_not_count(tmp_path: Path) -> None:
+    """The loss of a batch with one equals that of the batch without it."""
+    objective = JointObjective(JointUNet.from_unet(tiny_unet("sd1")), PROCESS)
+    feed = feed_of(objective, stage1(), tmp_path, bad=(1,))
+    losses = []
+    for rows in ((0, 1, 2), (0, 2)):
+        batch = feed.prepare(feed.collate([feed.item(row, seeded(row)) for row in rows]), torch.device("cpu"))
+        assert batch.x0 is not None
+        assert batch.text is not None
+        losses.append(objective(batch.x0, batch.text, batch.draws, is_good=batch.is_good)["loss"])
+    assert batch.is_good.all()
+    assert torch.allclose(*losses, rtol=1e-5)
+
+
+def test_min_snr_weighs_the_error_of_the_clean_state() -> None:
+    """All predictions of one clean state have the same weight in its units: min(SNR, gamma) (Hang et al., 2023)."""
+    t = torch.tensor([1, 300, 998])
+    alpha_bar = PROCESS.alpha_bar[t]
+    snr = alpha_bar / (1 - alpha_bar)
+    for kind, scale in (("epsilon", snr), ("v_prediction", snr + 1), ("sample", torch.ones(3))):
+        weight = min_snr_weight(DiscreteProcess(PROCESS.alpha_bar, kind), t, 5.0)
+        assert torch.allclose(weight * scale, snr.clamp(max=5.0), rtol=1e-4)  # |eps error|^2 = SNR |x error|^2
+    with pytest.raises(UnsupportedBaseError, match="min_snr_gamma for a base of flow matching"):
+        JointObjective(JointUNet.from_unet(tiny_unet("sd1")), FlowProcess(), min_snr_gamma=5.0)
 
 
 def state_of(joint: JointUNet) -> dict[str, Tensor]:
@@ -109,7 +186,7 @@ def test_stage_1_keeps_the_rgb_branch_and_stage_2_does_not(frozen: bool, tmp_pat
     joint = JointUNet.from_unet(tiny_unet("sd1"))
     before = state_of(joint)
     config = replace(stage1() if frozen else stage2(), optim=replace(CONFIG, steps=3, ema_decay=None))
-    train_joint(joint, samples(), PROCESS, config, tmp_path)
+    train(joint, config, tmp_path)
     changed = {k for k, v in joint.state_dict().items() if not torch.equal(v, before[k])}
     assert any(k.startswith("branches.rgb.") for k in changed) != frozen
     assert any(k.startswith("branches.depth.") for k in changed)
@@ -198,7 +275,7 @@ def test_shrunk_and_enlarged_maps_keep_their_means_and_lose_their_detail() -> No
 def test_the_conditional_stages_train_and_say_so(kind: str, tmp_path: Path) -> None:
     joint = JointUNet.from_unet(tiny_unet("sd1"))
     config = replace(masked() if kind == "has_masked_input" else independent(), optim=replace(CONFIG, steps=2))
-    train_joint(joint, samples(), PROCESS, config, tmp_path)
+    train(joint, config, tmp_path)
     assert joint.config[kind] is True
     if kind == "has_masked_input":
         assert joint.masked_inputs["depth"].weight.abs().max() > 0

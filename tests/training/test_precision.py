@@ -19,5 +19,5 @@ def test_the_fastest_is_bfloat16_only_where_the_processor_multiplies_it():
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match="float32, bfloat16 or fastest"):
+    with pytest.raises(ValueError, match="float32, bfloat16, float16 or fastest"):
         autocast_type("half")

@@ -24,12 +24,12 @@ from jointnet.errors import OutputError, RunFolderError
 from jointnet.files.lock import LOCK_FILE
 from jointnet.recipes import demo_stage1
 from jointnet.training.config import OptimConfig
-from jointnet.training.loop import fit
 from jointnet.training.provenance import holds_result, is_same_depth, write_provenance
 from jointnet.training.run import RUN_FILE, claim, open_run, settings_of
 from jointnet.training.state import STATE_FILE, Progress, read_progress
 from tests.training.slow_run import train_slowly
 from tests.training.test_state import mounted, small_disk
+from tests.training.toy import fit_rows
 
 __all__ = ["small_disk"]
 
@@ -41,10 +41,8 @@ FACTS: dict[str, Any] = {"recipe": "stage1", "data": {"depth": "d1"}}
 def train(run_dir: Path, config: OptimConfig = CONFIG, **more: Any) -> tuple[Progress, Tensor]:
     torch.manual_seed(0)
     model, data = nn.Linear(3, 3), torch.randn(16, 3)
-    progress = fit(
-        model,
-        lambda indices, _: {"loss": model(data[indices]).square().mean()},
-        **{"num_samples": 16, "config": config, "run_dir": run_dir, "facts": FACTS, **more},
+    progress = fit_rows(
+        model, lambda rows, _: {"loss": model(data[rows]).square().mean()}, **{"config": config, "run_dir": run_dir, "facts": FACTS, **more}
     )
     return progress, model.weight.detach()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from multiprocessing import get_context
@@ -14,12 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
-from jointnet.data.folder import FolderSource
-from jointnet.data.samples import encode_source
-from jointnet.errors import DataFolderError, DivergenceError, JointNetError, OutputError
+from jointnet.errors import DataFolderError, DivergenceError, JointNetError, OutputError, RunFolderError
 from jointnet.files.lock import LOCK_FILE, locked
 from jointnet.training.run import RUN_FILE, open_run
 from jointnet.training.state import STATE_FILE
@@ -72,19 +69,18 @@ FOREIGN: dict[str, Callable[[Path], object]] = {
     "a state of something else": lambda run: save(run / STATE_FILE),
     "a state that is a text": lambda run: write(run / STATE_FILE, "of Denmark"),
     "a state that is a pipe": lambda run: os.mkfifo(run / STATE_FILE),
-    "latents of something else": lambda run: save(run / "latents" / "rgb.safetensors"),
-    "latents of something else, by its metadata": lambda run: save(run / "latents" / "depth.safetensors", {"format": "pt"}),
-    "latents that are a text": lambda run: write(run / "latents" / "rgb.safetensors", "mine"),
-    "latents that are a folder": lambda run: (run / "latents" / "rgb.safetensors").mkdir(parents=True),
+    "latents of something else": lambda run: save(run / "latents" / "00000.safetensors"),
+    "latents of something else, by its metadata": lambda run: save(run / "latents" / "00001.safetensors", {"format": "pt"}),
+    "latents that are a text": lambda run: write(run / "latents" / "00000.safetensors", "mine"),
+    "latents that are a folder": lambda run: (run / "latents" / "00000.safetensors").mkdir(parents=True),
     "latents that are a link to nothing": lambda run: (
         (run / "latents").mkdir(),
-        (run / "latents" / "rgb.safetensors").symlink_to("/nowhere/rgb"),
+        (run / "latents" / "00000.safetensors").symlink_to("/nowhere/rgb"),
     ),
     "latents in one file": lambda run: write(run / "latents", "mine"),
     "a folder of latents that is a link to nothing": lambda run: (run / "latents").symlink_to("/nowhere/latents"),
-    "an index of something else": lambda run: write(run / "latents" / "files.json", '{"a.png": ["a", "b"]}'),
-    "an index with other rows": lambda run: write(run / "latents" / "files.json", '{"a.png": ["rgb", 1, 2, 3, 4, 5]}'),
-    "an empty index": lambda run: write(run / "latents" / "files.json", ""),
+    "an index of something else": lambda run: write(run / "latents" / "files.sqlite", '{"a.png": ["a", "b"]}'),
+    "an empty index": lambda run: write(run / "latents" / "files.sqlite", ""),
     "a model of something else": lambda run: write(run / "model" / "notes.txt", "mine"),
     "a model that is a file": lambda run: write(run / "model", "mine"),
 }
@@ -155,54 +151,21 @@ def test_a_run_that_fails_before_its_first_state_keeps_encoded_latents_only(data
     pipeline.save_pretrained(tmp_path / "spoilt")
     with pytest.raises(DivergenceError):
         train(data, tmp_path / "spoilt", run)
-    kept = {name for name in held(run) if name != "latents/files.json"}
-    assert kept == {"latents", "latents/depth.safetensors", "latents/rgb.safetensors"}
-    written = (run / "latents" / "rgb.safetensors").stat().st_mtime_ns
+    kept = {name for name in held(run) if not name.startswith("latents/files.")}
+    assert kept == {"latents", "latents/00000.safetensors"}
+    written = (run / "latents" / "00000.safetensors").stat().st_mtime_ns
     train(data, model_folder, run, config=steps(1))
-    assert (run / "latents" / "rgb.safetensors").stat().st_mtime_ns == written
+    assert (run / "latents" / "00000.safetensors").stat().st_mtime_ns == written
 
 
 def test_what_failed_after_the_first_state_keeps_the_run(data: Path, model_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(data, model_folder, run, config=steps(1))
-    before = held(run)
+    before = {name: content for name, content in held(run).items() if not name.startswith("latents/files.")}
     (data / "1.txt").unlink()
-    with pytest.raises(DataFolderError):
+    with pytest.raises(RunFolderError, match=r"another run \(data\.captions"):
         train(data, model_folder, run, config=steps(2))
-    assert held(run) == before
-
-
-class Stopped(FolderSource):
-    """Maps of depth that never come to an end."""
-
-    reason: type[BaseException] = KeyboardInterrupt
-
-    def maps(self, modality: str) -> Iterator[Tensor]:
-        if modality == "depth":
-            raise self.reason
-        return super().maps(modality)
-
-
-@pytest.mark.parametrize(("reason", "kept"), [(KeyboardInterrupt, ["rgb.safetensors"]), (SystemExit, ["rgb.safetensors"]), (OSError, [])])
-def test_an_interrupted_encoding_keeps_what_is_whole_and_one_that_failed_nothing(
-    reason: type[BaseException], kept: list[str], data: Path, tmp_path: Path
-) -> None:
-    folder, pipeline = tmp_path / "latents", tiny_pipeline()
-    source = Stopped(data, 32)
-    object.__setattr__(source, "reason", reason)
-    with pytest.raises(reason):
-        encode_source(source, ("rgb", "depth"), pipeline.codec, folder, *pipeline.training_text())
-    assert folder.exists() == bool(kept)
-    assert [path.name for path in folder.glob("*")] == kept
-
-
-def test_latents_of_something_else_are_not_replaced_by_whoever_encodes(data: Path, tmp_path: Path) -> None:
-    folder, pipeline = tmp_path / "latents", tiny_pipeline()
-    save(folder / "depth.safetensors")
-    with pytest.raises(OutputError, match="which no run of ours wrote"):
-        encode_source(FolderSource(data, 32), ("rgb", "depth"), pipeline.codec, folder, *pipeline.training_text())
-    assert load_file(folder / "depth.safetensors")["latents"].shape == (2, 3)
-    assert len(list(folder.iterdir())) == 1
+    assert {name: content for name, content in held(run).items() if not name.startswith("latents/files.")} == before
 
 
 def test_a_killed_runs_lock_is_taken_and_goes_with_the_next_run(tmp_path: Path) -> None:

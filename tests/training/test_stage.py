@@ -43,8 +43,8 @@ def data(tmp_path: Path) -> Path:
 
 def train(data: Path, model_folder: Path, run: Path, **more: Any) -> Path:
     pipeline = JointNetPipeline.from_pretrained(model_folder)
-    source = FolderSource(data, more.pop("size", 32), depth_unit=more.pop("depth_unit", "disparity"))
-    arguments = {"recipe": "stage1", "start": model_folder, "start_name": "a start", "config": CONFIG, "run_dir": run}
+    source = FolderSource(data, depth_unit=more.pop("depth_unit", "disparity"))
+    arguments = {"recipe": "stage1", "start": model_folder, "start_name": "a start", "config": CONFIG, "run_dir": run, "size": 32}
     return train_stage(pipeline, source, **{**arguments, **more})
 
 
@@ -58,10 +58,10 @@ def weights(model: Path) -> dict[str, torch.Tensor]:
 
 def test_a_moved_data_folder_resumes_to_the_same_weights(data: Path, model_folder: Path, tmp_path: Path) -> None:
     train(data, model_folder, tmp_path / "cut", config=steps(1))
-    latents = (tmp_path / "cut" / "latents" / "rgb.safetensors").stat().st_mtime_ns
+    latents = (tmp_path / "cut" / "latents" / "00000.safetensors").stat().st_mtime_ns
     moved = data.rename(tmp_path / "moved")
     cut = train(moved, model_folder, tmp_path / "cut", config=steps(3))
-    assert (tmp_path / "cut" / "latents" / "rgb.safetensors").stat().st_mtime_ns == latents
+    assert (tmp_path / "cut" / "latents" / "00000.safetensors").stat().st_mtime_ns == latents
     whole = weights(train(moved, model_folder, tmp_path / "whole", config=steps(3)))
     assert all(torch.equal(whole[name], value) for name, value in weights(cut).items())
     provenance = json.loads((cut / "provenance.json").read_text())
@@ -127,7 +127,7 @@ def test_a_finished_run_is_announced_and_nothing_is_written(
     run = tmp_path / "run"
     model = train(data, model_folder, run)
     capsys.readouterr()
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name not in (".lock", "files.json")}
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name not in (".lock", "files.sqlite")}
     assert train(data, model_folder, run) == model
     lines = capsys.readouterr().err.strip().splitlines()
     assert [line for line in lines if "finished after 2 steps" in line] == lines[-1:]
@@ -173,7 +173,7 @@ def test_a_damaged_run_gets_one_line_before_anything_is_trained(what: str, data:
     run = tmp_path / "run"
     train(data, model_folder, run, config=steps(1))
     DAMAGE[what](run)
-    (run / "latents" / "files.json").touch()  # it may be written
+    (run / "latents" / "files.sqlite").touch()  # it may be written
     before = sorted(run.rglob("*"))
     with pytest.raises(JointNetError) as error:
         train(data, model_folder, run, config=steps(2))
@@ -185,9 +185,9 @@ def test_a_damaged_run_gets_one_line_before_anything_is_trained(what: str, data:
 def test_damaged_latents_and_run_files_are_made_anew(data: Path, model_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(data, model_folder, run, config=steps(1))
-    for name in ("run.json", "latents/rgb.safetensors", "latents/files.json"):
+    for name in ("run.json", "latents/00000.safetensors", "latents/files.sqlite"):
         (run / name).write_bytes(b"")
-    with pytest.warns(DamagedFileWarning, match=r"rgb\.safetensors"):
+    with pytest.warns(DamagedFileWarning, match=r"00000\.safetensors"):
         cut = train(data, model_folder, run, config=steps(2))
     whole = weights(train(data, model_folder, tmp_path / "whole", config=steps(2)))
     assert all(torch.equal(whole[name], value) for name, value in weights(cut).items())

@@ -12,21 +12,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
 
 from jointnet.errors import OutputError, RunFolderError
 from jointnet.training import state
-from jointnet.training.state import STATE_FILE, Progress, load_state, read_progress, save_state
-
-
-def trained(seed: int, width: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """A small network after one step."""
-    torch.manual_seed(seed)
-    model = nn.Linear(width, 2)
-    optimizer = torch.optim.AdamW(model.parameters())
-    model(torch.rand(4, width)).square().mean().backward()
-    optimizer.step()
-    return model, optimizer
+from jointnet.training.state import STATE_FILE, Progress, Trained, load_state, read_progress, save_state
+from tests.training.toy import trained
 
 
 @pytest.fixture
@@ -47,22 +37,21 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 
 
 def test_a_state_comes_back(tmp_path: Path) -> None:
-    model, optimizer = trained(0)
+    ours, theirs = trained(0), trained(1)
+    ours.average = [p.detach() / 2 for p in ours.parameters.values()]
+    theirs.average = [torch.zeros_like(p) for p in theirs.parameters.values()]
     progress = Progress(step=7, curve=[{"step": 7, "loss": 0.5}], plans=[{"from_step": 0, "steps": 9}])
-    save_state(tmp_path, model, [model.weight.detach() / 2], optimizer, progress)
-    other, its_optimizer = trained(1)
-    average = [torch.zeros(2, 3)]
-    assert load_state(tmp_path, other, average, its_optimizer) == progress
-    assert torch.equal(other.weight, model.weight)
-    assert torch.equal(average[0], model.weight / 2)
-    ours, theirs = (one.state_dict()["state"][0]["exp_avg"] for one in (optimizer, its_optimizer))
-    assert torch.equal(ours, theirs)
-    assert load_state(tmp_path / "new", other, average, its_optimizer) == Progress()
+    save_state(tmp_path, ours, progress)
+    assert load_state(tmp_path, theirs) == progress
+    for (name, one), (other, another) in zip(ours.gathered(), theirs.gathered(), strict=True):
+        assert name == other
+        assert torch.equal(one, another), name
+    assert load_state(tmp_path / "new", theirs) == Progress()
 
 
 def test_a_write_that_fails_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, optimizer = trained(0)
-    save_state(tmp_path, model, None, optimizer, Progress(step=1))
+    network = trained(0)
+    save_state(tmp_path, network, Progress(step=1))
 
     def full(tensors: object, path: Path, metadata: object) -> None:
         path.write_bytes(b"half")
@@ -70,29 +59,29 @@ def test_a_write_that_fails_leaves_the_state_before(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(state, "save_file", full)
     with pytest.raises(OutputError, match=r"state\.safetensors': No space left on device; free space"):
-        save_state(tmp_path, model, None, optimizer, Progress(step=2))
-    assert load_state(tmp_path, model, None, optimizer).step == 1
+        save_state(tmp_path, network, Progress(step=2))
+    assert load_state(tmp_path, network).step == 1
     assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
 
 
 def test_a_full_disk_leaves_the_state_before(small_disk: Path) -> None:
-    model, optimizer = trained(0, width=5000)  # 120 kB with its moments
-    save_state(small_disk, model, None, optimizer, Progress(step=1))
+    network = trained(0, width=5000)  # 120 kB with its moments
+    save_state(small_disk, network, Progress(step=1))
     (small_disk / "other").write_bytes(b"x" * 100_000)
     with pytest.raises(OutputError, match="No space left on device"):
-        save_state(small_disk, model, None, optimizer, Progress(step=2))
+        save_state(small_disk, network, Progress(step=2))
     assert sorted(path.name for path in small_disk.iterdir()) == ["other", STATE_FILE]
     (small_disk / "other").unlink()
-    assert load_state(small_disk, model, None, optimizer).step == 1
+    assert load_state(small_disk, network).step == 1
 
 
 def test_a_read_only_disk_is_named(small_disk: Path) -> None:
-    model, optimizer = trained(0)
-    save_state(small_disk, model, None, optimizer, Progress(step=1))
+    network = trained(0)
+    save_state(small_disk, network, Progress(step=1))
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(OutputError, match="Read-only file system"):
-        save_state(small_disk, model, None, optimizer, Progress(step=2))
-    assert load_state(small_disk, model, None, optimizer).step == 1
+        save_state(small_disk, network, Progress(step=2))
+    assert load_state(small_disk, network).step == 1
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
@@ -114,31 +103,31 @@ def keep(path: Path, start: str) -> None:
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_a_damaged_state_is_refused_by_name_and_left_alone(kind: str, tmp_path: Path) -> None:
-    model, optimizer = trained(0)
-    save_state(tmp_path, model, None, optimizer, Progress(step=1))
+    network = trained(0)
+    save_state(tmp_path, network, Progress(step=1))
     DAMAGE[kind](tmp_path / STATE_FILE)
     with pytest.raises(RunFolderError, match=r"state\.safetensors'.*delete it to train from the start") as error:
-        load_state(tmp_path, model, None, optimizer)
+        load_state(tmp_path, network)
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
 
 
 def test_a_state_of_a_run_with_other_facts_is_refused(tmp_path: Path) -> None:
-    model, optimizer = trained(0)
+    network = trained(0)
     facts = {"lr": 0.1, "data": {"depth": "aa"}, "modalities": ("rgb", "depth")}
-    save_state(tmp_path, model, None, optimizer, Progress(step=1), facts)
-    assert read_progress(tmp_path, facts).step == load_state(tmp_path, model, None, optimizer, facts).step == 1
+    save_state(tmp_path, network, Progress(step=1), facts)
+    assert read_progress(tmp_path, facts).step == load_state(tmp_path, network, facts).step == 1
     with pytest.raises(RunFolderError, match=r"another run \(lr 0\.1, now 0\.2; data\.depth aa, now bb\); pass another folder"):
         read_progress(tmp_path, {"lr": 0.2, "data": {"depth": "bb"}})
     with pytest.raises(RunFolderError, match="seed not known, now 1"):
-        load_state(tmp_path, model, None, optimizer, {"seed": 1})
+        load_state(tmp_path, network, {"seed": 1})
     with pytest.raises(RunFolderError, match="trains other weights"):
-        load_state(tmp_path, model, [model.weight.detach()], optimizer)
+        load_state(tmp_path, Trained(network.network, network.optimizer, [p.detach() for p in network.parameters.values()]))
 
 
 def test_a_state_that_does_not_name_its_settings_is_refused(tmp_path: Path) -> None:
-    model, optimizer = trained(0)
-    save_state(tmp_path, model, None, optimizer, Progress(step=1))
+    network = trained(0)
+    save_state(tmp_path, network, Progress(step=1))
     with safe_open(tmp_path / STATE_FILE, "pt") as file:
         metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     save_file(tensors, tmp_path / STATE_FILE, metadata={name: value for name, value in metadata.items() if name != "facts"})
@@ -147,7 +136,7 @@ def test_a_state_that_does_not_name_its_settings_is_refused(tmp_path: Path) -> N
 
 
 def test_states_are_saved_with_the_umasks_mode(tmp_path: Path, umask: int) -> None:
-    model, optimizer = trained(0)
-    save_state(tmp_path, model, None, optimizer, Progress(step=1))
+    network = trained(0)
+    save_state(tmp_path, network, Progress(step=1))
     assert (tmp_path / STATE_FILE).stat().st_mode & 0o777 == 0o666 & ~umask
     assert json.loads(safe_open(tmp_path / STATE_FILE, "pt").metadata()["progress"])["step"] == 1

@@ -19,7 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from jointnet.diffusion.schedule import DiscreteProcess
 from jointnet.models.joint_unet import JointUNet
-from jointnet.training.objective import Draws, JointObjective
+from jointnet.training.draws import Draws
+from jointnet.training.objective import JointObjective
 from jointnet.types import Text
 
 BATCH, STEPS, RANKS = 4, 2, 2
@@ -71,7 +72,8 @@ def train(module: nn.Module, objective: JointObjective, rank: int, ranks: int) -
     losses: dict[str, Tensor] = {}
     for x0, embeds, draws in batches(objective):
         optimizer.zero_grad()
-        losses = module(x0[rows], Text(embeds[rows]), draws.take(rows))
+        counts = objective.counted(draws) / ranks
+        losses = module(x0[rows], Text(embeds[rows]), draws.take(rows), counts=counts)
         losses["loss"].backward()
         optimizer.step()
     for name, parameter in module.named_parameters():

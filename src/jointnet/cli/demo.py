@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jointnet.cli.arguments import OUTPUT, AsJson, number, whole_number
+from jointnet.cli.arguments import OUTPUT, AsJson, Device, chosen_device, number, whole_number
 from jointnet.cli.checks import check_output_file
 from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.demo.bundled import BUILD_STEPS, GUIDANCE
@@ -72,6 +72,7 @@ def build(
         bool, typer.Option("--bundled", help="start from the models in the package instead of training those again")
     ] = False,
     install: Annotated[bool, typer.Option("--install", help="then copy the trained models into the package")] = False,
+    device: Device = None,
 ) -> None:
     """Train the demo models from nothing; a run that was stopped resumes."""
     from jointnet.demo.training import chain
@@ -82,7 +83,7 @@ def build(
     prepare_folder(work)
     if bundled:
         chain.unpack(work, besides=names)
-    chain.build(work, names or BUILD_STEPS, budget)
+    chain.build(work, names or BUILD_STEPS, budget, chosen_device(device or "cpu"))
     if install:
         chain.install(work, names or BUILD_STEPS)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from jointnet.cli.arguments import MODEL, OUTPUT, AsJson, DepthUnitName, Device, choice, chosen_device, number, one_of, whole_number
+from jointnet.cli.arguments import MODEL, OUTPUT, AsJson, DepthUnitName, Device, choice, chosen_device, number, whole_number
 from jointnet.cli.command import Group, add_command, print_written, takes
+from jointnet.data.labelers.registry import parse_label
 from jointnet.demo.bundled import BUNDLED
-from jointnet.errors import DataFolderError, OutputError
+from jointnet.errors import DataFolderError, OutputError, UnknownNameError
 from jointnet.files.result_set import check_folder
 from jointnet.loading import model_folder, without_progress_bars
 from jointnet.recipes import RECIPES
@@ -19,13 +21,27 @@ from jointnet.training.config import Precision
 
 if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline
-    from jointnet.training.config import TrainConfig
+    from jointnet.training.config import RunOptions, TrainConfig
 
 EXAMPLES = """
 jointnet train stage1 --from path/to/stable-diffusion-2-1-base --data my-data -o runs/stage1
+jointnet train stage1 --from demo-base --data my-photos --label depth=jointnet:demo -o runs/photos
+accelerate launch --num_processes 8 -m jointnet train stage1 --from base --data my-data --micro-batch 4 -o runs/stage1
 jointnet train tasks --from runs/stage1/model --data my-data --budget 600 -o runs/tasks
 """
-DATA, CHANGES = "Data", "Changes to the recipe"
+DATA, CHANGES, RUNNING = "Data", "Changes to the recipe", "How it runs"
+
+
+def duration_or_steps(text: str) -> str:
+    """Check a number of steps, or of minutes with an m. Raises: typer.BadParameter."""
+    is_minutes = text.endswith("m")
+    try:
+        value = float(text[:-1]) if is_minutes else int(text)
+    except ValueError:
+        value = -1
+    if not 0 < value < 10**9:
+        raise typer.BadParameter(f"got {text!r}; expected steps, such as 500, or minutes, such as 5m")
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +62,79 @@ class Changes:
         str | None, choice("--precision", names=get_args(Precision), panel=CHANGES, help_="what forward and loss are computed in")
     ] = None
     seed: Annotated[
-        int,
+        int | None,
         typer.Option("--seed", parser=whole_number(0, 2**63 - 1), metavar="N", help="seeds every draw", rich_help_panel=CHANGES),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How a run is carried out, without a change to what is trained."""
+
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            "--micro-batch",
+            parser=whole_number(1, 100_000),
+            metavar="N",
+            help="samples at once in a process; the rest of its share of the batch is accumulated",
+            show_default="its share",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None
+    checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="less memory, about a third more time", rich_help_panel=RUNNING)
+    ] = False
+    fsdp: Annotated[bool, typer.Option("--fsdp", help="shard the weights over the processes (FSDP2)", rich_help_panel=RUNNING)] = False
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers", parser=whole_number(0, 256), metavar="N", help="processes that read samples ahead", rich_help_panel=RUNNING
+        ),
     ] = 0
+    save_every: Annotated[
+        str,
+        typer.Option(
+            "--save-every",
+            parser=duration_or_steps,
+            metavar="N|Nm",
+            help="steps, or minutes as 5m, between states",
+            rich_help_panel=RUNNING,
+        ),
+    ] = "1m"
+    keep_states: Annotated[
+        int, typer.Option("--keep-states", parser=whole_number(1, 10_000), metavar="N", help="states to keep", rich_help_panel=RUNNING)
+    ] = 1
+    log_every: Annotated[
+        int,
+        typer.Option(
+            "--log-every", parser=whole_number(1, 10**6), metavar="N", help="steps of a row of the loss curve", rich_help_panel=RUNNING
+        ),
+    ] = 50
+    trackers: Annotated[
+        str | None,
+        typer.Option("--trackers", metavar="NAMES", help="of Accelerate: tensorboard, wandb, ...", rich_help_panel=RUNNING),
+    ] = None
+    max_bad: Annotated[str, typer.Option("--max-bad", metavar="SHARE", help="samples that may be unusable", rich_help_panel=RUNNING)] = "1%"
+
+    def options(self) -> RunOptions:
+        """Return the run's options. Raises: RangeError."""
+        from jointnet.data.bad_samples import parse_share
+        from jointnet.training.config import RunOptions
+
+        is_minutes = self.save_every.endswith("m")
+        return RunOptions(
+            micro_batch_size=self.micro_batch,
+            has_gradient_checkpointing=self.checkpointing,
+            is_sharded=self.fsdp,
+            num_workers=self.workers,
+            save_every_minutes=float(self.save_every[:-1]) if is_minutes else None,
+            save_every_steps=None if is_minutes else int(self.save_every),
+            keep_states=self.keep_states,
+            log_every=self.log_every,
+            trackers=tuple(name.strip() for name in (self.trackers or "").split(",") if name.strip()),
+            max_bad=parse_share(self.max_bad),
+        )
 
 
 def add_to(app: typer.Typer) -> None:
@@ -56,13 +142,16 @@ def add_to(app: typer.Typer) -> None:
     add_command(app, "train", train, examples=EXAMPLES, panel="Models")
 
 
-@takes(changes=Group.of(Changes))
+@takes(changes=Group.of(Changes), running=Group.of(Running))
 def train(
     changes: Changes,
+    running: Running,
     recipe: Annotated[
         str,
         typer.Argument(
-            metavar="RECIPE", parser=one_of(tuple(RECIPES)), autocompletion=lambda: list(RECIPES), help=f"one of {', '.join(RECIPES)}"
+            metavar="RECIPE",
+            autocompletion=lambda: list(RECIPES),
+            help=f"one of {', '.join(RECIPES)}; or a .toml file that changes one, or a .py file with a function recipe()",
         ),
     ],
     start: Annotated[
@@ -99,6 +188,19 @@ def train(
             rich_help_panel=DATA,
         ),
     ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label",
+            metavar="MODALITY=NAME[:WEIGHTS]",
+            help="estimate these maps from the pictures instead of reading them: see docs/labels.md",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="any other setting of the recipe; wrong ones list all", rich_help_panel=CHANGES),
+    ] = None,
     depth_unit: DepthUnitName = "disparity",
     depth_near: Annotated[
         float | None,
@@ -131,6 +233,12 @@ def train(
     if not data.is_dir():
         raise DataFolderError(f"got data folder {str(data)!r}, which is no folder; expected pictures with maps and captions")
 
+    name, config = configure(recipe, changes, settings or ())
+    choices = dict(parse_label(text) for text in label or ())
+    for choice_ in choices.values():
+        choice_.check()
+    options = running.options()
+
     from jointnet.data.folder import FolderSource
     from jointnet.sampling.schedulers import with_fixed_variance
     from jointnet.training.run import check_run_folder
@@ -140,17 +248,26 @@ def train(
     names = None if modalities is None else tuple(name.strip() for name in modalities.split(","))
     with without_progress_bars():
         pipeline = open_start(start, names).to(chosen_device(device))
-        source = FolderSource(data, size or pipeline.default_size, depth_unit=depth_unit)
-        pipeline.joint_model().check_size(source.size, source.size)
+        labels = {modality: choice_().to(pipeline.device) for modality, choice_ in choices.items()}
+        unknown = [modality for modality in labels if modality not in pipeline.modalities[1:]]
+        if unknown:
+            raise UnknownNameError(
+                f"got a label for {unknown[0]}; expected some of {', '.join(pipeline.modalities[1:])}, which are trained"
+            )
+        size = size or pipeline.default_size
+        pipeline.joint_model().check_size(size, size)
         pipeline.scheduler = with_fixed_variance(pipeline.scheduler)
         model = train_stage(
             pipeline,
-            source,
-            configure(recipe, changes),
+            FolderSource(data, depth_unit=depth_unit),
+            config,
             output,
-            recipe=recipe,
+            recipe=name,
             start=start_folder,
             start_name=start,
+            size=size,
+            labels=labels,
+            options=options,
             depth_near_m=depth_near,
             budget_minutes=budget,
         )
@@ -172,11 +289,13 @@ def is_base(folder: Path) -> bool:
     return pipeline_class(folder) != "JointNetPipeline"
 
 
-def configure(recipe: str, changes: Changes) -> TrainConfig:
-    """Return a recipe with a command's changes."""
-    config = RECIPES[recipe]()
+def configure(recipe: str, changes: Changes, settings: Sequence[str]) -> tuple[str, TrainConfig]:
+    """Return the name of a recipe, and the recipe with a command's changes. Raises: UnknownNameError, InputFileError."""
+    from jointnet.recipes.settings import parse_setting, read_recipe, with_settings
+
+    name, config = read_recipe(recipe)
     chosen = {name: value for name, value in vars(changes).items() if value is not None}
-    return replace(config, optim=replace(config.optim, **chosen))
+    return name, with_settings(config, {**dict(parse_setting(text) for text in settings), **chosen})
 
 
 def open_start(start: str, modalities: tuple[str, ...] | None) -> JointNetPipeline:
@@ -185,7 +304,6 @@ def open_start(start: str, modalities: tuple[str, ...] | None) -> JointNetPipeli
     Raises: ModelFolderError, UnsupportedBaseError, UnknownNameError if a model has other modalities than asked.
     """
     from jointnet.checkpoints.index import pipeline_class
-    from jointnet.errors import UnknownNameError
     from jointnet.loading import load
     from jointnet.modalities import get_modality
     from jointnet.pipelines.bases import check_class

@@ -11,7 +11,7 @@ from jointnet.errors import BadSampleError, DataFolderError, RangeError
 MIN_READ = 1000
 """Samples that are read before their share of bad ones counts; fewer may be bad by chance."""
 
-NUM_NAMES = 5
+NUM_NAMES = 20
 """Names that are remembered of each reason."""
 
 
@@ -35,6 +35,8 @@ class BadSamples:
         limit: share of the samples that may be bad.
         total: samples of the pass.
         num_read: samples that were read until now, good or bad.
+        names: the first ids of each reason.
+        messages: what is wrong with the first sample of each reason.
     """
 
     limit: float
@@ -42,6 +44,7 @@ class BadSamples:
     num_read: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     names: dict[str, list[str]] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
 
     @property
     def num_bad(self) -> int:
@@ -57,6 +60,7 @@ class BadSamples:
         self.num_read += 1
         self.counts[error.reason] += 1
         self._remember(error.reason, [id_])
+        self.messages.setdefault(error.reason, str(error))
 
     def merge(self, other: BadSamples) -> None:
         """Add what another counter of the same pass has counted, such as a worker's."""
@@ -64,6 +68,7 @@ class BadSamples:
         self.counts.update(other.counts)
         for reason, names in other.names.items():
             self._remember(reason, names)
+        self.messages = {**other.messages, **self.messages}
 
     def check(self, *, at_end: bool = False) -> None:
         """Raise where too many are bad: of the whole pass, or of those read until now, once they are MIN_READ or all.
@@ -73,8 +78,9 @@ class BadSamples:
         has_share = self.num_read >= MIN_READ or at_end
         if self.num_bad > self.limit * self.total or (has_share and self.num_bad > self.limit * self.num_read):
             share = self.num_bad / max(self.num_read, 1)
+            reasons = self._reasons(explained=True)
             raise DataFolderError(
-                f"got {self.num_bad} of {self.num_read} samples that cannot be used, more than {100 * self.limit:g}%: {self._reasons()}; "
+                f"got {self.num_bad} of {self.num_read} samples that cannot be used, more than {100 * self.limit:g}%: {reasons}; "
                 f"repair or remove them, or leave out more: --max-bad {math.ceil(100 * share)}%"
             )
 
@@ -82,14 +88,15 @@ class BadSamples:
         """Return one line; empty if all samples are good."""
         return f"left out {self.num_bad} of {self.num_read} samples: {self._reasons()}" if self.num_bad else ""
 
-    def _reasons(self) -> str:
-        """Return the reasons, the most frequent one first, with counts and first names."""
+    def _reasons(self, *, explained: bool = False) -> str:
+        """Return the reasons, the most frequent one first, with counts and first names, and what is wrong with the first of each."""
 
         def shown(reason: str, count: int) -> str:
             names = self.names.get(reason, [])
-            return f"{count} {reason} ({', '.join(names)}{', ...' if count > len(names) else ''})"
+            listed = f"{count} {reason} ({', '.join(names)}{', ...' if count > len(names) else ''})"
+            return f"{listed}, as {self.messages[reason]}" if explained and reason in self.messages else listed
 
-        return ", ".join(shown(reason, count) for reason, count in self.counts.most_common())
+        return "; ".join(shown(reason, count) for reason, count in self.counts.most_common())
 
     def _remember(self, reason: str, names: list[str]) -> None:
         known = self.names.setdefault(reason, [])

@@ -40,7 +40,7 @@ class Row:
         captions: none if it is bad.
         original: height and width of its picture.
         corner, extent, size: the part of it that is encoded, and its size then, see ``data.framing.Frame``.
-        bad: the reason why it cannot be used; None if it can.
+        bad, message: the reason why it cannot be used, short and in full; None and empty if it can.
     """
 
     id: str
@@ -50,6 +50,7 @@ class Row:
     extent: tuple[int, int] = (0, 0)
     size: tuple[int, int] = (0, 0)
     bad: str | None = None
+    message: str = ""
 
 
 class LatentStore:
@@ -112,7 +113,8 @@ class LatentStore:
     def row(self, number: int) -> Row:
         """Read what is known of a row."""
         fields = json.loads(bytes(self._read(_ROWS, number).numpy()))
-        return Row(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        lists: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        return Row(**lists)
 
     def latents(self, number: int, channels: int, size: tuple[int, int]) -> Tensor:
         """Read the latents of a good row (M, C, h, w), float32."""

@@ -67,7 +67,10 @@ def filling(folder: Path) -> Iterator[None]:
     """Create a folder; after an error, remove again what was created, if it is empty. Raises: OSError."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:  # unless it was there, and another process has removed it meanwhile
+            folder.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
         for place in missing:

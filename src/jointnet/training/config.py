@@ -24,7 +24,7 @@ class OptimConfig:
         precision: autocast type of forward and loss; weights, moments and average stay float32.
         has_plain_attention: compute attention without the fused kernel, whose backward is slow on a CPU; it needs memory for every pair of
             positions, so it suits small maps.
-        seed: of the order of the samples and, with its epoch and id, of every draw of a sample; so a resumed run equals an uninterrupted one.
+        seed: of the order of the samples and, with its epoch and id, of every draw of a sample: a resumed run equals an uninterrupted one.
     """
 
     lr: float

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,7 @@ def encode_source(
     source: Source,
     store: LatentStore,
     sizes: Sequence[tuple[int, int]],
-    size_of: Sequence[int] | None,
+    size_of: np.ndarray | None,
     codec: Codec,
     labels: Mapping[str, Labeler],
     bad_samples: BadSamples,
@@ -65,7 +66,7 @@ def _count(store: LatentStore, chunk: int, bad_samples: BadSamples) -> None:
         if row.bad is None:
             bad_samples.add_good()
         else:
-            bad_samples.add_bad(row.id, BadSampleError(row.id, row.bad))
+            bad_samples.add_bad(row.id, BadSampleError(row.message, row.bad))
 
 
 def _encode_chunk(
@@ -73,7 +74,7 @@ def _encode_chunk(
     store: LatentStore,
     chunk: int,
     sizes: Sequence[tuple[int, int]],
-    size_of: Sequence[int] | None,
+    size_of: np.ndarray | None,
     codec: Codec,
     labels: Mapping[str, Labeler],
 ) -> tuple[list[Row], dict[str, list[Tensor]]]:
@@ -87,10 +88,10 @@ def _encode_chunk(
         try:
             sample = source.read(number, read)
         except BadSampleError as error:
-            return Row(source.id_of(number), bad=error.reason), None
+            return Row(source.id_of(number), bad=error.reason, message=str(error)), None
         height, width = sample.maps["rgb"].shape[-2:]
         frame = largest_frame((height, width), size)
-        row = Row(sample.id, sample.captions, tuple(sample.original_size), frame.corner, frame.extent, frame.size)
+        row = Row(sample.id, sample.captions, sample.original_size, frame.corner, frame.extent, frame.size)
         return row, framed(sample, frame)
 
     for batch in _batched(map(one, numbers)):

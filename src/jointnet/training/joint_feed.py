@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,16 @@ from jointnet.text.prompts import PromptEncoder
 from jointnet.training.config import TrainConfig
 from jointnet.training.draws import DrawRule, Draws, concat_draws
 from jointnet.types import Text
+
+
+class _Read(NamedTuple):
+    """What was read of a row, see ``Item``."""
+
+    id: str
+    captions: tuple[str, ...]
+    size_ids: Tensor
+    maps: Mapping[str, Tensor] | None = None
+    latents: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -115,36 +125,34 @@ class JointFeed:
         is_dropped = bool(torch.rand((), generator=generator) < self.config.text_drop)
         caption01 = float(torch.rand((), generator=generator))
         size = self._size_of(row)
+        bad = None
         try:
-            read = self._stored(row, size) if self.store is not None else self._read(row, size, generator)
-            id_, captions, size_ids, maps, latents, bad = *read, None
+            read = self._read(row, size, generator) if self.store is None else self._stored(self.store, row, size)
         except BadSampleError as error:
-            id_, captions, size_ids, maps, latents, bad = self.id_of(row), ("",), torch.zeros(6), None, None, error
+            read, bad = _Read(self.id_of(row), ("",), torch.zeros(6)), error
         shape = (1, len(self.modalities), self.codec.channels, size[0] // self.codec.factor, size[1] // self.codec.factor)
         draws = self.rule.draw(shape, generator)
-        caption = captions[int(caption01 * len(captions))]
-        return Item(id_, caption, is_dropped, size_ids, draws, size, maps, latents, bad)
+        caption = read.captions[int(caption01 * len(read.captions))]
+        return Item(read.id, caption, is_dropped, read.size_ids, draws, size, read.maps, read.latents, bad)
 
     def _size_of(self, row: int) -> tuple[int, int]:
         if self._size_of_row is None or self.sizes is None:
             return self.size
         return self.sizes[int(self._size_of_row[row])]
 
-    def _stored(self, number: int, size: tuple[int, int]) -> tuple[str, tuple[str, ...], Tensor, None, Tensor]:
-        assert self.store is not None
-        row = self.store.row(number)
+    def _stored(self, store: LatentStore, number: int, size: tuple[int, int]) -> _Read:
+        row = store.row(number)
         if row.bad is not None:
-            raise BadSampleError(f"{row.id} cannot be used", row.bad)
+            raise BadSampleError(row.message, row.bad)
         factor = self.codec.factor
-        latents = self.store.latents(number, self.codec.channels, (size[0] // factor, size[1] // factor))
-        return row.id, row.captions, Frame(row.corner, row.extent, row.size).size_ids(row.original), None, latents
+        latents = store.latents(number, self.codec.channels, (size[0] // factor, size[1] // factor))
+        return _Read(row.id, row.captions, Frame(row.corner, row.extent, row.size).size_ids(row.original), latents=latents)
 
-    def _read(
-        self, row: int, size: tuple[int, int], generator: torch.Generator
-    ) -> tuple[str, tuple[str, ...], Tensor, dict[str, Tensor], None]:
+    def _read(self, row: int, size: tuple[int, int], generator: torch.Generator) -> _Read:
         sample = self.source.read(row, [name for name in self.modalities if name not in self.labels])
-        frame = largest_frame(sample.maps["rgb"].shape[-2:], size, generator if self.config.crop == "random" else None)
-        return sample.id, sample.captions, frame.size_ids(sample.original_size), framed(sample, frame), None
+        height, width = sample.maps["rgb"].shape[-2:]
+        frame = largest_frame((height, width), size, generator if self.config.crop == "random" else None)
+        return _Read(sample.id, sample.captions, frame.size_ids(sample.original_size), maps=framed(sample, frame))
 
     def collate(self, items: Sequence[Item]) -> JointBatch:
         """Bad samples become zeros that do not count."""

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -29,7 +29,9 @@ Result = TypeVar("Result")
 _NAMES = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
-def new_accelerator(device: torch.device, precision: Precision, *, trackers: Iterable[str] = (), run_dir: Path | None = None) -> Accelerator:
+def new_accelerator(
+    device: torch.device, precision: Precision, *, trackers: Iterable[str] = (), run_dir: Path | None = None
+) -> Accelerator:
     """Return an Accelerator for one run; a process may make one after another, with different precisions.
 
     Its process group is that of ``accelerate launch`` or ``torchrun``; without them there is one process.
@@ -127,7 +129,7 @@ def without_sync(module: nn.Module) -> Iterator[None]:
         with module.no_sync():
             yield
         return
-    shards = [part for part in module.modules() if hasattr(part, "set_requires_gradient_sync")]
+    shards = [part for part in module.modules() if isinstance(part, FSDPModule)]
     for part in shards:
         part.set_requires_gradient_sync(False, recurse=False)
     try:

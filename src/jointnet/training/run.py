@@ -21,7 +21,7 @@ from jointnet.checkpoints.folder import check_replaceable
 from jointnet.data.latents import check_latents
 from jointnet.errors import OutputError, RunFolderError
 from jointnet.files.atomic import write_json
-from jointnet.files.content_index import INDEX_FILE, is_index
+from jointnet.files.content_index import is_index
 from jointnet.files.json_files import read_named_values
 from jointnet.files.lock import check_lock, locked
 from jointnet.files.result_set import PROGRAM, filling
@@ -35,6 +35,9 @@ RUN_FILE = "run.json"
 
 LATENTS, MODEL = "latents", "model"
 """Folders of a run."""
+
+INDEX_FILE, SAMPLES_FILE = "files.sqlite", "files.samples"
+"""In LATENTS: hashes of the data's files, and their list."""
 
 
 @contextmanager
@@ -66,7 +69,9 @@ def check_run_folder(run_dir: Path) -> None:
     is_ours = read_progress(run_dir, {}).step > 0
     is_ours |= _check_json(run_dir / RUN_FILE, _is_run, may_be_damaged=is_ours)
     check_latents(run_dir / LATENTS, may_be_damaged=is_ours)
-    _check_json(run_dir / LATENTS / INDEX_FILE, is_index, may_be_damaged=is_ours)
+    index = run_dir / LATENTS / INDEX_FILE
+    if os.path.lexists(index) and not is_index(index) and not (is_ours and index.is_file() and not index.stat().st_size):
+        raise OutputError(f"got {str(index)!r}, which no run of ours wrote, or which is damaged; choose another folder, or move it away")
     check_replaceable(run_dir / MODEL)
 
 
@@ -103,7 +108,8 @@ def _removing_what_nobody_needs(run_dir: Path) -> Iterator[None]:
             if not any(os.path.lexists(run_dir / name) for name in (STATE_FILE, MODEL)):
                 (run_dir / RUN_FILE).unlink(missing_ok=True)
                 if not any(latents.glob("[!.]*.safetensors")):
-                    (latents / INDEX_FILE).unlink(missing_ok=True)
+                    for name in (INDEX_FILE, SAMPLES_FILE):
+                        (latents / name).unlink(missing_ok=True)
             if is_new:
                 latents.rmdir()
         raise

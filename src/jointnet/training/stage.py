@@ -21,7 +21,6 @@ from jointnet.data.labelers.labeler import Labeler
 from jointnet.data.latents import LatentStore
 from jointnet.data.sample import Source
 from jointnet.diffusion.schedule import forward_process
-from jointnet.files.content_index import INDEX_FILE
 from jointnet.files.fingerprints import of_texts
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.config import RunOptions, TrainConfig
@@ -31,8 +30,9 @@ from jointnet.training.joint_feed import JointFeed
 from jointnet.training.objective import JointObjective
 from jointnet.training.parallel import is_main_process, join_processes, num_processes, on_main, process_device, whole
 from jointnet.training.provenance import code_commit, holds_result, is_same_depth, write_provenance
-from jointnet.training.run import LATENTS, MODEL, claim, open_run, print_finished
+from jointnet.training.run import INDEX_FILE, LATENTS, MODEL, claim, open_run, print_finished
 from jointnet.training.state import Progress
+
 
 def train_stage(
     pipeline: Any,

@@ -92,12 +92,17 @@ class Trained:
         shapes = {name: list(value.shape) for name, value in self.weights().items()}
         return {"parameters": list(self.parameters), "shapes": shapes, "is_averaged": self.average is not None}
 
+    def held(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield weights and averages by the names they have in a file."""
+        for name, value in self.weights().items():
+            yield f"model.{name}", value
+        for name, value in zip(self.parameters, self.average or (), strict=False):
+            yield f"average.{name}", value
+
     def gathered(self) -> Iterator[tuple[str, Tensor]]:
         """Yield all tensors by the names they have in a file, whole; every process must go through all of them."""
-        for name, value in self.weights().items():
-            yield f"model.{name}", whole(value)
-        for name, value in zip(self.parameters, self.average or (), strict=False):
-            yield f"average.{name}", whole(value)
+        for name, value in self.held():
+            yield name, whole(value)
         for name, parameter in self.parameters.items():
             for slot, value in self.optimizer.state.get(parameter, {}).items():
                 yield f"optimizer.{name}.{slot}", whole(torch.as_tensor(value))
@@ -156,12 +161,13 @@ def load_state(run_dir: Path, trained: Trained, facts: Mapping[str, Any] | None 
         return Progress()
     slots: dict[str, dict[str, Tensor]] = metadata["slots"]
     is_fused = any(group.get("fused") for group in trained.optimizer.param_groups)  # it keeps its step on the device
-    targets: dict[str, Tensor] = {f"model.{name}": value for name, value in trained.weights().items()}
-    targets |= {f"average.{name}": value for name, value in zip(trained.parameters, trained.average or (), strict=False)}
+    targets = dict(trained.held())
     for name, parameter in trained.parameters.items():
         for slot, empty in slots.get(name, {}).items():
-            value = torch.zeros_like(parameter.detach(), dtype=empty.dtype) if empty.shape == parameter.shape else torch.zeros_like(
-                empty, device="cpu" if slot == "step" and not is_fused else trained.device
+            value = (
+                torch.zeros_like(parameter.detach(), dtype=empty.dtype)
+                if empty.shape == parameter.shape
+                else torch.zeros_like(empty, device="cpu" if slot == "step" and not is_fused else trained.device)
             )
             trained.optimizer.state[parameter][slot] = value
             targets[f"optimizer.{name}.{slot}"] = value
@@ -184,6 +190,9 @@ def _checked_metadata(run_dir: Path, trained: Trained, facts: Mapping[str, Any])
             raise RunFolderError(
                 f"got {str(run_dir / STATE_FILE)!r}, the state of a run that trains other weights; pass another folder, or delete it"
             )
+        missing = {name for name, _ in trained.held()} - set(file.keys())
+        if missing:
+            raise KeyError(f"no {min(missing)}")
         slots: dict[str, dict[str, Tensor]] = {}
         for key in file.keys():  # noqa: SIM118 - not a dict
             if key.startswith("optimizer."):

@@ -110,8 +110,8 @@ def fit(
         progress = load_state(run_dir, run.trained, known_by)
         check_steps(run_dir, progress, config)
         if run.average is not None:
-            run.average.optimization_step = progress.step
-        started_at = progress.step
+            run.average.optimization_step = progress.step - progress.skipped
+        started_at = run.saved_step = progress.step
         if progress.share(config, budget_minutes) >= 1:
             if is_main_process():
                 print_finished(run_dir, progress)
@@ -119,7 +119,9 @@ def fit(
             progress.plan(config, budget_minutes, device=device.type, type=str(run.dtype), processes=num_processes())
             run.train(progress, budget_minutes, known_by, stop, validate)
         if progress.step > started_at:
-            save_state(run_dir, run.trained, progress, known_by, keep=options.keep_states)
+            check_learned(progress)
+            if run.saved_step < progress.step:
+                save_state(run_dir, run.trained, progress, known_by, keep=options.keep_states)
             on_main(lambda: run.curve.save(progress))
         if stop.signal is not None and is_main_process():
             print(f"stopped after step {progress.step}, saved in {run_dir}; the same command resumes", file=sys.stderr, flush=True)
@@ -155,6 +157,7 @@ class _Run:
             self.average = EMAModel(self.parameters, decay=config.ema_decay, foreach=not is_sharded)
         averaged = None if self.average is None else self.average.shadow_params
         self.trained = Trained(objective, self.optimizer.optimizer, averaged, self.accelerator.scaler)
+        self.saved_step = 0
         self.curve = Curve(run_dir, options.log_every, log=self.accelerator.log if options.trackers else None)
 
     def train(
@@ -172,7 +175,7 @@ class _Run:
         plan = BatchPlan(self.feed.blocks, config.batch_size, config.seed, self.feed.buckets)
         batches = Batches(self.feed, plan, self.share, seed=config.seed, num_workers=options.num_workers).from_step(progress.step)
         clock = saved = time.monotonic()
-        saved_step, saving_s, nonfinite = progress.step, 0.0, 0
+        saving_s, nonfinite = 0.0, 0
         is_stopped = False
         while (done := progress.share(config, budget_minutes)) < 1 and not is_stopped:
             lr = config.lr_at(done, progress.step)
@@ -185,7 +188,7 @@ class _Run:
             if nonfinite > options.max_nonfinite:
                 raise DivergenceError(
                     f"got a loss or gradient that is not finite in {nonfinite} steps in a row, the last of them step {progress.step}; "
-                    f"lower the learning rate, or use float32. The state of step {saved_step} is kept in {str(self.run_dir)!r}"
+                    f"lower the learning rate, or use float32. The state of step {self.saved_step} is kept in {str(self.run_dir)!r}"
                 )
 
             progress.step += 1
@@ -193,7 +196,7 @@ class _Run:
             progress.skipped += not is_finite
             now = time.monotonic()
             # the main process's clock and wish to save count, and anybody's signal
-            wants_to_save = self._is_due(progress.step, saved_step, now - saved, saving_s)
+            wants_to_save = self._is_due(progress.step, now - saved, saving_s)
             is_main = is_main_process()
             shared = summed(torch.tensor([(now - clock) * is_main, wants_to_save * is_main, stop.signal is not None], dtype=torch.float64))
             progress.seconds += float(shared[0])
@@ -205,8 +208,8 @@ class _Run:
                 saving_s = -time.monotonic()
                 save_state(self.run_dir, self.trained, progress, known_by, keep=options.keep_states)
                 saving_s += time.monotonic()
-                saved_step, saved = progress.step, time.monotonic()
-                clock = saved
+                self.saved_step = progress.step
+                clock = saved = time.monotonic()
             if validate is not None and options.validate_every and progress.step % options.validate_every == 0:
                 self._validate(validate, progress)
                 clock = time.monotonic()
@@ -240,10 +243,10 @@ class _Run:
             self.average.step(self.parameters)
         return dict(zip(total, means.unbind(), strict=True)), is_finite
 
-    def _is_due(self, step: int, saved_step: int, since_s: float, saving_s: float) -> bool:
+    def _is_due(self, step: int, since_s: float, saving_s: float) -> bool:
         every_steps, every_minutes = self.options.save_every_steps, self.options.save_every_minutes
         if every_steps is not None:
-            return step - saved_step >= every_steps
+            return step - self.saved_step >= every_steps
         return every_minutes is not None and since_s >= max(60 * every_minutes, saving_s / _SAVING_SHARE)
 
     def _validate(self, validate: Callable[[Progress], None], progress: Progress) -> None:
@@ -260,6 +263,13 @@ class _Run:
                 self.average.restore(self.parameters)
             self.objective.train()
 
+
+def check_learned(progress: Progress) -> None:
+    """Raises: DivergenceError if every step of a run was skipped."""
+    if progress.step == progress.skipped:
+        raise DivergenceError(
+            f"got no finite loss and gradient in all {progress.step} steps, so nothing was learned; check the start, or use float32"
+        )
 
 
 def new_optimizer(parameters: list[nn.Parameter], config: OptimConfig, *, is_sharded: bool = False) -> torch.optim.Optimizer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +16,9 @@ from jointnet.demo.world.cache import SceneCache
 from jointnet.demo.world.scene import COLOURS, FLOORS, SETTINGS, SHAPES, SIZES, Scene, sample_scene
 from jointnet.demo.world.splits import seeds
 from jointnet.training.config import OptimConfig
-from jointnet.training.loop import LossFn, fit
+from jointnet.training.feed import TensorFeed
 from jointnet.training.state import Progress
+from jointnet.training.trainer import FunctionObjective, fit
 
 
 def judge_config() -> OptimConfig:
@@ -70,67 +73,87 @@ def attribute_loss(reading: Reading, labels: dict[str, Tensor], normal: Tensor) 
     )
 
 
-def soften(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur half of the batch by a random amount and add a little noise: judges must not hang on edges finer than any decoder's."""
-    count = len(images)
-    noisy = images + 0.03 * torch.rand(count, 1, 1, 1, generator=generator) * torch.randn(images.shape, generator=generator)
-    amount = torch.rand(count, 1, 1, 1, generator=generator) * (torch.rand(count, 1, 1, 1, generator=generator) < 0.5)
-    blurred = interpolate(avg_pool2d(images, 2), scale_factor=2.0, mode="bilinear")
-    return (noisy + amount * (blurred - images)).contiguous(memory_format=torch.channels_last)
+def soften(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Blur every other image by a random amount and add a little noise: judges must not hang on edges finer than any decoder's.
+
+    Shapes: (3, H, W) -> (3, H, W).
+    """
+    noisy = image + 0.03 * torch.rand((), generator=generator) * torch.randn(image.shape, generator=generator)
+    amount = torch.rand((), generator=generator) * (torch.rand((), generator=generator) < 0.5)
+    blurred = interpolate(avg_pool2d(image[None], 2), scale_factor=2.0, mode="bilinear")[0]
+    return noisy + amount * (blurred - image)
 
 
-def train_attribute_judge(scenes: SceneCache, run_dir: Path, *, budget_minutes: float | None = None) -> tuple[AttributeJudge, Progress]:
+def train_attribute_judge(
+    scenes: SceneCache, run_dir: Path, *, budget_minutes: float | None = None, device: torch.device | str = "cpu"
+) -> tuple[AttributeJudge, Progress]:
     """Train (or resume) the attribute judge."""
     torch.manual_seed(3)
-    model = AttributeJudge()
+    model = AttributeJudge().to(device)
     labels = attribute_labels([sample_scene(s) for s in seeds(scenes.split, scenes.num_scenes)])
     pictures = _Pictures(scenes)
 
-    def loss_fn(indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        reading = model(soften(pictures.rgb(indices), generator))
-        chosen = {name: value[indices] for name, value in labels.items()}
-        return {"loss": attribute_loss(reading, chosen, pictures.normal(indices))}
+    def read(row: int, generator: torch.Generator) -> dict[str, Tensor]:
+        chosen = {name: value[row] for name, value in labels.items()}
+        return {"image": soften(pictures.rgb(row), generator), "normal": pictures.normal(row), **chosen}
 
-    return model, _fit(model, loss_fn, scenes, run_dir, budget_minutes)
+    def loss_fn(network: AttributeJudge, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        reading = network(batch["image"].contiguous(memory_format=torch.channels_last))
+        return {"loss": attribute_loss(reading, batch, batch["normal"])}
+
+    return model, _fit(model, loss_fn, read, scenes, run_dir, budget_minutes)
 
 
-def train_depth_regressor(scenes: SceneCache, run_dir: Path, *, budget_minutes: float | None = None) -> tuple[DepthRegressor, Progress]:
+def train_depth_regressor(
+    scenes: SceneCache, run_dir: Path, *, budget_minutes: float | None = None, device: torch.device | str = "cpu"
+) -> tuple[DepthRegressor, Progress]:
     """Train (or resume) the depth regressor: L1 of disparity and of its gradients."""
     torch.manual_seed(4)
-    model = DepthRegressor()
+    model = DepthRegressor().to(device)
     pictures = _Pictures(scenes)
 
-    def loss_fn(indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        difference = model(soften(pictures.rgb(indices), generator)).float() - pictures.disparity01(indices)
+    def read(row: int, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"image": soften(pictures.rgb(row), generator), "disparity01": pictures.disparity01(row)}
+
+    def loss_fn(network: DepthRegressor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        difference = network(batch["image"].contiguous(memory_format=torch.channels_last)).float() - batch["disparity01"]
         l1 = difference.abs().mean()
         gradient = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
         return {"loss": 10 * (l1 + gradient), "l1": l1}
 
-    return model, _fit(model, loss_fn, scenes, run_dir, budget_minutes)
+    return model, _fit(model, loss_fn, read, scenes, run_dir, budget_minutes)
 
 
-def _fit(model: nn.Module, loss_fn: LossFn, scenes: SceneCache, run_dir: Path, budget_minutes: float | None) -> Progress:
-    return fit(model, loss_fn, num_samples=scenes.num_scenes, config=judge_config(), run_dir=run_dir, budget_minutes=budget_minutes)
+def _fit(
+    model: nn.Module,
+    loss_fn: Callable[[Any, dict[str, Tensor]], dict[str, Tensor]],
+    read: Callable[[int, torch.Generator], dict[str, Tensor]],
+    scenes: SceneCache,
+    run_dir: Path,
+    budget_minutes: float | None,
+) -> Progress:
+    feed = TensorFeed(scenes.num_scenes, read)
+    return fit(FunctionObjective(model, loss_fn), feed, config=judge_config(), run_dir=run_dir, budget_minutes=budget_minutes)
 
 
 class _Pictures:
-    """Batches of cached maps by scene index."""
+    """Cached maps by scene index."""
 
     def __init__(self, scenes: SceneCache) -> None:
         self.rgb_chunks, self.disparity_chunks, self.normal_chunks = (scenes.arrays(name) for name in ("rgb", "disparity", "normal"))
 
-    def rgb(self, indices: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1]."""
-        return torch.from_numpy(self._take(self.rgb_chunks, indices)).permute(0, 3, 1, 2).float() / 255
+    def rgb(self, row: int) -> Tensor:
+        """(3, H, W) in [0, 1]."""
+        return torch.from_numpy(self._take(self.rgb_chunks, row)).permute(2, 0, 1).float() / 255
 
-    def disparity01(self, indices: Tensor) -> Tensor:
-        """(B, 1, H, W) in [0, 1]."""
-        return torch.from_numpy(self._take(self.disparity_chunks, indices).astype(np.float32))[:, None] / 65535
+    def disparity01(self, row: int) -> Tensor:
+        """(1, H, W) in [0, 1]."""
+        return torch.from_numpy(self._take(self.disparity_chunks, row).astype(np.float32))[None] / 65535
 
-    def normal(self, indices: Tensor) -> Tensor:
-        """(B, 3, H, W), unit, 0 in the sky."""
-        return torch.from_numpy(self._take(self.normal_chunks, indices)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    def normal(self, row: int) -> Tensor:
+        """(3, H, W), unit, 0 in the sky."""
+        return torch.from_numpy(self._take(self.normal_chunks, row)).permute(2, 0, 1).float() / 127.5 - 1
 
     @staticmethod
-    def _take(chunks: list[np.ndarray], indices: Tensor) -> np.ndarray:
-        return np.stack([chunks[i // len(chunks[0])][i % len(chunks[0])] for i in indices.tolist()])
+    def _take(chunks: list[np.ndarray], row: int) -> np.ndarray:
+        return np.array(chunks[row // len(chunks[0])][row % len(chunks[0])])

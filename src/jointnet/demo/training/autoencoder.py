@@ -7,18 +7,19 @@ floor under every figure of the dense modalities.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from jointnet.demo.world.cache import SceneCache
 from jointnet.training.config import OptimConfig
-from jointnet.training.loop import fit
+from jointnet.training.feed import TensorFeed
 from jointnet.training.state import Progress
+from jointnet.training.trainer import FunctionObjective, fit
 
 CROP = 64
 KIND_SHARES = {"rgb": 0.68, "disparity": 0.12, "normal": 0.17, "shuffled rgb": 0.03}
@@ -51,18 +52,18 @@ def new_autoencoder() -> AutoencoderKL:
 
 
 class _Crops:
-    """Random crops of the cached maps as (B, 3, CROP, CROP) in [-1, 1]."""
+    """Random crops of the cached maps (3, CROP, CROP) in [-1, 1], with the noise of their latents."""
 
-    def __init__(self, scenes: SceneCache) -> None:
+    def __init__(self, scenes: SceneCache, latent_shape: tuple[int, int, int]) -> None:
         self.maps = {name: scenes.arrays(name) for name in ("rgb", "disparity", "normal")}
         self.chunk = len(self.maps["rgb"][0])
         self.kinds = list(KIND_SHARES)
         self.edges = np.cumsum(list(KIND_SHARES.values()))
+        self.latent_shape = latent_shape
 
-    def __call__(self, indices: Tensor, generator: torch.Generator) -> Tensor:
-        draws = torch.rand(len(indices), 4, generator=generator).numpy()
-        crops = [self._one(int(i), *d) for i, d in zip(indices, draws, strict=True)]
-        return torch.stack(crops).contiguous(memory_format=torch.channels_last)  # the convolutions run faster so
+    def __call__(self, row: int, generator: torch.Generator) -> dict[str, Tensor]:
+        draws = torch.rand(4, generator=generator).tolist()
+        return {"image": self._one(row, *draws), "noise": torch.randn(self.latent_shape, generator=generator)}
 
     def _one(self, index: int, which: float, row: float, column: float, flip: float) -> Tensor:
         kind = self.kinds[min(int(np.searchsorted(self.edges, which)), len(self.kinds) - 1)]
@@ -80,14 +81,15 @@ class _Crops:
         return torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1) * 2 - 1
 
 
-def reconstruction_loss(model: AutoencoderKL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-    """L1 + L1 of 4 x 4 means + half the L1 of the image gradients + 1e-4 KL, for images (B, 3, H, W) in [-1, 1].
+def reconstruction_loss(model: AutoencoderKL, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """L1 + L1 of 4 x 4 means + half the L1 of the image gradients + 1e-4 KL.
 
     The means keep colours right, which an L1 of pixels only gives up early for sharper edges.
+    Shapes: "image" (B, 3, H, W) in [-1, 1]; "noise" (B, C, h, w), of the latents.
     """
+    images = batch["image"].contiguous(memory_format=torch.channels_last)  # the convolutions run faster so
     posterior = model.encode(images).latent_dist
-    noise = torch.randn(posterior.mean.shape, generator=generator)
-    decoded = model.decode(posterior.mean + posterior.std * noise).sample.float()
+    decoded = model.decode(posterior.mean + posterior.std * batch["noise"]).sample.float()
     difference = decoded - images
     l1 = difference.abs().mean()
     gradient = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
@@ -96,14 +98,17 @@ def reconstruction_loss(model: AutoencoderKL, images: Tensor, generator: torch.G
     return {"loss": l1 + means + 0.5 * gradient + 1e-4 * kl, "l1": l1, "means": means, "kl": kl}
 
 
-def train_autoencoder(scenes: SceneCache, run_dir: Path, *, budget_minutes: float | None = None) -> tuple[AutoencoderKL, Progress]:
+def train_autoencoder(
+    scenes: SceneCache, run_dir: Path, *, budget_minutes: float | None = None, device: torch.device | str = "cpu"
+) -> tuple[AutoencoderKL, Progress]:
     """Train (or resume) the autoencoder and set its scaling factor to one over the standard deviation of RGB latents."""
     model = new_autoencoder()
-    crops = _Crops(scenes)
+    cast(nn.Module, model).to(device)
+    side = CROP // 2 ** (len(model.config.block_out_channels) - 1)
+    crops = _Crops(scenes, (model.config.latent_channels, side, side))
     progress = fit(
-        model,
-        lambda indices, generator: reconstruction_loss(model, crops(indices, generator), generator),
-        num_samples=scenes.num_scenes,
+        FunctionObjective(model, reconstruction_loss),
+        TensorFeed(scenes.num_scenes, crops),
         config=autoencoder_config(),
         run_dir=run_dir,
         budget_minutes=budget_minutes,
@@ -116,5 +121,5 @@ def train_autoencoder(scenes: SceneCache, run_dir: Path, *, budget_minutes: floa
 def latent_scale(model: AutoencoderKL, scenes: SceneCache, num: int = 256) -> float:
     """One over the standard deviation of the posterior mean over the first ``num`` RGB scenes."""
     rgb = torch.from_numpy(np.array(scenes.arrays("rgb")[0][:num])).permute(0, 3, 1, 2) / 127.5 - 1
-    latents = torch.cat([model.encode(part).latent_dist.mean for part in rgb.split(32)])
+    latents = torch.cat([model.encode(part.to(model.device)).latent_dist.mean for part in rgb.split(32)])
     return round(float(1 / latents.std()), 5)

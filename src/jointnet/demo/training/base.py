@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
+from jointnet.data.latents import LatentStore
 from jointnet.demo.training.text import new_text_encoder, new_tokenizer, tokenize
 from jointnet.diffusion.schedule import DiscreteProcess
 from jointnet.training.config import OptimConfig
-from jointnet.training.loop import Losses, LossFn, fit
-from jointnet.training.objective import draw_noise
+from jointnet.training.draws import draw_noise
+from jointnet.training.feed import TensorFeed
 from jointnet.training.state import Progress
+from jointnet.training.trainer import FunctionObjective, fit
 
 TEXT_DROP, NOISE_OFFSET, SNR_LIMIT = 0.1, 0.05, 5.0
 LAYOUT_TIMESTEPS = (700, 1000)
@@ -126,6 +129,35 @@ class _BaseParts(nn.Module):
         self.unet = new_unet()
 
 
+class _BaseRows:
+    """Readings of the store's rows: latents, token ids of a caption or of none, noise and timestep."""
+
+    def __init__(self, store: LatentStore, parts: _BaseParts, phase: Phase, scheduler: DDPMScheduler) -> None:
+        self.store, self.tokenizer, self.phase = store, parts.tokenizer, phase
+        self.process = DiscreteProcess(scheduler.alphas_cumprod, phase.prediction_type)
+        self.channels, self.side = parts.unet.config.in_channels, parts.unet.config.sample_size
+
+    def __call__(self, row: int, generator: torch.Generator) -> dict[str, Tensor]:
+        captions = self.store.row(row).captions
+        chosen = captions[int(torch.randint(len(captions), (), generator=generator))]
+        caption = "" if torch.rand((), generator=generator) < TEXT_DROP else chosen
+        x0 = self.store.latents(row, self.channels, (self.side, self.side))  # (1, C, h, w)
+        noise = draw_noise((1, *x0.shape), NOISE_OFFSET, generator)[0]
+        t = self.phase.draw_timesteps(1, self.process, generator)[0]
+        return {"x0": x0, "ids": tokenize(self.tokenizer, [caption])[0], "noise": noise, "t": t}
+
+
+def _base_loss(phase: Phase, process: DiscreteProcess, parts: _BaseParts, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weighted squared error of the prediction. Shapes: "x0", "noise" (B, 1, C, h, w), "ids" (B, L), "t" (B,)."""
+    x0, noise, t = batch["x0"], batch["noise"], batch["t"]
+    x_t, target = process.add_noise(x0, noise, t), process.target(x0, noise, t)
+    images = x_t[:, 0].contiguous(memory_format=torch.channels_last)
+    predicted = parts.unet(images, t, parts.text_encoder(batch["ids"]).last_hidden_state).sample
+    error = (predicted.float() - target[:, 0]).square().mean((1, 2, 3))
+    a = process.alpha_bar.to(t.device)[t]
+    return {"loss": (error * loss_weight(phase.prediction_type, a / (1 - a))).mean(), phase.prediction_type: error.mean()}
+
+
 def _kept_tokenizer(folder: Path) -> CLIPTokenizer:
     if not folder.is_dir():
         new_tokenizer().save_pretrained(folder)
@@ -134,45 +166,22 @@ def _kept_tokenizer(folder: Path) -> CLIPTokenizer:
 
 def train_base(
     vae: AutoencoderKL,
-    latents: Tensor,
-    captions: list[list[str]],
+    store: LatentStore,
     run_dir: Path,
     *,
     budget_minutes: float | None = None,
+    device: torch.device | str = "cpu",
 ) -> tuple[StableDiffusionPipeline, dict[str, Progress]]:
     """Train U-Net and text encoder together through all phases, each for its share of the budget; returns each phase's progress.
 
-    The run folder keeps its tokenizer: a word's number must stay what it was when it was learned.
-
-    Shapes: latents (N, 8, h, w), scaled RGB latents; captions: one or more lists of N captions, of which a step draws.
+    The run folder keeps its tokenizer: a word's number must stay what it was when it was learned. The store holds RGB latents; of a
+    sample's captions, each reading draws one.
     """
-    parts, scheduler = _BaseParts(_kept_tokenizer(run_dir / "tokenizer")), new_scheduler()
-    tokens = torch.stack([tokenize(parts.tokenizer, draw) for draw in captions])  # (draws, N, L)
-    empty = tokenize(parts.tokenizer, [""])[0]
-
-    def loss_of(phase: Phase) -> LossFn:
-        process = DiscreteProcess(scheduler.alphas_cumprod, phase.prediction_type)
-
-        def loss_fn(indices: Tensor, generator: torch.Generator) -> Losses:
-            count = len(indices)
-            x0 = latents[indices].contiguous(memory_format=torch.channels_last)
-            ids = tokens[torch.randint(len(tokens), (count,), generator=generator), indices]
-            ids = torch.where((torch.rand(count, generator=generator) < TEXT_DROP)[:, None], empty, ids)
-            noise = draw_noise(x0[:, None], NOISE_OFFSET, generator)  # (B, 1, 8, h, w)
-            t = phase.draw_timesteps(count, process, generator)
-            x_t, target = process.add_noise(x0[:, None], noise, t), process.target(x0[:, None], noise, t)
-            predicted = parts.unet(x_t[:, 0], t, parts.text_encoder(ids).last_hidden_state).sample
-            error = (predicted.float() - target[:, 0]).square().mean((1, 2, 3))
-            a = process.alpha_bar[t]
-            return {"loss": (error * loss_weight(phase.prediction_type, a / (1 - a))).mean(), phase.prediction_type: error.mean()}
-
-        return loss_fn
-
+    parts, scheduler = _BaseParts(_kept_tokenizer(run_dir / "tokenizer")).to(device), new_scheduler()
     progress = {
         phase.name: fit(
-            parts,
-            loss_of(phase),
-            num_samples=len(latents),
+            FunctionObjective(parts, partial(_base_loss, phase, DiscreteProcess(scheduler.alphas_cumprod, phase.prediction_type))),
+            TensorFeed(len(store), _BaseRows(store, parts, phase, scheduler)),
             config=phase.config,
             run_dir=run_dir / phase.name,
             budget_minutes=None if budget_minutes is None else budget_minutes * phase.share,

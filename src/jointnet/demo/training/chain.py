@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -16,9 +17,10 @@ from torch import nn
 from jointnet.checkpoints.card import write_card
 from jointnet.checkpoints.folder import replacing, save_half
 from jointnet.checkpoints.index import PROVENANCE_FILE, VOCABULARY_FILE, provenance_of, stages_of
+from jointnet.codecs.codec import Codec
 from jointnet.codecs.latent import LatentCodec
-from jointnet.data.latents import load_latents
-from jointnet.data.samples import LatentSamples, encode_modality, encode_source
+from jointnet.data.bad_samples import BadSamples
+from jointnet.data.latents import LatentStore
 from jointnet.demo.bundled import BUILD_STEPS, BUNDLED, GUIDANCE, WEIGHTS
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
 from jointnet.demo.judges.train import judge_config, train_attribute_judge, train_depth_regressor
@@ -29,15 +31,16 @@ from jointnet.demo.training.source import SceneSource
 from jointnet.demo.world.cache import SceneCache
 from jointnet.demo.world.captions import vocabulary
 from jointnet.demo.world.scene import NEAR_M
-from jointnet.diffusion.schedule import forward_process
 from jointnet.errors import ModelFolderError, RunFolderError, UnknownNameError
 from jointnet.files.atomic import bring_to_disk, replacing_file, write_json
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import get_recipe
 from jointnet.training.config import TrainConfig
+from jointnet.training.encode import encode_source
 from jointnet.training.joint import keeping_abilities, train_joint
 from jointnet.training.provenance import code_commit, write_provenance
 from jointnet.training.run import claim, open_run
+from jointnet.training.stage import stage_feed, stage_objective
 from jointnet.training.state import Progress
 
 Judge = TypeVar("Judge", bound=nn.Module)
@@ -45,12 +48,13 @@ Judge = TypeVar("Judge", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Chain:
-    """A working folder with one folder a step; ``budget_minutes`` limits each training step."""
+    """A working folder with one folder a step; ``budget_minutes`` limits each training step, which runs on ``device``."""
 
     root: Path
     budget_minutes: float | None = None
     autoencoder_scenes: int = 12_000
     training_scenes: int = 24_000
+    device: torch.device | str = "cpu"
 
     def scenes(self) -> SceneCache:
         """Rendered training scenes."""
@@ -64,7 +68,7 @@ class Chain:
         if not (folder / PROVENANCE_FILE).exists():
             scenes = SceneCache(self.root / "scenes", "train", self.autoencoder_scenes)
             scenes.build()
-            vae, progress = train_autoencoder(scenes, folder.parent, budget_minutes=self.budget_minutes)
+            vae, progress = train_autoencoder(scenes, folder.parent, budget_minutes=self.budget_minutes, device=self.device)
             vae.half().save_pretrained(folder)
             bring_to_disk(folder)
             write_provenance(folder, "demo-autoencoder", autoencoder_config(), progress, scenes=f"train 0..{self.autoencoder_scenes - 1}")
@@ -74,11 +78,9 @@ class Chain:
         """The text-to-image base, a genuine Stable Diffusion folder."""
         folder = self.root / "base" / "model"
         if not (folder / PROVENANCE_FILE).exists():
-            source, vae = SceneSource(self.scenes()), self.autoencoder()
-            path = encode_modality(source, "rgb", LatentCodec(vae), self.root / "latents", source.fingerprints(["rgb"])["rgb"])
-            pipeline, progress = train_base(
-                vae, load_latents([path])[:, 0], source.captions(), folder.parent, budget_minutes=self.budget_minutes
-            )
+            vae = self.autoencoder()
+            store = self.latents(("rgb",), LatentCodec(vae))
+            pipeline, progress = train_base(vae, store, folder.parent, budget_minutes=self.budget_minutes, device=self.device)
             facts: dict[str, Any] = {"scenes": f"train 0..{self.training_scenes - 1}"}
             *earlier, last = base_phases()
             for phase in earlier:
@@ -123,7 +125,8 @@ class Chain:
         folder = self.root / "regressor"
         weights = folder / "regressor.safetensors"
         if not weights.exists():
-            regressor, progress = train_latent_regressor(self.samples(self.stage1()), folder, budget_minutes=self.budget_minutes)
+            store = self.latents(("rgb", "depth"), self.stage1().codec)
+            regressor, progress = train_latent_regressor(store, folder, budget_minutes=self.budget_minutes, device=self.device)
             write_provenance(folder, "demo-regressor", regressor_config(), progress, scenes=f"train 0..{self.training_scenes - 1}")
             with replacing_file(weights) as temporary:
                 save_file(regressor.state_dict(), temporary)
@@ -143,7 +146,7 @@ class Chain:
         folder = self.root / "judges" / name
         weights = folder / "judge.safetensors"
         if not weights.exists():
-            judge, progress = train(self.scenes(), folder, budget_minutes=self.budget_minutes)
+            judge, progress = train(self.scenes(), folder, budget_minutes=self.budget_minutes, device=self.device)
             write_provenance(folder, f"demo-judge-{name}", judge_config(), progress, scenes=f"train 0..{self.training_scenes - 1}")
             with replacing_file(weights) as temporary:
                 save_file(judge.state_dict(), temporary)
@@ -151,10 +154,16 @@ class Chain:
         judge.load_state_dict(load_file(weights))
         return judge.eval()
 
-    def samples(self, pipeline: JointNetPipeline) -> LatentSamples:
-        """The training scenes, encoded for a pipeline's modalities."""
+    def latents(self, modalities: tuple[str, ...], codec: Codec) -> LatentStore:
+        """The training scenes, encoded."""
         source = SceneSource(self.scenes())
-        return encode_source(source, pipeline.modalities, pipeline.codec, self.root / "latents", *pipeline.training_text())
+        known_by = f"{source.contents(modalities)} by {codec.fingerprint()}"
+        store = LatentStore(self._latents_of(modalities), len(source), modalities, known_by)
+        encode_source(source, store, [(source.scenes.size, source.scenes.size)], None, codec, {}, BadSamples(0, len(source)))
+        return store
+
+    def _latents_of(self, modalities: tuple[str, ...]) -> Path:
+        return self.root / "latents" / "-".join(modalities)
 
     def _stage(self, name: str, recipe: str, start: Callable[[], JointNetPipeline]) -> JointNetPipeline:
         folder = self.root / name / "model"
@@ -163,18 +172,15 @@ class Chain:
             config = keeping_abilities(replace(get_recipe(recipe), modalities=pipeline.modalities), pipeline.joint_unet)
             stages = [*stages_of(pipeline.name_or_path), recipe]
             pipeline.register_to_config(depth_near_m=NEAR_M, default_guidance=GUIDANCE)
-            facts = {"recipe": recipe, "stages": stages, "data": SceneSource(self.scenes()).fingerprints(pipeline.modalities)}
+            source = SceneSource(self.scenes())
+            facts = {"recipe": recipe, "stages": stages, "data": source.contents(pipeline.modalities), "size": source.scenes.size}
             with open_run(folder.parent):
                 claim(folder.parent, config, facts, budget_minutes=self.budget_minutes, commit=code_commit())
-                progress = train_joint(
-                    pipeline.joint_unet,
-                    self.samples(pipeline),
-                    forward_process(pipeline.scheduler),
-                    config,
-                    folder.parent,
-                    facts=facts,
-                    budget_minutes=self.budget_minutes,
-                )
+                size = source.scenes.size
+                objective = stage_objective(pipeline.to(self.device), config, size)
+                latents = self._latents_of(pipeline.modalities)
+                feed = stage_feed(pipeline, source, config, objective, size, latents, known_by=facts, max_bad=0)
+                progress = train_joint(objective, feed, config, folder.parent, facts=facts, budget_minutes=self.budget_minutes)
                 self._save(folder, pipeline, recipe, config, progress, stages)
         return JointNetPipeline.from_pretrained(folder)
 
@@ -230,10 +236,12 @@ def check_steps(steps: tuple[str, ...]) -> None:
             raise UnknownNameError(f"got build step {name!r}; expected some of {', '.join(BUILD_STEPS)}")
 
 
-def build(root: Path, steps: tuple[str, ...] = BUILD_STEPS, budget_minutes: float | None = None) -> None:
+def build(
+    root: Path, steps: tuple[str, ...] = BUILD_STEPS, budget_minutes: float | None = None, device: torch.device | str = "cpu"
+) -> None:
     """Run steps of the chain, each with what it needs. Raises: UnknownNameError."""
     check_steps(steps)
-    chain = Chain(root, budget_minutes)
+    chain = Chain(root, budget_minutes, device=device)
     for name in steps:
         is_done = (root / name / "model" / PROVENANCE_FILE).exists()
         print(f"== {name}{', finished earlier' if is_done else ''}", file=sys.stderr, flush=True)

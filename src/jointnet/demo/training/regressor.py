@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from jointnet.data.samples import LatentSamples
+from jointnet.data.latents import LatentStore
 from jointnet.demo.training.base import new_unet
 from jointnet.training.config import OptimConfig
-from jointnet.training.loop import fit
+from jointnet.training.feed import TensorFeed
 from jointnet.training.state import Progress
+from jointnet.training.trainer import FunctionObjective, fit
 
 
 def regressor_config() -> OptimConfig:
@@ -43,15 +44,20 @@ class LatentRegressor(nn.Module):
 
 
 def train_latent_regressor(
-    samples: LatentSamples, run_dir: Path, *, budget_minutes: float | None = None
+    store: LatentStore, run_dir: Path, *, budget_minutes: float | None = None, device: torch.device | str = "cpu"
 ) -> tuple[LatentRegressor, Progress]:
-    """Train (or resume) it on the squared error of the latents; samples hold (N, 2, C, h, w), RGB and depth."""
+    """Train (or resume) it on the squared error of the latents; the store's modalities are RGB and depth."""
     torch.manual_seed(5)
-    model = LatentRegressor()
+    model = LatentRegressor().to(device)
+    channels, side = model.unet.config.in_channels, model.unet.config.sample_size
 
-    def loss_fn(indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:  # noqa: ARG001 - nothing is drawn
-        rgb, depth = samples.latents[indices].unbind(1)
-        return {"loss": (model(rgb).float() - depth).square().mean()}
+    def read(row: int, generator: torch.Generator) -> dict[str, Tensor]:  # noqa: ARG001 - nothing is drawn
+        rgb, depth = store.latents(row, channels, (side, side)).unbind(0)
+        return {"rgb": rgb, "depth": depth}
 
-    progress = fit(model, loss_fn, num_samples=len(samples), config=regressor_config(), run_dir=run_dir, budget_minutes=budget_minutes)
+    def loss_fn(network: LatentRegressor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"loss": (network(batch["rgb"]).float() - batch["depth"]).square().mean()}
+
+    objective = FunctionObjective(model, loss_fn)
+    progress = fit(objective, TensorFeed(len(store), read), config=regressor_config(), run_dir=run_dir, budget_minutes=budget_minutes)
     return model, progress
