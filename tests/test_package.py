@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoints": BOTTOM | {"files", "models"},
     "data": BOTTOM | {"checkpoints", "codecs", "files", "geometry", "modalities"},
     "tasks": BOTTOM | {"codecs", "diffusion", "files", "geometry", "modalities", "models", "sampling", "text"},
-    "training": BOTTOM | {"checkpoints", "data", "diffusion", "files", "models", "text"},
+    "training": BOTTOM | {"checkpoints", "codecs", "data", "diffusion", "files", "models", "text"},
     "pipelines": BOTTOM | {"checkpoints", "codecs", "files", "geometry", "modalities", "models", "sampling", "tasks", "text"},
     "evaluation": BOTTOM | {"codecs", "data", "files", "modalities", "pipelines", "tasks"},
     "recipes": BOTTOM | {"training"},

@@ -223,9 +223,9 @@ class OnePicture:
 
     depth_near_m = None
 
-    def __init__(self, pipeline: JointNetPipeline) -> None:
-        self.shown = picture(pipeline)
-        self.side = pipeline.default_size
+    def __init__(self, pipeline: JointNetPipeline, tall: int = 1) -> None:
+        self.shown = {name: map_.repeat(1, 1, tall, 1) for name, map_ in picture(pipeline).items()}
+        self.size = (tall * pipeline.default_size, pipeline.default_size)
 
     def __len__(self) -> int:
         return 4
@@ -239,16 +239,17 @@ class OnePicture:
 
     def read(self, row: int, modalities: Sequence[str]) -> Sample:
         maps = {name: self.shown[name][0] for name in modalities}
-        return Sample(str(row), maps, ("" if row == 3 else PROMPT,), (self.side, self.side))
+        return Sample(str(row), maps, ("" if row == 3 else PROMPT,), self.size)
 
     def contents(self, modalities: Sequence[str]) -> dict[str, str]:
         return {name: name for name in ("captions", *modalities)}
 
 
-def feed_of(pipeline: JointNetPipeline, config: TrainConfig, folder: Path) -> tuple[JointObjective, JointFeed]:
+def feed_of(pipeline: JointNetPipeline, config: TrainConfig, folder: Path, tall: int = 1) -> tuple[JointObjective, JointFeed]:
     side = pipeline.default_size
     objective = stage_objective(pipeline, config, side)
-    return objective, stage_feed(pipeline, OnePicture(pipeline), config, objective, side, folder, known_by={"data": "one picture"})
+    source = OnePicture(pipeline, tall)
+    return objective, stage_feed(pipeline, source, config, objective, side, folder, known_by={"data": f"one picture, {tall}"})
 
 
 STAGES = {"stage1": stage1, "stage2": stage2, "masked": masked, "independent": independent, "tasks": tasks}
@@ -319,9 +320,18 @@ def test_no_prompt_is_zeros_in_sampling_where_the_base_says_so(folders: dict[str
 
 def test_training_tells_sizes_and_crops_of_the_data(folders: dict[str, Path], tmp_path: Path) -> None:
     pipeline = extended(folders["sdxl"])
-    samples = encode_source(OnePicture(pipeline), pipeline.modalities, pipeline.codec, tmp_path, *pipeline.training_text())
     side = pipeline.default_size
-    _, text = samples.batch(torch.tensor([0, 1]), 1.0, seeded())
+    config = replace(stage1(), text_drop=1.0, crop="random", caches_latents=False)
+    _, feed = feed_of(pipeline, config, tmp_path, tall=2)
+    items = [feed.item(row, seeded(row)) for row in (0, 1)]
+    text = feed.prepare(feed.collate(items), torch.device("cpu")).text
+    assert text is not None
+    ids = text.added["time_ids"].int().tolist()
+    assert [[*row[:2], *row[3:]] for row in ids] == [[2 * side, side, 0, side, side]] * 2
+    assert 0 <= ids[0][2] <= side
+    _, cached = feed_of(pipeline, replace(stage1(), text_drop=1.0), tmp_path, tall=2)
+    text = cached.prepare(cached.collate([cached.item(row, seeded()) for row in (0, 1)]), torch.device("cpu")).text
+    assert text is not None
     assert text.added["time_ids"].tolist() == [[2 * side, side, side // 2, 0, side, side]] * 2
     assert text.embeds.abs().max() == 0  # force_zeros_for_empty_prompt: a dropped prompt is what guidance starts from
     assert text.added["text_embeds"].abs().max() == 0
