@@ -176,7 +176,9 @@ def refused(arguments: list[str], of: Path, capsys: pytest.CaptureFixture[str]) 
     return error
 
 
-@pytest.mark.parametrize("name", ["run.json", ".lock", "latents/00000.safetensors", "latents/files.sqlite", "state.safetensors", "model/a.txt"])
+@pytest.mark.parametrize(
+    "name", ["run.json", ".lock", "latents/00000.safetensors", "latents/files.sqlite", "state.safetensors", "model/a.txt"]
+)
 def test_a_folder_of_the_users_with_our_names_is_refused_before_the_model_is_opened(
     name: str, data: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
