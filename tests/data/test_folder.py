@@ -41,7 +41,7 @@ def test_a_folder_is_a_source_of_pictures_at_their_own_size(data: Path) -> None:
     sample = source.read(1, ("rgb", "depth"))
     assert (sample.id, sample.captions, sample.original_size) == ("1.png", ("a box",), (32, 40))
     assert {name: tuple(map_.shape) for name, map_ in sample.maps.items()} == {"rgb": (3, 32, 40), "depth": (1, 32, 40)}
-    assert torch.equal((sample.maps["rgb"] * 255).round().byte(), torch.from_numpy(read_png(data / "1.png")).permute(2, 0, 1))
+    assert torch.equal((sample.maps["rgb"] * 255).round().byte(), torch.tensor(read_png(data / "1.png")).permute(2, 0, 1))
 
 
 def test_depth_files_of_both_kinds_are_read_alike(data: Path) -> None:

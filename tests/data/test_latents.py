@@ -34,7 +34,7 @@ def encode(data: Path, folder: Path, *, size: int = 32, max_bad: float = 0.0) ->
     return store
 
 
-def states(store: LatentStore, side: int = 4) -> torch.Tensor:
+def states(store: LatentStore, side: int = 16) -> torch.Tensor:
     return torch.stack([store.latents(row, 4, (side, side)) for row in range(len(store))])
 
 
@@ -73,7 +73,7 @@ def test_latents_are_kept_until_what_they_depend_on_changes(data: Path, tmp_path
     written = (folder / "00000.safetensors").stat().st_mtime_ns
     assert torch.equal(states(encode(data, folder)), first)
     assert (folder / "00000.safetensors").stat().st_mtime_ns == written
-    assert not torch.equal(states(encode(data, folder, size=16), 2), first[..., :2, :2])
+    assert not torch.equal(states(encode(data, folder, size=16), 8), first[..., :8, :8])
     Image.new("RGB", (40, 32)).save(data / "1.png")
     changed = states(encode(data, folder))
     assert torch.equal(changed[[0, 2]], first[[0, 2]])
@@ -112,4 +112,4 @@ def test_bad_samples_are_left_out_up_to_the_limit(data: Path, tmp_path: Path, ca
     store = encode(data, tmp_path / "latents", max_bad=0.5)
     assert "left out 1 of 3 samples: 1 truncated picture (1.png)" in capsys.readouterr().err
     assert store.row(1).bad == "truncated picture"
-    assert torch.allclose(store.latents(2, 4, (4, 4)), whole[2], atol=1e-2)
+    assert torch.allclose(store.latents(2, 4, (16, 16)), whole[2], atol=1e-2)

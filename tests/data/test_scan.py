@@ -181,5 +181,5 @@ def test_a_folder_that_cannot_be_listed_is_named(data: Path, monkeypatch: pytest
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(DataFolderError, match="cannot list data folder .*Permission denied"):
+    with pytest.raises(DataFolderError, match=r"cannot list data folder .*Permission denied"):
         scan(data)

@@ -27,9 +27,9 @@ def test_the_files_of_a_data_folder_are_the_scenes(tmp_path: Path, capsys: pytes
     assert np.array_equal(np.load(tmp_path / "data" / "00000007.depth.npy"), maps.disparity01)
     assert np.array_equal(np.load(tmp_path / "data" / "00000007.normal.npy"), maps.normal.astype(np.float32))
     assert np.abs(read_png(tmp_path / "data" / "00000007.png") / 255 - maps.rgb).max() <= 0.5 / 255 + 1e-6
-    source = FolderSource(tmp_path / "data", 32)
+    source = FolderSource(tmp_path / "data")
     assert len(source) == 2
-    assert all(text for draw in source.captions() for text in draw)
+    assert all(text for row in range(2) for text in source.read(row, ("rgb", "depth")).captions)
     assert json.loads((tmp_path / "data" / "result.json").read_text())["depth_near_m"] == 1.5
     capsys.readouterr()
 

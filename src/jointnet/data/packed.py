@@ -53,7 +53,7 @@ def open_packed(path: Path) -> PackedList:
     try:
         with path.open("rb") as file:
             return PackedList(_mapped(file), path)
-    except (OSError, ValueError) as error:  # ValueError: an empty file
+    except (OSError, ValueError, struct.error) as error:  # an empty file, one of something else
         raise DataFolderError(f"cannot read the list of samples {str(path)!r}: {reason(error)}; start again") from error
 
 

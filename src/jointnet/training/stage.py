@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -176,13 +177,13 @@ def stage_feed(
         size_of = np.zeros(len(source), np.uint16)
         for number, of in enumerate(buckets):
             size_of[of] = number
-    bad_samples = BadSamples(max_bad, len(source))
+    bad_samples = BadSamples(max_bad, sys.maxsize)  # read one by one, a run has no end that is known
     store = None
     if config.caches_latents and config.crop == "centre":
         known = {name: known_by[name] for name in ("data", "labels", "size") if name in known_by}
         source_of_store = of_texts([str(known), str(modalities), str(sizes), pipeline.codec.fingerprint()])
         store = LatentStore(folder, len(source), modalities, source_of_store)
-        encode_source(source, store, sizes, size_of, pipeline.codec, labels, bad_samples)
+        encode_source(source, store, sizes, size_of, pipeline.codec, labels, BadSamples(max_bad, len(source)))
         on_main(lambda: None)  # all have written their share
     encoder, unconditional = pipeline.training_text()
     return JointFeed(
