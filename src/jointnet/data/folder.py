@@ -3,92 +3,113 @@
 NAME.png or NAME.rgb.png (or .jpg, .jpeg, .webp, .bmp, .tif, .tiff) is the picture, NAME.txt its captions, one a line, and
 NAME.MODALITY.npy or NAME.MODALITY.png the map of each other modality: .npy in the range the modality states, (H, W) or (H, W, c); .png
 as the package writes it (depth: value / 65535, or 255 in an 8-bit file; normal: (n + 1) / 2 over 8 bits). Depth may be in another
-unit (``depth_unit``). Suffixes and modalities may have any case; sub-folders are read too.
+unit (``depth_unit``). Captions may also stand in metadata.jsonl or metadata.csv; a .txt file wins. Suffixes and modalities may have any
+case; sub-folders are read too.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 
-import torch
 from PIL import Image
 from torch import Tensor
 
-from jointnet.data.scan import MAP_SUFFIXES, SampleFiles, Scan, scan
-from jointnet.errors import DataFolderError, DataFolderWarning, JointNetError, JointNetWarning
+from jointnet.data.sample import Sample
+from jointnet.data.sample_files import MAP_SUFFIXES, SampleFiles
+from jointnet.data.scan import SampleList, scan
+from jointnet.data.whole_passes import WholePasses
+from jointnet.errors import BadSampleError, DataFolderError, DataFolderWarning, InputFileError, RangeError, ShapeError
 from jointnet.files.content_index import ContentIndex
 from jointnet.files.fingerprints import of_texts
 from jointnet.files.write_errors import reason
 from jointnet.modalities.depth_units import DISPARITY, DepthUnit, get_depth_unit
 from jointnet.modalities.modality import get_modality, within_limits
 from jointnet.modalities.picture_files import open_picture
-from jointnet.modalities.read import read_map, read_picture
-from jointnet.types import size_ids
+from jointnet.modalities.read import read_map
 
 CAPTIONS = "captions"
-_NUM_LISTED = 20
+_ABOUT_ONE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+"""Errors of the system that say something of one file; others, such as EIO, of the disk or of this process."""
+
 _ORIENTATION, _TURNED_SIDEWAYS = 0x0112, (5, 6, 7, 8)
 """EXIF's tag, and its values that exchange width and height."""
 
 
 @dataclass(frozen=True)
-class FolderSource:
-    """A MapSource over a folder; every map has its picture's size, is cut to its middle square and resized to ``size`` px.
+class FolderSource(WholePasses):
+    """A Source over a folder; maps have their picture's own size, and nothing is resized or cut. A sample's id is its picture's path.
 
-    The folder is looked at once: a source of files that change meanwhile is a new one.
+    The folder is looked at once: a source of files that change meanwhile is a new one. Each kind of warning about maps comes once in a
+    process; read in worker processes, not in threads, which share the machinery of warnings.
 
     Attributes:
+        size: TO BE DELETED, see ``data.whole_passes``.
+        index: file that keeps hashes of contents, so that a resumed run does not read all files again; the list of the samples is
+            written beside it.
         depth_unit: what the numbers of the depth maps mean, or its name in DEPTH_UNITS; with its ``near_m`` all share one near distance.
-        index: file that keeps which contents were read and found good, so that a resumed run does not read them all again.
     """
 
     folder: Path
-    size: int
+    size: int = 0
     index: Path | None = None
     depth_unit: str | DepthUnit = DISPARITY
 
-    def names(self) -> list[Path]:
-        """Return the pictures in the order of their paths. Raises: DataFolderError if there are none, or names clash."""
-        return [self.folder / sample.picture for sample in self._samples]
+    @property
+    def side(self) -> int:
+        """TO BE DELETED, see ``data.whole_passes``."""
+        return self.size
 
     def __len__(self) -> int:
+        """Raises: DataFolderError if there is no picture, names clash or metadata are broken."""
         return len(self._samples)
 
-    def captions(self) -> list[list[str]]:
-        """Return as many lists as the longest caption file has lines; shorter ones repeat theirs. Raises: DataFolderError."""
-        self._check_complete((CAPTIONS,))
-        texts = [self._caption_lines(sample) for sample in self._samples]
-        return [[lines[draw % len(lines)] for lines in texts] for draw in range(max(len(lines) for lines in texts))]
+    @property
+    def blocks(self) -> Sequence[int]:
+        """One block."""
+        return (len(self),)
+
+    def id_of(self, row: int) -> str:
+        """Return the picture's path in the folder, with "/"; bytes that are no UTF-8 are as os.fsdecode leaves them."""
+        return self._samples[row].picture
+
+    def read(self, row: int, modalities: Sequence[str]) -> Sample:
+        """Read captions and the maps of these modalities; without "rgb" only the picture's head is read, for its size.
+
+        Shapes: (c, H, W) in the range of the modality, H and W as EXIF turns the picture.
+        Raises: BadSampleError; DataFolderError if the folder is gone; UnknownNameError, MissingPackageError.
+        """
+        files = self._samples[row]
+        captions = self._captions(files)
+        maps: dict[str, Tensor] = {}
+        with self._each_warning_once():
+            if "rgb" in modalities:
+                maps["rgb"] = self._map(files, "rgb")
+                height, width = maps["rgb"].shape[-2:]
+            else:
+                with self._naming_bad_sample("picture", files.picture):
+                    height, width = _picture_size(self.folder / files.picture)
+            for name in modalities:
+                if name != "rgb":
+                    maps[name] = self._map(files, name)
+                    _check_size(maps[name], (height, width), str(files.file(name)), files.picture, name)
+        return Sample(files.picture, {name: maps[name] for name in modalities}, captions, (height, width))
 
     def contents(self, modalities: Sequence[str]) -> dict[str, str]:
         """Return hashes by which the data are known: of the captions, and of each modality's files, with the unit of converted depth.
 
-        They stay when the folder is moved. Every file that ``index`` does not know is read and checked.
-        Raises: DataFolderError, which names all files that are missing or, if none is, all that cannot be used.
+        They stay when the folder is moved. Every file that ``index`` does not know is read, and none is decoded: what is missing or
+        cannot be opened changes the hash, too.
+        Raises: DataFolderError, OutputError.
         """
-        kinds = (CAPTIONS, *sorted(modalities, key=lambda name: name != "rgb"))  # pictures first
-        self._check_complete(kinds)
-        problems: dict[str, None] = {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", JointNetWarning)  # they come when the maps are read for training
-            for kind, sample in product(kinds, self._samples):
-                problem = self._look_at(kind, sample)
-                problems |= {} if problem is None else {problem: None}
-        self._index.save()
-        if problems:
-            raise DataFolderError(_listed(list(problems), self.folder))
-        return {kind: self._hash_of_all(kind) + self._unit_of(kind) for kind in kinds}
-
-    def fingerprints(self, modalities: Sequence[str]) -> dict[str, str]:
-        """Return texts that change with the files of a modality and the size. Raises: DataFolderError, see ``contents``."""
-        contents = self.contents(modalities)
-        return {name: f"{contents[name]} at {self.size} px" for name in modalities}
+        with ContentIndex(self.folder, self.index) as index:
+            return {kind: of_texts(self._hashes(kind, index)) + self._unit_of(kind) for kind in dict.fromkeys((CAPTIONS, *modalities))}
 
     def with_depth_near(self, near_m: float | None) -> FolderSource:
         """Return the source, or one whose depth maps, if their unit is one of length, share the near distance ``near_m``."""
@@ -100,37 +121,12 @@ class FolderSource:
         """The distance in metres at which all depth maps read 1, where their unit says so."""
         return get_depth_unit(self.depth_unit).near_m
 
-    def _hash_of_all(self, kind: str) -> str:
-        names = [sample.file(kind) for sample in self._samples]
-        return of_texts(f"{name} {self._hashes[name]}" for name in names if name is not None)
-
-    def _unit_of(self, modality: str) -> str:
-        """Words on the unit of depth maps that are converted, for what depends on it."""
-        unit = get_depth_unit(self.depth_unit)
-        return f" in {unit.name}, near {unit.near_m} m" if modality == "depth" and unit.metres is not None else ""
-
-    def maps(self, modality: str) -> Iterator[Tensor]:
-        """Yield all maps of a modality, (c, size, size) each; each kind of warning comes once. Raises: DataFolderError, ShapeError."""
-        self._check_complete((modality,))
-        warned_of: set[type[Warning]] = set()
-        for sample in self._samples:
-            with warnings.catch_warnings(record=True) as caught:
-                map_ = self._read(sample, modality)
-            for warning in (w for w in caught if w.category not in warned_of):
-                warned_of.add(warning.category)
-                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-            yield get_modality(modality).resize(_middle(within_limits(modality, map_)), (self.size, self.size))[0]
-
-    def size_ids(self) -> Tensor:
-        """Return each picture's own size, and where its middle square begins once it is resized (N, 6)."""
-        return torch.cat([_square_ids(_picture_size(picture), self.size) for picture in self.names()])
-
     @cached_property
-    def _samples(self) -> list[SampleFiles]:
-        """Raises: DataFolderError."""
+    def _samples(self) -> SampleList:
+        """Raises: DataFolderError, OutputError."""
         if not self.folder.is_dir():
             raise DataFolderError(f"got data folder {str(self.folder)!r}, which is no folder; expected pictures with maps and captions")
-        found: Scan = scan(self.folder)
+        found = scan(self.folder, None if self.index is None else self.index.with_suffix(".samples"))
         if not found.samples:
             raise DataFolderError(f"got no picture in {str(self.folder)!r}; expected NAME.png with NAME.txt and NAME.depth.npy")
         if found.left_out:
@@ -139,87 +135,106 @@ class FolderSource:
         return found.samples
 
     @cached_property
-    def _index(self) -> ContentIndex:
-        return ContentIndex(self.folder, self.index)
+    def _warned_of(self) -> set[type[Warning]]:
+        return set()
 
-    @cached_property
-    def _hashes(self) -> dict[str, str]:
-        """Of the files that were looked at, by their paths."""
-        return {}
-
-    def _look_at(self, kind: str, sample: SampleFiles) -> str | None:
-        """Hash a file, and check it if it is new; return what is wrong with it."""
-        name = sample.file(kind)
-        assert name is not None, "checked before"
-        if name in self._hashes:
-            return None
-        checked_as = kind
-        if kind not in (CAPTIONS, "rgb"):  # a map must have its picture's size
-            checked_as += f"{self._unit_of(kind)} of {self._hashes.get(sample.picture)}"
+    def _captions(self, files: SampleFiles) -> tuple[str, ...]:
+        """Return the lines that are not blank, or one that is. Raises: BadSampleError, DataFolderError."""
+        if files.texts is not None:
+            return files.texts
+        name = files.file(CAPTIONS)
+        if name is None:
+            expected = f"{os.path.basename(files.stem)}.txt beside it, empty if there is none, or its row in metadata.jsonl"
+            raise BadSampleError(f"got no caption for {files.picture}; expected {expected}", "no caption")
         try:
-            self._hashes[name] = self._index.hash_of(name, checked_as, lambda: self._check(kind, sample))
-        except JointNetError as error:
-            return str(error)
-        except OSError as error:
-            return f"cannot read {str(self.folder / name)!r}: {reason(error)}"
-        return None
-
-    def _check(self, kind: str, sample: SampleFiles) -> None:
-        """Raises: JointNetError if the file cannot be used."""
-        if kind == CAPTIONS:
-            self._caption_lines(sample)
-        elif kind == "rgb" or sample.picture in self._hashes:
-            self._read(sample, kind)
-        else:  # the picture is broken, or was not asked for
-            read_map(self.folder / sample.maps[kind], kind, self.depth_unit)
-
-    def _check_complete(self, kinds: Sequence[str]) -> None:
-        """Raises: DataFolderError, which names the pictures without a caption or a map."""
-        for kind in kinds:
-            missing = [sample for sample in self._samples if sample.file(kind) is None]
-            if not missing:
-                continue
-            stem = os.path.basename(missing[0].stem)
-            what, expected = "caption", f"{stem}.txt beside it, empty if there is none"
-            if kind != CAPTIONS:
-                what, expected = kind, " or ".join(f"{stem}.{kind}{suffix}" for suffix in MAP_SUFFIXES) + " beside it"
-            shown = ", ".join(sample.picture for sample in missing[:_NUM_LISTED])
-            more = f" and {len(missing) - _NUM_LISTED} more" if len(missing) > _NUM_LISTED else ""
-            first = f" for {os.path.basename(missing[0].picture)}" if len(missing) > 1 else ""
-            raise DataFolderError(f"got no {what} for {shown}{more}; expected{first} {expected}")
-
-    def _caption_lines(self, sample: SampleFiles) -> list[str]:
-        """Return the lines that are not blank, or one that is. Raises: DataFolderError."""
-        path = self.folder / str(sample.caption)
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = (self.folder / name).read_text(encoding="utf-8-sig").splitlines()
         except ValueError as error:
-            raise DataFolderError(f"got captions in {sample.caption} that are not UTF-8 ({error}); save the file as UTF-8") from error
+            message = f"got captions in {name} that are not UTF-8 ({error}); save the file as UTF-8"
+            raise BadSampleError(message, "captions not UTF-8") from error
         except OSError as error:
-            raise DataFolderError(f"cannot read captions {str(path)!r}: {reason(error)}") from error
-        return [line.strip() for line in lines if line.strip()] or [""]
+            self._check_disk(error)
+            raise BadSampleError(f"cannot read captions {name}: {reason(error)}", "captions that cannot be opened") from error
+        return tuple(line.strip() for line in lines if line.strip()) or ("",)
 
-    def _read(self, sample: SampleFiles, modality: str) -> Tensor:
-        picture = self.folder / sample.picture
-        if modality == "rgb":
-            return read_picture(picture)
-        path = self.folder / sample.maps[modality]
-        map_, size = read_map(path, modality, self.depth_unit), _picture_size(picture)
-        if tuple(map_.shape[-2:]) != size:
-            got, expected = (f"{width} x {height}" for height, width in (map_.shape[-2:], size))
-            raise DataFolderError(f"got {path.name} of {got} for {picture.name} of {expected}; expected maps of the picture's size")
-        return map_
+    def _map(self, files: SampleFiles, modality: str) -> Tensor:
+        """Return a map (c, H, W). Raises: BadSampleError, DataFolderError, UnknownNameError."""
+        get_modality(modality)  # before anything is said of this sample
+        what, name = "picture" if modality == "rgb" else f"{modality} map", files.file(modality)
+        if name is None:
+            stem = os.path.basename(files.stem)
+            expected = " or ".join(f"{stem}.{modality}{suffix}" for suffix in MAP_SUFFIXES)
+            raise BadSampleError(f"got no {modality} for {files.picture}; expected {expected} beside it", f"no {what}")
+        with self._naming_bad_sample(what, name):
+            return within_limits(modality, read_map(self.folder / name, modality, self.depth_unit))[0]
+
+    @contextmanager
+    def _naming_bad_sample(self, what: str, name: str) -> Iterator[None]:
+        """Raise what is wrong with one file as BadSampleError. Raises: DataFolderError, too, see ``_check_disk``."""
+        try:
+            yield
+        except (InputFileError, RangeError, ShapeError) as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno is not None:
+                self._check_disk(cause)
+                kind = f"{what} that cannot be opened"
+            elif "truncated" in str(cause) or _is_empty(self.folder / name):
+                kind = f"truncated {what}"
+            else:
+                kind = f"unreadable {what}" if isinstance(error, InputFileError) and cause is not None else f"unusable {what}"
+            raise BadSampleError(str(error), kind) from error
+
+    def _check_disk(self, error: OSError) -> None:
+        """Raises: DataFolderError if the folder is gone, or the error is about more than one file."""
+        if not self.folder.is_dir():
+            raise DataFolderError(f"data folder {str(self.folder)!r} is gone; mount it again and go on with the same command")
+        if error.errno not in _ABOUT_ONE_FILE:
+            raise DataFolderError(f"cannot read data folder {str(self.folder)!r}: {reason(error)}; check its disk") from error
+
+    @contextmanager
+    def _each_warning_once(self) -> Iterator[None]:
+        """Let through the first warning of each kind."""
+        with warnings.catch_warnings(record=True) as caught:
+            yield
+        for warning in caught:
+            if warning.category not in self._warned_of:
+                self._warned_of.add(warning.category)
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+    def _hashes(self, kind: str, index: ContentIndex) -> Iterator[str]:
+        """Yield a text on each file of a modality, or on the captions. Raises: DataFolderError, OutputError."""
+        for files in self._samples:
+            name = files.file(kind)
+            if name is not None:
+                yield f"{name} {self._hash(name, index)}"
+            elif kind == CAPTIONS and files.texts is not None:
+                yield f"{files.picture} {of_texts(files.texts)}"
+
+    def _hash(self, name: str, index: ContentIndex) -> str:
+        try:
+            return index.hash_of(name)
+        except OSError as error:
+            self._check_disk(error)
+            return "cannot be opened"
+
+    def _unit_of(self, kind: str) -> str:
+        """Words on the unit of depth maps that are converted, for what depends on it."""
+        unit = get_depth_unit(self.depth_unit)
+        return f" in {unit.name}, near {unit.near_m} m" if kind == "depth" and unit.metres is not None else ""
 
 
-def _listed(problems: Sequence[str], folder: Path) -> str:
-    """One message of several; what to do stands in it once."""
-    if len(problems) == 1:
-        return problems[0]
-    shown = "; ".join(problem.split(";")[0] for problem in problems[:_NUM_LISTED])
-    more = f"; and {len(problems) - _NUM_LISTED} more" if len(problems) > _NUM_LISTED else ""
-    return (
-        f"got {len(problems)} files that cannot be used in {str(folder)!r}: {shown}{more}. Repair them, or remove them with their pictures"
-    )
+def _check_size(map_: Tensor, size: tuple[int, int], name: str, picture: str, modality: str) -> None:
+    """Raises: BadSampleError if a map has not its picture's height and width."""
+    if tuple(map_.shape[-2:]) != size:
+        got, expected = (f"{width} x {height}" for height, width in (map_.shape[-2:], size))
+        message = f"got {name} of {got} for {picture} of {expected}; expected maps of the picture's size"
+        raise BadSampleError(message, f"{modality} map of another size than its picture")
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return path.stat().st_size == 0
+    except OSError:
+        return False
 
 
 def _picture_size(path: Path) -> tuple[int, int]:
@@ -233,18 +248,3 @@ def _picture_size(path: Path) -> tuple[int, int]:
         width, height = open_picture(path).size
         return height, width
     return (width, height) if turn in _TURNED_SIDEWAYS else (height, width)
-
-
-def _square_ids(original: Sequence[int], size: int) -> Tensor:
-    height, width = original
-    scale = size / min(height, width)
-    crop = (round((height - min(original)) / 2 * scale), round((width - min(original)) / 2 * scale))
-    return size_ids((size, size), (height, width), crop)
-
-
-def _middle(maps: Tensor) -> Tensor:
-    """Cut maps (B, c, H, W) to their middle square."""
-    height, width = maps.shape[-2:]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return maps[..., top : top + side, left : left + side]

@@ -1,61 +1,37 @@
-"""Samples of a data folder by the names of its files, and files that are no part of one. No file is opened."""
+"""Samples of a data folder by the names of its files, and files that are no part of one. No picture and no map is opened.
+
+Names are sorted on disk and grouped as they come back, so memory does not grow with their number.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+import posixpath
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
-from jointnet.errors import DataFolderError
+from jointnet.data.metadata import METADATA_FILES, read_metadata
+from jointnet.data.packed import PackedList, pack
+from jointnet.data.sample_files import KNOWN_SUFFIXES, SampleFiles, Sorted, group_of, sort_out, sort_out_files
+from jointnet.errors import DataFolderError, OutputError
 from jointnet.modalities.modality import registered_modalities
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-MAP_SUFFIXES = (".npy", ".png")
-"""The first one that is there is read: of both, the array has more digits."""
-
-_UNREAD_SUFFIXES = (
-    ".avif",
-    ".gif",
-    ".heic",
-    ".heif",
-    ".jp2",
-    ".jxl",
-    ".psd",
-    ".dng",
-    ".cr2",
-    ".cr3",
-    ".nef",
-    ".arw",
-    ".exr",
-    ".hdr",
-    ".npz",
-)
 _NUM_SHOWN = 3
 _NO_DATA = "__MACOSX"
+_CACHE_KB = 16_000
+"""Memory of the sort."""
 
+_Row = tuple[bytes, bytes, str | None]
+"""Begin of a path, which is equal for names that may belong together; its tail; captions of a row of metadata as JSON (None: a file)."""
 
-@dataclass(frozen=True, slots=True)
-class SampleFiles:
-    """The files of one sample, as paths in the data folder.
-
-    Attributes:
-        maps: by modality, without "rgb".
-    """
-
-    picture: str
-    caption: str | None
-    maps: dict[str, str]
-
-    @property
-    def stem(self) -> str:
-        """The picture's path without its suffix, and without ".rgb"."""
-        stem = os.path.splitext(self.picture)[0]
-        return stem[: -len(".rgb")] if stem.lower().endswith(".rgb") else stem
-
-    def file(self, kind: str) -> str | None:
-        """Return the file of a modality, or of the "captions"; None if there is none."""
-        return self.picture if kind == "rgb" else self.caption if kind == "captions" else self.maps.get(kind)
+_KNOWN = frozenset(suffix[1:] for suffix in KNOWN_SUFFIXES)
 
 
 @dataclass
@@ -74,128 +50,145 @@ class LeftOut:
         return f"{self.count} ({', '.join(self.first)}{', ...' if self.count > len(self.first) else ''})"
 
 
+class SampleList:
+    """The samples of a folder in the order of their folders and stems; each is unpacked when it is asked for."""
+
+    def __init__(self, packed: PackedList) -> None:
+        self._packed = packed
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __getitem__(self, row: int) -> SampleFiles:
+        return SampleFiles.unpack(self._packed[row])
+
+    def __iter__(self) -> Iterator[SampleFiles]:
+        return map(SampleFiles.unpack, self._packed)
+
+
 @dataclass(frozen=True)
 class Scan:
-    """Samples in the order of their pictures' paths; files that are left out by the reason."""
+    """Samples, and files that are left out by the reason."""
 
-    samples: list[SampleFiles]
+    samples: SampleList
     left_out: dict[str, LeftOut]
 
 
-def scan(folder: Path) -> Scan:
+def scan(folder: Path, list_file: Path | None = None) -> Scan:
     """Find the samples in a folder and its sub-folders, links to folders included; names that begin with a dot are not looked at.
 
-    Raises: DataFolderError if a folder cannot be listed, or names clash.
+    Args:
+        list_file: where the list is written; None: to a temporary file.
+    Raises: DataFolderError if a folder cannot be listed, names clash, or metadata cannot be read; OutputError.
     """
+    left_out: dict[str, LeftOut] = {}
+    packed = pack(_samples(folder, left_out), list_file)
+    return Scan(SampleList(packed), left_out)
+
+
+def _samples(folder: Path, left_out: dict[str, LeftOut]) -> Iterator[bytes]:
+    """Yield the packed samples in order; count in ``left_out`` what belongs to none. Raises: DataFolderError, OutputError."""
     modalities = frozenset(registered_modalities())
-    found, left_out, clashes = [], dict[str, LeftOut](), list[list[str]]()
-    for place, names in _folders(folder):
-        contents = _Contents(place, modalities)
-        for name in names:
-            contents.add(name)
-        found += contents.samples()
-        clashes += contents.clashes()
-        for reason, name in contents.left_out:
-            left_out.setdefault(reason, LeftOut()).add(name)
+    num_clashes, clashes = 0, list[list[str]]()
+    for key, rows in groupby(_sorted(_rows(folder, modalities), folder), key=itemgetter(0)):
+        begin = key.replace(b"\0", b"/")
+        found = _sort_out(rows, modalities)
+        for sample in found.samples:
+            yield begin + sample
+        for reason, tail in found.left_out:
+            left_out.setdefault(reason, LeftOut()).add(os.fsdecode(begin) + tail)
+        for tails in found.clashes:
+            num_clashes += 1
+            clashes += [[os.fsdecode(begin) + tail for tail in tails]] if num_clashes <= _NUM_SHOWN else []
     if clashes:
-        more = f", and {len(clashes) - _NUM_SHOWN} more of this kind" if len(clashes) > _NUM_SHOWN else ""
-        shown = "; ".join(" and ".join(names) for names in clashes[:_NUM_SHOWN])
+        more = f", and {num_clashes - _NUM_SHOWN} more of this kind" if num_clashes > _NUM_SHOWN else ""
+        shown = "; ".join(" and ".join(names) for names in clashes)
         raise DataFolderError(f"got files of one name in {str(folder)!r}: {shown}{more}; expected one of each: remove or rename the other")
-    found.sort(key=lambda sample: sample.picture.split("/"))
-    return Scan(found, left_out)
 
 
-def _folders(top: Path) -> Iterator[tuple[str, list[str]]]:
+def _sort_out(rows: Iterable[_Row], modalities: frozenset[str]) -> Sorted:
+    tails, texts = list[str](), dict[str, list[str]]()
+    for _, tail, captions in rows:
+        if captions is None:
+            tails.append(os.fsdecode(tail))
+        else:
+            texts.setdefault(os.fsdecode(tail), []).extend(json.loads(captions))
+    return sort_out(tails, texts, modalities) if texts else sort_out_files(tuple(tails), modalities)
+
+
+def _sorted(rows: Iterable[_Row], folder: Path) -> Iterator[_Row]:
+    """Sort rows in a temporary database on disk. Raises: OutputError; what ``rows`` raises."""
+    try:
+        with closing(sqlite3.connect("", isolation_level=None)) as database:  # "": a file that goes with the connection
+            for setting in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE", f"cache_size=-{_CACHE_KB}"):
+                database.execute(f"PRAGMA {setting}")
+            database.execute("CREATE TABLE names (key BLOB, tail BLOB, texts TEXT)")
+            database.execute("BEGIN")
+            database.executemany("INSERT INTO names VALUES (?, ?, ?)", rows)
+            yield from database.execute("SELECT key, tail, texts FROM names ORDER BY key, tail, rowid")
+    except sqlite3.Error as error:
+        raise OutputError(
+            f"cannot sort the names of {str(folder)!r} in {tempfile.gettempdir()!r}: {error}; free space there, or set TMPDIR"
+        ) from error
+
+
+def _rows(top: Path, modalities: frozenset[str]) -> Iterator[_Row]:
+    """Yield all files that may belong to samples, and all rows of metadata. Raises: DataFolderError."""
+    for place, names in _folders(top):
+        metadata = []
+        begin = _key(place)
+        for name in names:
+            stem, _, suffix = name.rpartition(".")
+            if stem and suffix.lower() in _KNOWN:
+                group = group_of(name, modalities)
+                yield begin + os.fsencode(group), os.fsencode(name[len(group) :]), None
+            elif name.lower() in METADATA_FILES:
+                metadata.append(name)
+        for name in sorted(metadata):
+            for file_name, texts in read_metadata(top / place / name, place + name):
+                path = posixpath.normpath(posixpath.join(place, file_name.replace("\\", "/")))
+                parent, slash, last = path.rpartition("/")
+                group = group_of(last, modalities)
+                yield _key(parent + slash + group), os.fsencode(last[len(group) :]), json.dumps(texts)
+
+
+def _key(path: str) -> bytes:
+    """Return what sorts paths by their folders first: "/" comes before all characters."""
+    return os.fsencode(path.replace("/", "\0"))
+
+
+def _folders(top: Path) -> Iterator[tuple[str, Iterator[str]]]:
     """Yield every folder as its path below ``top`` ("" or "a/b/") with its files' names. Raises: DataFolderError."""
     seen: set[tuple[int, int]] = set()
     waiting = [""]
     while waiting:
         place = waiting.pop()
-        names: list[str] = []
         try:
             facts = os.stat(top / place)
-            if (facts.st_dev, facts.st_ino) in seen:  # links in a circle
-                continue
-            seen.add((facts.st_dev, facts.st_ino))
-            with os.scandir(top / place) as entries:
-                for entry in entries:
-                    if entry.name.startswith(".") or entry.name == _NO_DATA:
-                        continue
-                    if entry.is_dir():
-                        waiting.append(f"{place}{entry.name}/")
-                    elif entry.is_file() or entry.is_symlink():  # a link to nothing is found when it is read
-                        names.append(entry.name)
         except OSError as error:
-            raise DataFolderError(
-                f"cannot list data folder {str(top / place)!r}: {error.strerror}; check it and its permissions"
-            ) from error
-        yield place, names
+            raise _cannot_list(top / place, error) from error
+        if (facts.st_dev, facts.st_ino) in seen:  # links in a circle
+            continue
+        seen.add((facts.st_dev, facts.st_ino))
+        inner: list[str] = []
+        yield place, _files(top / place, inner)
+        waiting += [f"{place}{name}/" for name in sorted(inner, reverse=True)]
 
 
-class _Contents:
-    """The files of one folder, sorted out by their names; stems keep their case, suffixes and modalities have any."""
+def _files(folder: Path, inner: list[str]) -> Iterator[str]:
+    """Yield the names of files, and collect those of folders. Raises: DataFolderError."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name == _NO_DATA:
+                    continue
+                if entry.is_dir():
+                    inner.append(entry.name)
+                elif entry.is_file() or entry.is_symlink():  # a link to nothing is found when it is read
+                    yield entry.name
+    except OSError as error:
+        raise _cannot_list(folder, error) from error
 
-    def __init__(self, place: str, modalities: frozenset[str]) -> None:
-        self.place, self.modalities = place, modalities
-        self.pictures: dict[str, list[str]] = {}
-        self.captions: dict[str, list[str]] = {}
-        self.maps: dict[tuple[str, str], dict[str, list[str]]] = {}  # (stem, modality) -> suffix -> names
-        self.left_out: list[tuple[str, str]] = []
 
-    def add(self, name: str) -> None:
-        stem, suffix = os.path.splitext(name)
-        suffix = suffix.lower()
-        inner, middle = os.path.splitext(stem)
-        modality = middle[1:].lower()
-        is_read = suffix in PICTURE_SUFFIXES or suffix in MAP_SUFFIXES
-        if suffix == ".txt":
-            self.captions.setdefault(stem, []).append(name)
-        elif modality == "rgb" and suffix in PICTURE_SUFFIXES:
-            self.pictures.setdefault(inner, []).append(name)
-        elif modality in self.modalities and is_read:
-            self.maps.setdefault((inner, modality), {}).setdefault(suffix, []).append(name)
-        elif suffix in PICTURE_SUFFIXES:
-            self.pictures.setdefault(stem, []).append(name)
-        elif suffix in _UNREAD_SUFFIXES or suffix in MAP_SUFFIXES:
-            self._leave_out("files of a kind that is not read", name)
-
-    def samples(self) -> list[SampleFiles]:
-        """Return the samples; what belongs to none is left out."""
-        self._find_pictures_among_maps()
-        maps: dict[str, dict[str, str]] = {}
-        for (stem, modality), by_suffix in self.maps.items():
-            if stem not in self.pictures:
-                self._leave_out("maps without a picture", *(name for names in by_suffix.values() for name in names))
-                continue
-            names = [by_suffix[suffix][0] for suffix in MAP_SUFFIXES if suffix in by_suffix]
-            self._leave_out("maps of a kind that is not read", *(n for s, each in by_suffix.items() if s not in MAP_SUFFIXES for n in each))
-            if names:
-                maps.setdefault(stem, {})[modality] = self.place + names[0]
-        for stem, names in self.captions.items():
-            if stem not in self.pictures:
-                self._leave_out("captions without a picture", *names)
-        return [
-            SampleFiles(self.place + names[0], self.place + self.captions[stem][0] if stem in self.captions else None, maps.get(stem, {}))
-            for stem, names in self.pictures.items()
-        ]
-
-    def clashes(self) -> list[list[str]]:
-        """Return the names of which only one may be there."""
-        groups = [*self.pictures.values(), *(each for by_suffix in self.maps.values() for each in by_suffix.values())]
-        groups += [names for stem, names in self.captions.items() if stem in self.pictures]
-        return [sorted(self.place + name for name in names) for names in groups if len(names) > 1]
-
-    def _find_pictures_among_maps(self) -> None:
-        """Take NAME.MODALITY.png for a picture of its own if there is no picture NAME, but a caption for it; a JPEG also without one."""
-        for stem, modality in list(self.maps):
-            by_suffix = self.maps[stem, modality]
-            for suffix, names in list(by_suffix.items()):
-                full = os.path.splitext(names[0])[0]
-                is_picture = suffix in PICTURE_SUFFIXES and stem not in self.pictures
-                if is_picture and (full in self.captions or suffix not in MAP_SUFFIXES):
-                    self.pictures.setdefault(full, []).extend(by_suffix.pop(suffix))
-            if not by_suffix:
-                del self.maps[stem, modality]
-
-    def _leave_out(self, reason: str, *names: str) -> None:
-        self.left_out += [(reason, self.place + name) for name in names]
+def _cannot_list(folder: Path, error: OSError) -> DataFolderError:
+    return DataFolderError(f"cannot list data folder {str(folder)!r}: {error.strerror}; check it and its permissions")
