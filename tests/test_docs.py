@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +89,15 @@ def test_all_code_of_the_guide_runs(shortened: Path, registry: None, capsys: pyt
     exec(python_of(guide), {})
     assert (shortened / "wide.glb").exists()
     capsys.readouterr()
+
+
+def test_all_code_of_the_page_of_labels_runs(shortened: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder that has the page's module."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "labels.md").read_text(), re.S | re.M)
+    module = next(block for block in blocks if block.startswith("# my_labels.py"))
+    Path("my_labels.py").write_text(module)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    exec("".join(block for block in blocks if block != module), {})
 
 
 def readme() -> Any:

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jointnet.data.labelers.labeler import Labeler
+    from jointnet.data.labelers.registry import get_labeler
     from jointnet.errors import (
         ColourProfileWarning,
         DataFolderError,
@@ -58,6 +60,8 @@ if TYPE_CHECKING:
 __version__ = version("jointnet")
 
 _MODULES = {
+    "jointnet.data.labelers.labeler": ["Labeler"],
+    "jointnet.data.labelers.registry": ["get_labeler"],
     "jointnet.errors": [
         "ColourProfileWarning",
         "DataFolderError",
@@ -128,6 +132,7 @@ __all__ = [
     "JointNetWarning",
     "JointObjective",
     "JointUNet",
+    "Labeler",
     "Mesh",
     "MissingPackageError",
     "Modality",
@@ -152,6 +157,7 @@ __all__ = [
     "UnsupportedBaseError",
     "build_mesh",
     "depth_from_disparity",
+    "get_labeler",
     "get_modality",
     "get_projection",
     "load",

@@ -14,6 +14,7 @@ from jointnet.errors import ModelFolderError
 
 if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline
+    from jointnet.pipelines.labeler import JointNetLabeler
 
 _LOADING = RLock()
 
@@ -62,6 +63,19 @@ def load(model: str | Path = "demo") -> JointNetPipeline:
         raise
     except BROKEN as error:
         raise ModelFolderError(f"cannot load the model in {str(folder)!r}: {first_line(error)}") from error
+
+
+def load_labeler(modality: str, model: str | None) -> JointNetLabeler:
+    """Open a joint model as a labeler of training data: a bundled one's name, a folder or a hub id; "demo" by default.
+
+    Raises: ModelFolderError; UnknownNameError if the model does not make the modality.
+    """
+    pipeline = load(model or "demo")
+
+    from jointnet.pipelines.labeler import JointNetLabeler
+
+    pipeline.set_progress_bar_config(disable=True)
+    return JointNetLabeler(modality=modality, pipeline=pipeline)
 
 
 def vocabulary(model: str | Path) -> dict[str, list[str]] | None:

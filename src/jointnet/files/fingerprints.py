@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 _DIGITS = 16
+
+_OF_THE_LIBRARY = ("architectures", "dtype", "torch_dtype", "transformers_version")
+"""What a config of transformers says of its file, and not of the network."""
 
 
 def of_weights(network: nn.Module) -> str:
@@ -22,6 +25,19 @@ def of_weights(network: nn.Module) -> str:
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:8]
+
+
+def of_networks(components: Mapping[str, object]) -> str:
+    """Return 16 hex digits that change with any weight of the networks among a pipeline's components."""
+    from torch import nn
+
+    networks = {name: part for name, part in components.items() if isinstance(part, nn.Module)}
+    return of_texts(f"{name} {of_weights(networks[name])}" for name in sorted(networks))
+
+
+def of_config(config: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the settings of a library's config as texts, in order, without those that say where it came from."""
+    return tuple(f"{name} {config[name]!r}" for name in sorted(config) if not name.startswith("_") and name not in _OF_THE_LIBRARY)
 
 
 def of_content(path: Path) -> str:

@@ -51,17 +51,17 @@ class Pinhole:
 
     def rays(self, height: int, width: int) -> Array:
         x, y = _centred(height, width)
-        focal = self._focal(width)
+        focal = self.focal(width)
         return _stack(x / focal, y / focal, np.full_like(x, -1.0))
 
     def pixels(self, points: Array, height: int, width: int) -> tuple[Array, Array]:
         depth = -points[..., 2]
         safe = np.where(depth > 0, depth, np.nan)
-        focal = self._focal(width)
+        focal = self.focal(width)
         return _rows_columns(points[..., 0] / safe * focal, points[..., 1] / safe * focal, height, width), depth
 
-    def _focal(self, width: int) -> float:
-        """In pixels."""
+    def focal(self, width: int) -> float:
+        """Return the focal length in pixels."""
         return width / 2 / tan(radians(self.fov_deg) / 2)
 
 

@@ -7,6 +7,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from jointnet.errors import ShapeError
+
 
 @runtime_checkable
 class Labeler(Protocol):
@@ -36,3 +38,9 @@ class Labeler(Protocol):
     def fingerprint(self) -> str:
         """Return a text that changes with the weights and with all that changes the maps."""
         ...
+
+
+def check_pictures(rgb: Tensor) -> None:
+    """Raises: ShapeError unless they are (B, 3, H, W)."""
+    if rgb.ndim != 4 or rgb.shape[1] != 3:
+        raise ShapeError(f"got pictures of shape {tuple(rgb.shape)}; expected (B, 3, H, W) in [0, 1]")
