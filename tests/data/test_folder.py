@@ -93,7 +93,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "half a picture": (lambda d: os.truncate(d / "1.png", 2000), "truncated picture", "1.png"),
     "an empty picture": (lambda d: os.truncate(d / "1.png", 0), "truncated picture", "1.png"),
     "a text as picture": (lambda d: (d / "1.png").write_text("a box"), "unreadable picture", "1.png"),
-    "a link to nothing": (lambda d: ((d / "1.png").unlink(), (d / "1.png").symlink_to("/nowhere")), "picture that cannot be opened", "1.png"),
+    "a link to nothing": (
+        lambda d: ((d / "1.png").unlink(), (d / "1.png").symlink_to("/nowhere")),
+        "picture that cannot be opened",
+        "1.png",
+    ),
     "half a map": (lambda d: os.truncate(d / "1.depth.npy", 2000), "unreadable depth map", "1.depth.npy"),
     "an empty map": (lambda d: os.truncate(d / "1.depth.npy", 0), "truncated depth map", "1.depth.npy"),
     "a constant map": (lambda d: np.save(d / "1.depth.npy", np.ones((32, 40))), "unusable depth map", "1.depth.npy"),

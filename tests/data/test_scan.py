@@ -142,7 +142,11 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     "latin-1": ("jsonl", b'{"file_name": "1.png"}\n{"text": "W\xfcrfel"}\n', "got line 2 of metadata.jsonl that is not UTF-8"),
     "latin-1 csv": ("csv", b"file_name,text\n1.png,W\xfcrfel\n", "got line 2 of metadata.csv that is not UTF-8"),
     "UTF-16": ("csv", "file_name,text\n1.png,a\n".encode("utf-16"), "got line 1 of metadata.csv that is not UTF-8"),
-    "semicolons": ("csv", b"file_name;text\n1.png;a\n", "got columns file_name;text in line 1 of metadata.csv; expected file_name and text"),
+    "semicolons": (
+        "csv",
+        b"file_name;text\n1.png;a\n",
+        "got columns file_name;text in line 1 of metadata.csv; expected file_name and text",
+    ),
     "no columns": ("csv", b"", "got columns none in line 1 of metadata.csv"),
     "a comma": ("csv", b"file_name,text\n1.png,a red, round ball\n", "got 3 values in line 2 of metadata.csv; expected 2"),
     "an open quote": ("csv", b'file_name,text\n1.png,"a ball\n2.png,b\n', "line 3 of metadata.csv that is no CSV"),
@@ -177,5 +181,5 @@ def test_a_folder_that_cannot_be_listed_is_named(data: Path, monkeypatch: pytest
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(DataFolderError, match="cannot list data folder .*Permission denied"):
+    with pytest.raises(DataFolderError, match=r"cannot list data folder .*Permission denied"):
         scan(data)

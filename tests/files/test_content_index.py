@@ -139,7 +139,7 @@ def test_an_index_that_cannot_be_written_is_named(data: Path, tmp_path: Path) ->
     with pytest.raises(OutputError, match="run is a link to '/nowhere/run'"):
         hashes(data, tmp_path / "run" / "files.sqlite")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OutputError, match="cannot write .*folder"):
+    with pytest.raises(OutputError, match=r"cannot write .*folder"):
         hashes(data, tmp_path / "folder")
 
 

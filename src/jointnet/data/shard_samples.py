@@ -30,6 +30,9 @@ _MAGIC: Mapping[str, Callable[[bytes], bool]] = {
     "webp": lambda start: start[:4] == b"RIFF" and start[8:12] == b"WEBP",
 }
 
+_DECODERS_RAISE = (ArithmeticError, AttributeError, EOFError, LookupError, TypeError)
+"""Besides what they should, at files that were made to fail."""
+
 Files = Mapping[str, Callable[[], FileContent]]
 """A sample's files by kind, each read when it is called."""
 
@@ -73,6 +76,8 @@ def naming_bad_sample(what: str) -> Iterator[None]:
         else:
             kind = f"{'unusable' if error.__cause__ is None or isinstance(error.__cause__, JointNetError) else 'unreadable'} {what}"
         raise BadSampleError(str(error), kind) from error
+    except _DECODERS_RAISE as error:
+        raise BadSampleError(f"got a {what} that its decoder fails at: {error!r}; left out", f"unreadable {what}") from error
 
 
 def _picture_file(id_: str, files: Files) -> Callable[[], FileContent]:
