@@ -87,6 +87,11 @@ class BuildFolder:
             self._units.mkdir(parents=True, exist_ok=True)
             if not self._facts():
                 write_json(self.path / BUILD_FILE, {"program": PROGRAM, "command": COMMAND, "settings": settings})
+        self.remove_unfinished()
+
+    def remove_unfinished(self) -> None:
+        """Remove what processes that are gone were writing. Raises: OutputError."""
+        with naming_write_errors(self.path):
             for place in (self.path, self._units):
                 for path in place.glob(".*"):
                     if path.name not in (LOCK_FILE, _COMMIT_LOCK):

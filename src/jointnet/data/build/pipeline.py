@@ -48,6 +48,7 @@ def build(job: BuildJob, *, workers: int | None = None, progress: Progress | Non
             for number, report in enumerate(run(job, waiting), len(units) - len(waiting) + 1):
                 if progress is not None:
                     progress(number, len(units), report)
+            folder.remove_unfinished()  # of workers that died
             manifest = _manifest(job, [report for report in folder.done(units) if report is not None], settings, depth_near_m)
             if not manifest.samples:
                 dropped = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())

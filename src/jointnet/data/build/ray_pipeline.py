@@ -15,6 +15,7 @@ from typing import Any
 import ray  # type: ignore[import-not-found] - an extra
 from ray.data import ActorPoolStrategy, DataContext  # type: ignore[import-not-found] - an extra
 
+from jointnet import errors
 from jointnet.data.build.download import Downloader
 from jointnet.data.build.folder import Report
 from jointnet.data.build.rows import Unit
@@ -35,12 +36,16 @@ class Worker:
         self._labelers = make_labelers(job) if labels and job.labels else None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """A unit -> the same, with the number of its rows."""
+        """A unit -> the same, and what is wrong: what is raised here loses its kind on its way through Ray Data."""
         unit = Unit(**{name: int(row[name]) for name in ("number", "part", "start", "stop")})
-        report = fetch_unit(self._job, unit, self._downloader) if self._fetches else None
-        if self._labelers is not None:
-            report = label_unit(self._job, unit, self._labelers)
-        return {**asdict(unit), "samples": report.samples if report is not None else 0}
+        try:
+            if row["error"] == "" and self._fetches:
+                fetch_unit(self._job, unit, self._downloader)
+            if row["error"] == "" and self._labelers is not None:
+                label_unit(self._job, unit, self._labelers)
+        except JointNetError as error:
+            return {**row, "kind": type(error).__name__, "error": str(error)}
+        return row
 
 
 def run_on_ray(job: BuildJob, units: Sequence[Unit], workers: int) -> Iterator[Report]:
@@ -61,11 +66,13 @@ def run_on_ray(job: BuildJob, units: Sequence[Unit], workers: int) -> Iterator[R
         _be_quiet()
         folder, by_number = BuildFolder(job.output), {unit.number: unit for unit in units}
         for row in _dataset(job, units, workers).iter_rows():
+            if row["error"]:
+                raise getattr(errors, row["kind"], JointNetError)(row["error"])
             report = folder.report(by_number[int(row["number"])])
             assert report is not None, "it is written before the row is passed on"
             yield report
-    except (ray.exceptions.RayError, RuntimeError) as error:
-        raise _ours(error) from error
+    except ray.exceptions.RayError as error:
+        raise _in_one_line(error) from error
     finally:
         if is_ours:
             ray.shutdown()
@@ -73,7 +80,9 @@ def run_on_ray(job: BuildJob, units: Sequence[Unit], workers: int) -> Iterator[R
 
 def _dataset(job: BuildJob, units: Sequence[Unit], workers: int) -> ray.data.Dataset:
     num_gpus = int(ray.cluster_resources().get("GPU", 0)) if job.labels and job.device in (None, "cuda") else 0
-    rows = ray.data.from_items([asdict(unit) for unit in units], override_num_blocks=min(len(units), _MAX_BLOCKS))
+    rows = ray.data.from_items(
+        [{**asdict(unit), "kind": "", "error": ""} for unit in units], override_num_blocks=min(len(units), _MAX_BLOCKS)
+    )
     retries: dict[str, Any] = {"max_restarts": -1, "max_task_retries": _MAX_DEATHS}
     done = rows.map(
         Worker,  # type: ignore[arg-type] - Ray makes one in each process
@@ -101,18 +110,9 @@ def _be_quiet() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
-def _ours(error: BaseException) -> BaseException:
-    """Return what a stage raised, as it would without Ray, or one line on what became of the workers."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        if isinstance(cause, JointNetError):
-            return type(cause)(*cause.args) if type(cause).__module__.startswith("jointnet") else cause
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    if isinstance(error, ray.exceptions.RayError):
-        return OutputError(f"the workers of Ray failed: {str(error).strip().splitlines()[-1]}; start the command again to go on")
-    return error
+def _in_one_line(error: Exception) -> OutputError:
+    """Return what became of the workers."""
+    return OutputError(f"the workers of Ray failed: {str(error).strip().splitlines()[-1]}; start the command again to go on")

@@ -166,8 +166,7 @@ def _load(job: BuildJob, downloader: Downloader, row: Row) -> tuple[str, dict[st
         return key, error.reason
     original_size = loaded.original_size or picture.original_size
     facts = {
-        "caption": captions[0],
-        **({"captions": list(captions)} if len(captions) > 1 else {}),
+        **({"caption": captions[0]} if len(captions) == 1 else {"captions": list(captions)}),
         "id": row.id,
         "url": row.url,
         "width": picture.size[1],
