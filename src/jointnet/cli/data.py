@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jointnet.data.manifest import Manifest
 
 EXAMPLES = """
-jointnet data build coyo-700m/*.parquet --label depth=midas --label normal=omnidata -o my-shards
+jointnet data build coyo-700m --label depth=midas --label normal=omnidata -o my-shards
 jointnet data build photos --workers 0 --label depth=depth-anything -o my-shards
 """
 FILTERS, DOWNLOADS, WORK = "Filters", "Downloads", "Work"
