@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import zipfile
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from jointnet.errors import InputFileError, MissingPackageError
+from jointnet.modalities.file_content import FileContent
 from jointnet.modalities.picture_files import MAX_PIXELS
 
 SUFFIXES = (".npy", ".npz", ".exr")
@@ -21,15 +24,15 @@ _VECTORS = (("R", "G", "B"), ("X", "Y", "Z"))
 """Channels of EXR files that belong together."""
 
 
-def is_array_file(path: Path) -> bool:
+def is_array_file(path: Path | FileContent) -> bool:
     """True by the suffix."""
     return path.suffix.lower() in SUFFIXES
 
 
-def read_array(path: Path) -> np.ndarray:
+def read_array(path: Path | FileContent) -> np.ndarray:
     """One array, in this machine's byte order, floats as float32. Raises: InputFileError, MissingPackageError."""
     suffix = path.suffix.lower()
-    array = native(_read_exr(path) if suffix == ".exr" else _read_numpy(path, is_archive=suffix == ".npz"))
+    array = native(_read_exr(path) if suffix == ".exr" and isinstance(path, Path) else _read_numpy(path, is_archive=suffix == ".npz"))
     if array.dtype.kind not in "fiub":
         raise InputFileError(f"got an array of {array.dtype} in {str(path)!r}; expected numbers")
     return array
@@ -40,12 +43,13 @@ def native(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32) if array.dtype.kind == "f" else array.astype(array.dtype.newbyteorder("="))
 
 
-def _read_numpy(path: Path, *, is_archive: bool) -> np.ndarray:
+def _read_numpy(path: Path | FileContent, *, is_archive: bool) -> np.ndarray:
     """Raises: InputFileError."""
     try:
         with path.open("rb") as file:
             if is_archive:
                 return _only_array(file, path)
+            _check_length(file)
             array = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         if isinstance(error, InputFileError):
@@ -56,7 +60,20 @@ def _read_numpy(path: Path, *, is_archive: bool) -> np.ndarray:
     return array
 
 
-def _only_array(file: BinaryIO, path: Path) -> np.ndarray:
+def _check_length(file: BinaryIO) -> None:
+    """Refuse a head that states more numbers than follow, before memory is taken for them. Raises: ValueError."""
+    if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
+        file.seek(0)
+        version = np.lib.format.read_magic(file)
+        read_head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_head(file)
+        num_stated, num_there = math.prod(shape) * dtype.itemsize, -file.tell() + file.seek(0, os.SEEK_END)
+        if num_stated > num_there and not dtype.hasobject:
+            raise ValueError(f"it has {num_there} of the {num_stated} bytes that its head states")
+    file.seek(0)
+
+
+def _only_array(file: BinaryIO, path: Path | FileContent) -> np.ndarray:
     """Raises: InputFileError unless the archive has one array; what numpy raises."""
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()

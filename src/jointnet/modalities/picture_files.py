@@ -11,6 +11,7 @@ from typing import BinaryIO
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from jointnet.errors import InputFileError
+from jointnet.modalities.file_content import FileContent
 
 MAX_PIXELS = 300_000_000
 """Pictures with more pixels are refused: the photos of 108 and 200 megapixels that telephones take are read."""
@@ -24,7 +25,7 @@ _MAX_TEXT_BYTES = 2**16
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_picture(path: Path | FileContent) -> Image.Image:
     """Return the picture, decoded and turned as its EXIF says. Raises: InputFileError."""
     try:
         with path.open("rb") as file:
@@ -43,13 +44,14 @@ def open_picture(path: Path) -> Image.Image:
         raise InputFileError(f"cannot read {str(path)!r} as a picture: {reason}") from error
 
 
-def _decoded(file: BinaryIO, path: Path) -> Image.Image:
+def _decoded(file: BinaryIO, path: Path | FileContent) -> Image.Image:
     """Raises: InputFileError for too many pixels, before any is decoded; what PIL raises."""
     image = _identified(file)
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    max_pixels = path.max_pixels if isinstance(path, FileContent) and path.max_pixels is not None else MAX_PIXELS
+    if width * height > max_pixels:
         raise InputFileError(
-            f"got {str(path)!r} of {width} x {height}, more pixels than the limit of {MAX_PIXELS // 10**6} million; make it smaller first"
+            f"got {str(path)!r} of {width} x {height}, more pixels than the limit of {max_pixels / 10**6:g} million; make it smaller first"
         )
     image.load()
     return image
@@ -73,7 +75,7 @@ def _identified(file: BinaryIO) -> Image.Image:
     raise UnidentifiedImageError("it is of no known kind, or damaged")
 
 
-def _decoded_without_texts(content: bytes, path: Path, error: ValueError) -> Image.Image:
+def _decoded_without_texts(content: bytes, path: Path | FileContent, error: ValueError) -> Image.Image:
     """Decode a PNG without its large texts; a large profile is kept. Raises: the error, if there is none; as _decoded."""
     slim, profile = _without_large_texts(content)
     if len(slim) == len(content):

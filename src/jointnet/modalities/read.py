@@ -13,6 +13,7 @@ from torch import Tensor
 from jointnet.errors import EightBitWarning, InputFileError, RangeError, ShapeError
 from jointnet.modalities.array_files import is_array_file, read_array
 from jointnet.modalities.depth_units import DISPARITY, DepthMap, DepthUnit, disparity_from_distance, get_depth_unit, warn_of_distance
+from jointnet.modalities.file_content import FileContent
 from jointnet.modalities.inputs import (
     MapInput,
     as_maps,
@@ -30,17 +31,17 @@ from jointnet.modalities.picture_files import open_picture
 __all__ = ["MapInput", "as_maps", "as_masks", "read_depth", "read_map", "read_mask", "read_picture"]
 
 
-def read_picture(path: str | Path) -> Tensor:
+def read_picture(path: str | Path | FileContent) -> Tensor:
     """A picture file of any kind -> (1, 3, H, W) in [0, 1]: turned as its EXIF says, in sRGB by its profile, alpha laid over white.
 
     Raises: InputFileError, RangeError.
     """
-    path = Path(path)
+    path = _named(path)
     with _naming(path):
         return as_maps("rgb", picture_tensor(open_picture(path)))
 
 
-def read_map(path: str | Path, modality: str, unit: str | DepthUnit = DISPARITY) -> Tensor:
+def read_map(path: str | Path | FileContent, modality: str, unit: str | DepthUnit = DISPARITY) -> Tensor:
     """A map file -> (1, c, H, W).
 
     .npy, .npz of one array and EXR as the modality states it, (H, W), (H, W, c) or (c, H, W); PNG and TIFF as this package writes them
@@ -51,7 +52,7 @@ def read_map(path: str | Path, modality: str, unit: str | DepthUnit = DISPARITY)
     Raises: InputFileError if it cannot be read, is empty, constant or not finite; RangeError, ShapeError, UnknownNameError,
         MissingPackageError.
     """
-    path = Path(path)
+    path = _named(path)
     if modality == "rgb":
         return read_picture(path)
     if modality == "depth":
@@ -60,9 +61,9 @@ def read_map(path: str | Path, modality: str, unit: str | DepthUnit = DISPARITY)
     return _one_map(array, transparent, path, modality)
 
 
-def read_depth(path: str | Path, unit: str | DepthUnit = DISPARITY) -> DepthMap:
+def read_depth(path: str | Path | FileContent, unit: str | DepthUnit = DISPARITY) -> DepthMap:
     """A depth file -> its disparity and what it means: as read_map, and with the near distance of a sensor's map. Raises: as read_map."""
-    path, unit = Path(path), get_depth_unit(unit)
+    path, unit = _named(path), get_depth_unit(unit)
     array, transparent = _numbers(path, 1)
     if array.dtype == np.uint8:
         warnings.warn(
@@ -93,8 +94,12 @@ def read_mask(path: str | Path) -> Tensor:
         return masks
 
 
+def _named(path: str | Path | FileContent) -> Path | FileContent:
+    return path if isinstance(path, FileContent) else Path(path)
+
+
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(path: Path | FileContent) -> Iterator[None]:
     """Name the file that an error is about."""
     try:
         yield
@@ -102,7 +107,7 @@ def _naming(path: Path) -> Iterator[None]:
         raise type(error)(f"{str(path)!r}: {error}") from error
 
 
-def _numbers(path: Path, channels: int) -> tuple[np.ndarray, np.ndarray | None]:
+def _numbers(path: Path | FileContent, channels: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Return a file's stored numbers, and which of its pixels (H, W) are transparent. Raises: InputFileError, ShapeError."""
     if is_array_file(path):
         array = read_array(path)
@@ -114,7 +119,7 @@ def _numbers(path: Path, channels: int) -> tuple[np.ndarray, np.ndarray | None]:
         return map_numbers(image, channels), transparent_pixels(image)
 
 
-def _one_map(array: np.ndarray, transparent: np.ndarray | None, path: Path, modality: str) -> Tensor:
+def _one_map(array: np.ndarray, transparent: np.ndarray | None, path: Path | FileContent, modality: str) -> Tensor:
     """Raises: InputFileError, RangeError, ShapeError."""
     _check_content(array, path, modality)
     with _naming(path):
@@ -125,13 +130,13 @@ def _one_map(array: np.ndarray, transparent: np.ndarray | None, path: Path, moda
     return maps
 
 
-def _check_size(array: np.ndarray, path: Path) -> None:
+def _check_size(array: np.ndarray, path: Path | FileContent) -> None:
     """Raises: InputFileError."""
     if array.size == 0:
         raise InputFileError(f"got an empty map of shape {array.shape} in {str(path)!r}; expected one with pixels")
 
 
-def _check_content(array: np.ndarray, path: Path, modality: str) -> None:
+def _check_content(array: np.ndarray, path: Path | FileContent, modality: str) -> None:
     """Refuse maps that say nothing. Raises: InputFileError."""
     _check_size(array, path)
     if not np.isfinite(array).all():
