@@ -1,4 +1,4 @@
-"""Trainings of a tiny joint model in several processes: python -m torch.distributed.run ... -m tests.training.distributed_run RUN STEPS KIND.
+"""Trainings of a tiny joint model in several processes: torchrun ... -m tests.training.distributed_run RUN STEPS KIND DATA START.
 
 KIND: "ddp" or "fsdp", with "-workers" for two loader workers, "-slow" for pauses, "-half" for micro-batches of half the share.
 """
