@@ -76,7 +76,10 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "list": (written("joint_unet/config.json", "[]"), "joint_unet/config.json is damaged: it holds no named values"),
     "text": (written("text_encoder/config.json", "hello"), "text_encoder/config.json is damaged: Expecting value"),
     "deep": (written("vae/config.json", "[" * 100_000), "vae/config.json is damaged"),
-    "other network": (copied("joint_unet/config.json", "vae/config.json"), "vae/config.json is of a JointUNet, model_index.json lists a Auto"),
+    "other network": (
+        copied("joint_unet/config.json", "vae/config.json"),
+        "vae/config.json is of a JointUNet, model_index.json lists a Auto",
+    ),
     "text encoder as vae": (copied("text_encoder/config.json", "vae/config.json"), "vae/config.json is of a clip_text_model"),
     "scheduler {}": (written(SCHEDULER, "{}"), f"{SCHEDULER} states no settings"),
     "scheduler's class only": (only_underscored(SCHEDULER), f"{SCHEDULER} states no settings"),
@@ -175,6 +178,36 @@ def test_a_damaged_base_is_refused_in_the_same_words(kind: str, tmp_path: Path, 
         assert f"cannot open the base {str(base)!r}: " in error
         assert message in error
         assert not (tmp_path / "out").exists()
+
+
+BASE_DAMAGES: dict[str, tuple[Damage, str]] = {
+    **{f"no {part}": (removed(part), f"got no folder {part}, which") for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")},
+    **{f"no config of {part}": (removed(f"{part}/config.json"), f"got no {part}/config.json") for part in ("unet", "vae", "text_encoder")},
+    **{
+        f"{part} {content}": (written(f"{part}/config.json", content), f"{part}/config.json {reason}")
+        for part in ("unet", "vae", "text_encoder")
+        for content, reason in (("[]", "is damaged: it holds no named values"), ("{}", "states no settings"), ("{", "is damaged: "))
+    },
+    **{
+        f"cut {name}": (cut(name), f"{name} is damaged: it has")
+        for name in ("unet/diffusion_pytorch_model.safetensors", VAE, "text_encoder/model.safetensors")
+    },
+}
+
+
+@pytest.mark.parametrize("kind", BASE_DAMAGES)
+def test_training_names_the_damaged_component_of_a_base(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(SAMPLES / "finetune" / "base", base)
+    damage, message = BASE_DAMAGES[kind]
+    damage(base)
+    (tmp_path / "data").mkdir()
+    assert main(["train", "stage1", "--from", str(base), "--data", str(tmp_path / "data"), "-o", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"jointnet train: error: cannot open the base {str(base)!r}: {message}")
+    assert error.endswith("; save or fetch it again")
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def resized(path: Path) -> str:

@@ -193,7 +193,9 @@ def _check_tokenizer(folder: Path, kind: str) -> None:
     if kind.startswith("CLIP"):
         _check_states(settings, ("model_max_length",), f"{folder.name}/tokenizer_config.json")
     if not any(all((folder / name).is_file() for name in names) for names in _VOCABULARIES):
-        raise ModelFolderError(f"got no vocabulary in {folder.name}, expected {' or '.join(' and '.join(names) for names in _VOCABULARIES)}")
+        raise ModelFolderError(
+            f"got no vocabulary in {folder.name}, expected {' or '.join(' and '.join(names) for names in _VOCABULARIES)}"
+        )
     for path in (folder / name for names in (*_VOCABULARIES, _TOKENIZER_FILES) for name in names if (folder / name).is_file()):
         with naming_damage(path):
             if not path.stat().st_size:

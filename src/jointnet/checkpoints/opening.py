@@ -49,8 +49,8 @@ def _misfit(folder: Path, library: str, kind: str) -> str | None:
     except BROKEN:
         return None
     for name, value in module.named_parameters():
-        found = shapes.get(_plain(name), value.shape)
-        if found != value.shape:
+        found = shapes.get(_plain(name))
+        if found is not None and found != value.shape:
             return f"{folder.name} has a weight {name} of shape {list(found)}, its config.json asks for {list(value.shape)}"
     return None
 

@@ -115,7 +115,9 @@ def _refuse_pointer(start: bytes) -> None:
 
 def _index_of_shards(component: Path, stem: str, kind: str, variant: str | None) -> Path | None:
     """Return the index of weights in shards, under one of the names that a variant's has."""
-    names = [f"{stem}.{kind}.index.json"] if variant is None else [f"{stem}.{kind}.index.{variant}.json", f"{stem}.{variant}.{kind}.index.json"]
+    names = (
+        [f"{stem}.{kind}.index.json"] if variant is None else [f"{stem}.{kind}.index.{variant}.json", f"{stem}.{variant}.{kind}.index.json"]
+    )
     return next((component / name for name in names if (component / name).is_file()), None)
 
 
