@@ -9,6 +9,7 @@ from threading import RLock
 from typing import TYPE_CHECKING
 
 from jointnet.checkpoints.index import VOCABULARY_FILE, not_joint, pipeline_class, read_side_file, refuse_single_file
+from jointnet.checkpoints.integrity import check_whole, is_whole
 from jointnet.demo.bundled import BUNDLED, bundled_folder
 from jointnet.errors import ModelFolderError
 
@@ -36,11 +37,15 @@ def model_folder(model: str | Path) -> Path:
 
 
 def joint_model_folder(model: str | Path) -> Path:
-    """Return the folder of a joint model, by its name or path; nothing heavy is imported. Raises: ModelFolderError."""
+    """Return the folder of a joint model, by its name or path; nothing heavy is imported.
+
+    Raises: ModelFolderError if it is of another kind or damaged, see ``checkpoints.integrity``.
+    """
     folder = model_folder(model)
     kind = pipeline_class(folder)
     if kind != "JointNetPipeline":
         raise ModelFolderError(not_joint(kind, folder))
+    check_whole(folder)
     return folder
 
 
@@ -52,7 +57,8 @@ def load(model: str | Path = "demo") -> JointNetPipeline:
     """
     folder = joint_model_folder(model)
 
-    from jointnet.checkpoints.folder import BROKEN, first_line
+    from jointnet.checkpoints.folder import BROKEN
+    from jointnet.checkpoints.opening import reason_of
     from jointnet.pipelines.joint_net import JointNetPipeline
 
     try:
@@ -61,7 +67,7 @@ def load(model: str | Path = "demo") -> JointNetPipeline:
     except ModelFolderError:
         raise
     except BROKEN as error:
-        raise ModelFolderError(f"cannot load the model in {str(folder)!r}: {first_line(error)}") from error
+        raise ModelFolderError(f"cannot load the model in {str(folder)!r}: {reason_of(error, folder)}") from error
 
 
 def vocabulary(model: str | Path) -> dict[str, list[str]] | None:
@@ -110,8 +116,6 @@ def _is_hub_id(model: str) -> bool:
 def _from_hub(model: str) -> Path:
     """The folder of a hub id, from the cache if it is whole there. Raises: ModelFolderError."""
     from huggingface_hub import snapshot_download
-
-    from jointnet.checkpoints.opening import is_whole
 
     try:
         folder = Path(snapshot_download(model, local_files_only=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from jointnet.cli.sampling import Run
@@ -31,13 +31,26 @@ def check_run(run: Run) -> tuple[str, ...]:
     return modalities
 
 
-def check_output_file(path: Path, inputs: Iterable[Path]) -> None:
-    """Check that a file can be written and is none of the inputs, under whatever path. Raises: OutputError."""
+def check_output_file(path: Path, inputs: Iterable[Path], is_ours: Callable[[Path], bool]) -> None:
+    """Check that a file can be written, and replaces neither an input, under whatever path, nor a file that is not ours.
+
+    Args:
+        is_ours: True for a file that the command wrote earlier and may replace.
+    Raises: OutputError.
+    """
     check_folder(path.parent)
     if os.path.isdir(path):
         raise OutputError(f"got output file {str(path)!r}, which is a folder; pass a file's name")
     if replaces(path, file_ids(inputs)):
         raise OutputError(f"got {str(path)!r} as an input, which the result would replace; choose another place with -o")
+    try:
+        replaced = os.path.lexists(path) and not is_ours(path)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot read {str(path)!r}, which would be replaced: {error}; choose another place with -o") from error
+    if replaced:
+        raise OutputError(
+            f"got {str(path)!r}, which this command did not write or which was changed since, and would be replaced; choose another with -o"
+        )
 
 
 def check_output_folder(folder: Path, inputs: Iterable[Path]) -> None:

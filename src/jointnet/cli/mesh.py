@@ -15,6 +15,7 @@ from jointnet.cli.checks import check_output_file, check_readable
 from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.cli.maps import MapFiles
 from jointnet.errors import InputFileError, RangeError, ShapeError, UnknownNameError
+from jointnet.files.marks import is_unchanged
 from jointnet.files.result_set import RESULT_FILE, facts_beside
 from jointnet.geometry.suffixes import check_mesh_path
 
@@ -129,7 +130,7 @@ def mesh(
     paths = {"rgb": image, **_paths_of(files, depth_file)}
     check_mesh_path(output)
     check_readable(paths.values())
-    check_output_file(output, paths.values())
+    check_output_file(output, paths.values(), is_unchanged)
     lens, angle_deg, facts = lens_of(paths, projection, fov, span)
     if "normal" in paths and lens != "pinhole":
         raise RangeError(f"got normals with a {lens} projection; expected pinhole: a panorama's are not of one camera")

@@ -13,7 +13,7 @@ from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.demo.bundled import BUNDLED
 from jointnet.errors import DataFolderError, OutputError
 from jointnet.files.result_set import check_folder
-from jointnet.loading import model_folder, without_progress_bars
+from jointnet.loading import joint_model_folder, model_folder, without_progress_bars
 from jointnet.recipes import RECIPES
 from jointnet.training.config import Precision
 
@@ -130,6 +130,8 @@ def train(
     check_apart(output, start_folder, data)
     if not data.is_dir():
         raise DataFolderError(f"got data folder {str(data)!r}, which is no folder; expected pictures with maps and captions")
+    if not is_base(start_folder):
+        joint_model_folder(start_folder)
 
     from jointnet.data.folder import FolderSource
     from jointnet.sampling.schedulers import with_fixed_variance

@@ -133,8 +133,7 @@ def write_result_set(folder: Path, files: Mapping[str, Writable], result: Mappin
             kept = sorted(name for name in _known(earlier) - removed - set(files) if os.path.lexists(folder / name))
             facts = {"program": PROGRAM, **result, "files": sorted(files), **({"kept": kept} if kept else {})}
             content = {**files, RESULT_FILE: _Text(json_text(facts, indent=2))}
-            paths = [folder / name for name in content]
-            with replacing_files(paths) as temporary:
+            with replacing_files(folder, list(content)) as temporary:
                 for part, path in zip(content.values(), temporary, strict=True):
                     part.write(path)
                 for name in removed:
@@ -143,7 +142,7 @@ def write_result_set(folder: Path, files: Mapping[str, Writable], result: Mappin
         raise OutputError(
             f"cannot write {str(folder)!r}: {error.strerror or error}; free space or choose another folder with -o"
         ) from error
-    return paths
+    return [folder / name for name in content]
 
 
 def remove_numbered_sets(folder: Path, command: str, besides: Iterable[str] = ()) -> None:
