@@ -67,6 +67,18 @@ def parse_text(text: str) -> str:
         raise typer.BadParameter(f"got {text!r}, which is not UTF-8") from error
 
 
+def parse_path(text: str | Path) -> Path:
+    """Parse a path that is not empty."""
+    return Path(parse_name(text))
+
+
+def parse_name(text: Any) -> Any:
+    """Parse a name or path that is not empty."""
+    if text == "":
+        raise typer.BadParameter("got '', expected a name or a path; the current folder is '.'")
+    return text
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Parse HxW in pixels, as in 128x256."""
     height, cross, width = text.lower().partition("x")

@@ -11,7 +11,7 @@ import typer
 import typer.main
 
 from jointnet import __version__
-from jointnet.cli import condition, convert, demo, edit, generate, info, mesh, panorama, predict, refine, train
+from jointnet.cli import condition, convert, demo, edit, generate, held_warnings, info, mesh, panorama, predict, refine, train
 from jointnet.cli.command import BAD_INPUT, INTERRUPTED, epilog
 from jointnet.cli.streams import CLOSED_PIPE, drop_stdout, usable_streams
 from jointnet.errors import JointNetWarning
@@ -83,7 +83,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, JointNetWarning):
-        print(f"warning: {message}", file=sys.stderr)
+        held_warnings.show(f"warning: {message}")
 
 
 if __name__ == "__main__":
