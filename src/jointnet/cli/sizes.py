@@ -5,11 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from tokenize import TokenError
 
 from jointnet.errors import ShapeError
 
 _ORIENTATION, _FIRST_ON_ITS_SIDE = 0x0112, 5
 """EXIF's tag, and its first value by which width and height are exchanged."""
+
+_DAMAGED_ARRAY = (OSError, ValueError, EOFError, MemoryError, SyntaxError, TokenError)  # numpy parses the head as Python
 
 
 def check_one_size(files: Mapping[str, Path]) -> None:
@@ -43,7 +46,7 @@ def is_black(path: Path) -> bool:
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 return not image.has_transparency_data and image.mode in ("1", "L", "I;16", "RGB") and image.getbbox() is None
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError):
+    except (*_DAMAGED_ARRAY, Image.DecompressionBombError):
         return False
 
 
@@ -69,7 +72,7 @@ def _size_of_array(path: Path) -> tuple[int, int] | None:
 
     try:
         shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    except (OSError, ValueError, EOFError, MemoryError, AttributeError):
+    except (*_DAMAGED_ARRAY, AttributeError):
         return None
     if len(shape) == 2:
         return shape[0], shape[1]
