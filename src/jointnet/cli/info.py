@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -75,11 +76,22 @@ def origin_in_words(provenance: Mapping[str, Any]) -> str:
 
 def describe_model(model: str) -> dict[str, Any]:
     """Return the facts of a model folder; its weights' headers are read, nothing is loaded. Raises: ModelFolderError."""
-    from jointnet.checkpoints.index import INDEX_FILE, not_joint, pipeline_class, provenance_of, read_side_file, stages_of
-    from jointnet.checkpoints.inspect import parameter_counts, read_config
     from jointnet.loading import model_folder
 
     folder = model_folder(model)
+    try:
+        return _describe(folder)
+    except ModelFolderError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:  # of values that are of other kinds than a config's
+        raise ModelFolderError(f"got a broken config in {str(folder)!r}: {error}; copy or save the model again") from error
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    """Raises: ModelFolderError; what Python raises for values of other kinds than a config's."""
+    from jointnet.checkpoints.index import INDEX_FILE, not_joint, pipeline_class, provenance_of, read_side_file, stages_of
+    from jointnet.checkpoints.inspect import parameter_counts, read_config
+
     kind = pipeline_class(folder)
     if kind not in ("JointNetPipeline", *BASES):
         raise ModelFolderError(not_joint(kind, folder))
@@ -88,6 +100,8 @@ def describe_model(model: str) -> dict[str, Any]:
     network = read_config(folder, "joint_unet") if is_joint else _network_of_base(read_config(folder, "unet"))
     vae, counts = read_config(folder, "vae"), parameter_counts(folder)
     unet, modalities = network.get("unet_config", {}), network.get("modalities", [])
+    if not isinstance(modalities, list) or not all(isinstance(name, str) for name in modalities):
+        raise ValueError(f"it has modalities {modalities!r}")
     size, multiple = sizes_of(unet, vae, network.get("low_res_channels", 0))
     near_m = index.get("depth_near_m")
     depth = {"depth": f"near / z, near = {near_m} m" if near_m else "up to scale and shift"} if "depth" in modalities else {}
