@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jointnet.cli.suffixes import ARRAYS, PICTURES
 from jointnet.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -60,7 +62,12 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
 
 
 def parse_text(text: str) -> str:
-    """Parse a prompt; bytes that the locale has no letters for are UTF-8."""
+    """Parse a prompt, which names no file; bytes that the locale has no letters for are UTF-8."""
+    is_path = text.lower().endswith((*PICTURES, *ARRAYS)) or os.sep in text
+    if is_path and os.path.exists(text):
+        raise typer.BadParameter(
+            f"got the file {text!r}, expected words; pass a picture by --image, and the prompt of several maps by --prompt"
+        )
     try:
         return text.encode(errors="surrogateescape").decode()
     except UnicodeError as error:

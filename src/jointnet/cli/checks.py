@@ -10,15 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jointnet.cli.sampling import Run
+from jointnet.cli.suffixes import ARRAYS
 from jointnet.errors import InputFileError, OutputError
 from jointnet.files.json_files import read_named_values
 from jointnet.files.result_set import check_folder, file_ids, replaces
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
-"""Suffixes of what counts as a picture in a folder; a file that is named itself may have any."""
-
-ARRAYS = (".npy", ".npz", ".exr")
-"""Suffixes of arrays, as in modalities/array_files.py, whose package imports torch."""
 
 
 def check_run(run: Run) -> tuple[str, ...]:

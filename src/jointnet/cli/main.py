@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ jointnet generate "a large red ball on a checkered floor" -o out
 jointnet predict photo.png --ensemble 8 -o out
 jointnet COMMAND --help
 """
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # errors are one line: what it logs of damaged pictures would be another
 UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 """Base of what is raised for arguments that cannot be parsed; typer, which has a click of its own, names only this subclass."""
 

@@ -129,7 +129,7 @@ def mesh(
         raise typer.BadParameter("got --fov too, expected one of them", param_hint="--span")
     paths = {"rgb": image, **_paths_of(files, depth_file)}
     check_mesh_path(output)
-    check_readable(paths.values())
+    check_readable([path for name, path in paths.items() if name != "rgb"], pictures=[image])
     check_output_file(output, paths.values())
     lens, angle_deg, facts = lens_of(paths, projection, fov, span)
     if "normal" in paths and lens != "pinhole":
