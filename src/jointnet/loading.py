@@ -36,6 +36,15 @@ def model_folder(model: str | Path) -> Path:
     return Path(model)
 
 
+def local_folder(model: str | Path) -> Path | None:
+    """Return the folder of a model as ``model_folder`` does, or None where there is none here yet; it never reaches for the network."""
+    if str(model) in BUNDLED:
+        return bundled_folder(str(model))
+    if isinstance(model, str) and _is_hub_id(model):
+        return _cached(model)
+    return Path(model) if Path(model).is_dir() else None
+
+
 def joint_model_folder(model: str | Path) -> Path:
     """Return the folder of a joint model, by its name or path; nothing heavy is imported.
 
@@ -113,16 +122,23 @@ def _is_hub_id(model: str) -> bool:
     return True
 
 
+def _cached(model: str) -> Path | None:
+    """The folder of a hub id in the hub's cache, whole or not; None if it has none."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, local_files_only=True))
+    except OSError:
+        return None
+
+
 def _from_hub(model: str) -> Path:
     """The folder of a hub id, from the cache if it is whole there. Raises: ModelFolderError."""
     from huggingface_hub import snapshot_download
 
-    try:
-        folder = Path(snapshot_download(model, local_files_only=True))
-        if is_whole(folder):
-            return folder
-    except OSError:  # it is not in the cache
-        pass
+    folder = _cached(model)
+    if folder is not None and is_whole(folder):
+        return folder
     try:
         return Path(snapshot_download(model))
     except (OSError, ValueError) as error:

@@ -91,4 +91,8 @@ def read_side_file(path: Path) -> dict[str, Any]:
 def stages_of(folder: str | Path | None) -> list[str]:
     """Return the recipes that a joint model was trained by, in their order. Raises: ModelFolderError."""
     provenance = provenance_of(folder)
-    return provenance.get("stages") or [provenance[name] for name in ("recipe",) if name in provenance]
+    stages = provenance.get("stages") or [provenance[name] for name in ("recipe",) if name in provenance]
+    if not isinstance(stages, list) or not all(isinstance(stage, str) for stage in stages):
+        path = Path(str(folder)) / PROVENANCE_FILE
+        raise ModelFolderError(f"got a broken {path}: expected the recipes' names as stages; remove it, or copy the model again")
+    return stages

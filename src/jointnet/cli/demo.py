@@ -16,7 +16,8 @@ from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.demo.bundled import BUILD_STEPS, GUIDANCE
 from jointnet.demo.world.splits import SPLITS
 from jointnet.errors import InputFileError, OutputError, RangeError, UnknownNameError
-from jointnet.files.result_set import DATA_COMMAND, SCENE_COMMAND, check_result_set, map_names, write_result_set
+from jointnet.files.result_facts import DATA_COMMAND, SCENE_COMMAND
+from jointnet.files.result_set import check_result_set, map_names, write_result_set
 
 EVALUATE, EVALUATE_TASKS = "jointnet demo evaluate", "jointnet demo evaluate-tasks"
 Beside = dict[Path, Callable[[Path], bool]]

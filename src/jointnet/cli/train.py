@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from jointnet.cli.arguments import MODEL, OUTPUT, AsJson, DepthUnitName, Device, choice, chosen_device, number, one_of, whole_number
+from jointnet.cli.arguments import (
+    MODEL,
+    OUTPUT,
+    AsJson,
+    DepthUnitName,
+    Device,
+    choice,
+    chosen_device,
+    number,
+    one_of,
+    parse_name,
+    whole_number,
+)
 from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.demo.bundled import BUNDLED
 from jointnet.errors import DataFolderError, OutputError
@@ -69,6 +81,7 @@ def train(
         str,
         typer.Option(
             "--from",
+            parser=parse_name,
             metavar="MODEL",
             help=f"folder of a base (stage 1), or a stage's model; or a bundled one: {', '.join(BUNDLED)}",
             rich_help_panel=MODEL,

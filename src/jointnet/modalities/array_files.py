@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from importlib import import_module
 from pathlib import Path
+from tokenize import TokenError  # numpy parses the head of an array as Python
 from typing import BinaryIO
 
 import numpy as np
@@ -47,7 +48,7 @@ def _read_numpy(path: Path, *, is_archive: bool) -> np.ndarray:
             if is_archive:
                 return _only_array(file, path)
             array = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, MemoryError, SyntaxError, TokenError, zipfile.BadZipFile) as error:
         if isinstance(error, InputFileError):
             raise
         raise InputFileError(f"cannot read {str(path)!r} as a numpy array: {error}") from error
