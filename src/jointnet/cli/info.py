@@ -91,10 +91,12 @@ def _describe(folder: Path) -> dict[str, Any]:
     """Raises: ModelFolderError; what Python raises for values of other kinds than a config's."""
     from jointnet.checkpoints.index import INDEX_FILE, not_joint, pipeline_class, provenance_of, read_side_file, stages_of
     from jointnet.checkpoints.inspect import parameter_counts, read_config
+    from jointnet.checkpoints.integrity import check_whole
 
     kind = pipeline_class(folder)
     if kind not in ("JointNetPipeline", *BASES):
         raise ModelFolderError(not_joint(kind, folder))
+    check_whole(folder)
     is_joint = kind not in BASES
     provenance, index = provenance_of(folder), read_side_file(folder / INDEX_FILE)
     network = read_config(folder, "joint_unet") if is_joint else _network_of_base(read_config(folder, "unet"))
