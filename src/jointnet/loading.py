@@ -9,6 +9,7 @@ from threading import RLock
 from typing import TYPE_CHECKING
 
 from jointnet.checkpoints.index import VOCABULARY_FILE, not_joint, pipeline_class, read_side_file, refuse_single_file
+from jointnet.checkpoints.integrity import check_whole, is_whole
 from jointnet.demo.bundled import BUNDLED, bundled_folder
 from jointnet.errors import ModelFolderError
 
@@ -36,12 +37,25 @@ def model_folder(model: str | Path) -> Path:
     return Path(model)
 
 
+def local_folder(model: str | Path) -> Path | None:
+    """Return the folder of a model as ``model_folder`` does, or None where there is none here yet; it never reaches for the network."""
+    if str(model) in BUNDLED:
+        return bundled_folder(str(model))
+    if isinstance(model, str) and _is_hub_id(model):
+        return _cached(model)
+    return Path(model) if Path(model).is_dir() else None
+
+
 def joint_model_folder(model: str | Path) -> Path:
-    """Return the folder of a joint model, by its name or path; nothing heavy is imported. Raises: ModelFolderError."""
+    """Return the folder of a joint model, by its name or path; nothing heavy is imported.
+
+    Raises: ModelFolderError if it is of another kind or damaged, see ``checkpoints.integrity``.
+    """
     folder = model_folder(model)
     kind = pipeline_class(folder)
     if kind != "JointNetPipeline":
         raise ModelFolderError(not_joint(kind, folder))
+    check_whole(folder)
     return folder
 
 
@@ -53,7 +67,8 @@ def load(model: str | Path = "demo") -> JointNetPipeline:
     """
     folder = joint_model_folder(model)
 
-    from jointnet.checkpoints.folder import BROKEN, first_line
+    from jointnet.checkpoints.folder import BROKEN
+    from jointnet.checkpoints.opening import reason_of
     from jointnet.pipelines.joint_net import JointNetPipeline
 
     try:
@@ -62,7 +77,7 @@ def load(model: str | Path = "demo") -> JointNetPipeline:
     except ModelFolderError:
         raise
     except BROKEN as error:
-        raise ModelFolderError(f"cannot load the model in {str(folder)!r}: {first_line(error)}") from error
+        raise ModelFolderError(f"cannot load the model in {str(folder)!r}: {reason_of(error, folder)}") from error
 
 
 def load_labeler(modality: str, model: str | None) -> JointNetLabeler:
@@ -121,18 +136,23 @@ def _is_hub_id(model: str) -> bool:
     return True
 
 
+def _cached(model: str) -> Path | None:
+    """The folder of a hub id in the hub's cache, whole or not; None if it has none."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, local_files_only=True))
+    except OSError:
+        return None
+
+
 def _from_hub(model: str) -> Path:
     """The folder of a hub id, from the cache if it is whole there. Raises: ModelFolderError."""
     from huggingface_hub import snapshot_download
 
-    from jointnet.checkpoints.opening import is_whole
-
-    try:
-        folder = Path(snapshot_download(model, local_files_only=True))
-        if is_whole(folder):
-            return folder
-    except OSError:  # it is not in the cache
-        pass
+    folder = _cached(model)
+    if folder is not None and is_whole(folder):
+        return folder
     try:
         return Path(snapshot_download(model))
     except (OSError, ValueError) as error:

@@ -14,8 +14,8 @@ import trimesh
 from PIL import Image
 
 import jointnet
-from jointnet.cli.inputs import match_files, names_of
 from jointnet.cli.main import main
+from jointnet.cli.matching import match_files, names_of
 from jointnet.errors import InputFileError
 from jointnet.modalities import modality as registry
 from jointnet.pipelines.joint_net import JointNetPipeline
@@ -244,7 +244,7 @@ def test_result_json_has_each_option_once(model_folder: Path, tmp_path: Path) ->
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert set(result) == {
         *("command", "prompt", "negative_prompt", "seed", "model", "base", "device", "scheduler", "sampling", "request", "meaning"),
-        *("program", "depth_near_m", "versions", "seconds", "files"),
+        *("program", "depth_near_m", "versions", "seconds", "files", "contents", "inputs", "model_files"),
     }
     assert (result["command"], result["negative_prompt"], result["seed"], result["base"]) == ("predict", "fog", 3, None)
     assert result["sampling"]["guidance_scale"] == 7.5

@@ -322,5 +322,40 @@ def test_a_file_under_the_name_of_a_map_is_checked_by_mesh(tmp_path: Path, capsy
     assert "normal" in capsys.readouterr().err
 
 
+def test_a_picture_of_the_user_under_a_name_of_ours_is_not_replaced(model_folder: Path, tmp_path: Path, capsys: Any) -> None:
+    """Under a name that result.json lists, in a set of its own and in one of several."""
+    out, image = tmp_path / "out", picture(tmp_path / "a.png")
+    other = picture(tmp_path / "b.png", 1)
+    model = ["--model", str(model_folder), *SHORT]
+    assert main(["predict", str(image), *model, "-o", str(out)]) == 0
+    assert main(["predict", str(image), str(other), *model, "-o", str(tmp_path / "several")]) == 0
+    assert main(["generate", "a", *model, "--num", "2", "-o", str(tmp_path / "series")]) == 0
+    mine = picture(tmp_path / "mine.png", 7).read_bytes()
+    for folder in (out, tmp_path / "several" / "a", tmp_path / "series" / "2"):
+        (folder / "image.png").write_bytes(mine)
+    line = refused(["predict", image, "--model", model_folder, "--steps", "2", "-o", out], capsys, tmp_path)
+    assert "not the file of an earlier result any more" in line
+    line = refused(["generate", "b", "--model", model_folder, "--num", "3", "-o", tmp_path / "series"], capsys, tmp_path)
+    assert "not the file of an earlier result any more" in line
+    for steps in ("1", "2"):  # neither kept nor replaced
+        words = ["predict", str(image), str(other), "--model", str(model_folder), "--steps", steps, "--seed", "3"]
+        assert main([*words, "-o", str(tmp_path / "several")]) == 2
+        assert "a.png: got" in capsys.readouterr().err
+    assert main(["generate", "a", *model, "-o", str(tmp_path / "series")]) == 0, "a shorter series"
+    for folder in (out, tmp_path / "several" / "a", tmp_path / "series" / "2"):
+        assert (folder / "image.png").read_bytes() == mine
+
+
+def test_a_mesh_says_that_a_result_speaks_of_another_content(tmp_path: Path, capsys: Any) -> None:
+    scene = tmp_path / "scene"
+    assert main(["demo", "scene", "--size", "32", "-o", str(scene)]) == 0
+    depth(scene / "depth.npy")
+    capsys.readouterr()
+    vertices(scene / "image.png", scene / "depth.npy", out=tmp_path / "x.glb")
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert "is not what result.json beside it was written with" in lines[0]
+
+
 def contents_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -51,3 +55,25 @@ def test_a_model_is_trained_on_it(tmp_path: Path) -> None:
     words = ["--from", str(tmp_path / "model"), "--data", str(tmp_path / "data"), "--depth-near", "1.5", "--batch-size", "2"]
     assert main(["train", "stage1", *words, "--steps", "1", "--precision", "float32", "-o", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "model" / "model_index.json").exists()
+
+
+def test_a_data_folder_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
+    """While it is written there is one hidden name, and no file that is still to come."""
+    (tmp_path / "mine.txt").write_text("mine")
+    words = ["demo", "scene", "--num", "2000", "--size", "64", "-o", str(tmp_path)]
+    with subprocess.Popen([sys.executable, "-m", "jointnet", *words], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            end = time.monotonic() + 100
+            while not (written := list(tmp_path.glob(".*/*"))) and process.poll() is None and time.monotonic() < end:
+                time.sleep(0.02)
+            names = {path.name for path in tmp_path.iterdir()}
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(60)
+        finally:
+            process.kill()
+        assert process.stderr is not None
+        error = process.stderr.read()
+    assert 0 < len(written) < 2000, error
+    assert len(names) == 2
+    assert code == 143, error
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -52,7 +52,7 @@ def test_a_failing_sync_leaves_all_old_files(tmp_path: Path, monkeypatch: pytest
             raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(OSError, match="Input/output"), replacing_files(paths) as temporary:
+    with pytest.raises(OSError, match="Input/output"), replacing_files(tmp_path, ["a", "b"]) as temporary:
         _ = [path.write_text("new") for path in temporary]
     assert [path.read_text() for path in paths] == ["old", "old"]
     assert names_in(tmp_path) == ["a", "b"]
@@ -63,9 +63,64 @@ def test_content_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypat
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (events.append("fsync"), fsync(handle)))
     monkeypatch.setattr(os, "replace", lambda a, b: (events.append("replace"), replace(a, b)))
-    with replacing_files([tmp_path / "a", tmp_path / "b"]):
+    with replacing_files(tmp_path, ["a", "b"]) as temporary:
+        _ = [path.touch() for path in temporary]
         assert events == []
     assert events == ["fsync", "fsync", "replace", "replace"]
+
+
+def test_many_files_have_one_hidden_name_in_their_folder_and_no_file_before_it_is_written(tmp_path: Path) -> None:
+    names = [f"{index}.txt" for index in range(3000)]
+    with replacing_files(tmp_path, names) as temporary:
+        (hidden,) = tmp_path.iterdir()
+        assert hidden.name.startswith(".")
+        assert names_in(hidden) == []
+        for count, path in enumerate(temporary):
+            if count % 1000 == 0:
+                assert len(names_in(hidden)) == count
+            path.write_text(path.name)
+        assert names_in(tmp_path) == [hidden.name]
+    assert names_in(tmp_path) == sorted(names)
+    assert all((tmp_path / name).read_text() == name for name in names)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), SystemExit(143), None])
+def test_files_of_which_one_is_not_written_leave_the_old_ones_and_nothing_else(error: BaseException | None, tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "old")
+
+    def fail() -> None:
+        with replacing_files(tmp_path, ["a", "b", "c"]) as (first, second, _):
+            first.write_text("new")
+            second.write_text("half")
+            if error is not None:
+                raise error
+
+    with pytest.raises(FileNotFoundError if error is None else type(error)):
+        fail()
+    assert (tmp_path / "a").read_text() == "old"
+    assert names_in(tmp_path) == ["a"]
+
+
+def test_a_link_is_replaced_and_not_its_target(tmp_path: Path) -> None:
+    write_text(tmp_path / "target", "mine")
+    for name in ("a", "b"):
+        (tmp_path / name).symlink_to("target")
+    write_text(tmp_path / "a", "new")
+    with replacing_files(tmp_path, ["b"]) as (temporary,):
+        temporary.write_text("new")
+    assert (tmp_path / "target").read_text() == "mine"
+    assert not any((tmp_path / name).is_symlink() for name in ("a", "b"))
+
+
+def test_the_mode_of_many_files_follows_the_umask_even_one_that_shuts_folders(tmp_path: Path) -> None:
+    before = os.umask(0o137)  # a new folder of it can neither be entered nor filled
+    try:
+        with replacing_files(tmp_path, ["a", "b"]) as temporary:
+            for path in temporary:
+                path.touch(0o600)
+    finally:
+        os.umask(before)
+    assert {mode_of(path) for path in tmp_path.iterdir()} == {0o640}
 
 
 def test_the_mode_follows_the_umask_whatever_the_writer_does(tmp_path: Path, umask: int) -> None:

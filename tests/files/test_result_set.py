@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,9 @@ from typing import Any
 import pytest
 
 from jointnet.errors import OutputError
-from jointnet.files.result_set import (
-    check_result_set,
-    facts_beside,
-    file_ids,
-    filling,
-    our_facts,
-    prepare_folder,
-    remove_numbered_sets,
-    write_result_set,
-)
+from jointnet.files.fingerprints import of_content
+from jointnet.files.result_facts import facts_beside, our_facts
+from jointnet.files.result_set import check_result_set, file_ids, filling, prepare_folder, remove_numbered_sets, write_result_set
 
 FACTS: dict[str, Any] = {"command": "predict", "meaning": {"depth": "disparity"}}
 
@@ -55,6 +50,7 @@ def test_the_result_lists_its_files_and_comes_last(tmp_path: Path) -> None:
     paths = write_result_set(tmp_path / "new", {"b.txt": Text("b"), "a.txt": Text("a")}, {"prompt": "ein Würfel"})
     assert [path.name for path in paths] == ["b.txt", "a.txt", "result.json"]
     facts = json.loads(paths[-1].read_text(encoding="utf-8"))
+    assert set(facts.pop("contents")) == {"a.txt", "b.txt"}
     assert facts == {"program": "jointnet", "prompt": "ein Würfel", "files": ["a.txt", "b.txt"]}
     assert "Würfel" in paths[-1].read_text(encoding="utf-8")
 
@@ -183,13 +179,13 @@ def test_an_input_is_not_replaced_under_whatever_path(link: str, tmp_path: Path)
 
 def test_a_result_written_before_it_named_its_program_is_ours(tmp_path: Path) -> None:
     run = {"command": "predict", "meaning": {"depth": ""}, "versions": {"jointnet": "0.1.0"}, "files": ["image.png", "depth.npy"]}
-    (tmp_path / "result.json").write_text(json.dumps(run))
     (tmp_path / "depth.npy").write_text("old")
+    (tmp_path / "result.json").write_text(json.dumps(run))
     write_result_set(tmp_path, files("image.png"), FACTS)
     assert set(contents(tmp_path)) == {"image.png", "result.json"}
     scene = {"scene": 6, "projection": "pinhole", "depth_near_m": 1.5, "meaning": {"normal": ""}, "files": ["image.png", "normal.npy"]}
-    (tmp_path / "result.json").write_text(json.dumps(scene))
     (tmp_path / "normal.npy").write_text("old")
+    (tmp_path / "result.json").write_text(json.dumps(scene))
     write_result_set(tmp_path, files("image.png"), {"command": "demo scene"})
     assert set(contents(tmp_path)) == {"image.png", "result.json"}
 
@@ -245,3 +241,104 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_work(tmp_path: Path
         with pytest.raises(OutputError, match="cannot write to output folder"):
             prepare_folder(place)
     assert list(prepare_folder(tmp_path / "new").iterdir()) == []
+
+
+def test_a_result_knows_the_contents_of_its_files(tmp_path: Path) -> None:
+    write_result_set(tmp_path, files("image.png", "depth.npy"), {"command": "demo scene"})
+    write_result_set(tmp_path, {"image.png": Text("new")}, FACTS)
+    facts = json.loads(contents(tmp_path)["result.json"])
+    assert facts["kept"] == ["depth.npy"]
+    assert facts["contents"] == {name: of_content(tmp_path / name) for name in ("depth.npy", "image.png")}
+
+
+@pytest.mark.parametrize("change", ["content", "link", "folder", "pipe"])
+def test_what_the_user_put_under_a_name_of_ours_is_not_replaced(change: str, tmp_path: Path) -> None:
+    out, photo = tmp_path / "out", tmp_path / "photo.png"
+    write_result_set(out, files("image.png", "depth.npy"), FACTS)
+    photo.write_text("mine")
+    (out / "image.png").unlink()
+    if change == "folder":
+        (out / "image.png").mkdir()
+    elif change == "pipe":
+        os.mkfifo(out / "image.png")
+    else:
+        (shutil.copy if change == "content" else os.symlink)(photo, out / "image.png")
+    before = sorted((path.name, path.lstat().st_ino, path.lstat().st_mtime_ns) for path in out.iterdir())
+    for act in (lambda: check_result_set(out, ["image.png"]), lambda: write_result_set(out, files("image.png"), FACTS)):
+        with pytest.raises(OutputError, match=r"image\.png', which is not .* of an earlier result.*; (move it|choose another)"):
+            act()
+    assert sorted((path.name, path.lstat().st_ino, path.lstat().st_mtime_ns) for path in out.iterdir()) == before
+    assert photo.read_text() == "mine"
+
+
+def test_what_the_user_put_under_a_name_of_ours_is_not_removed(tmp_path: Path) -> None:
+    write_result_set(tmp_path, files("image.png", "depth_uncertainty.npy", "depth_uncertainty.png"), FACTS)
+    (tmp_path / "depth_uncertainty.png").write_text("mine")
+    write_result_set(tmp_path, files("image.png"), FACTS)
+    assert contents(tmp_path)["depth_uncertainty.png"] == "mine"
+    assert not (tmp_path / "depth_uncertainty.npy").exists()
+    assert "depth_uncertainty" not in contents(tmp_path)["result.json"]
+    with pytest.raises(OutputError):
+        write_result_set(tmp_path, files("depth_uncertainty.png"), FACTS)
+
+
+def test_a_shorter_series_leaves_what_the_user_changed(tmp_path: Path) -> None:
+    for number in (1, 2):
+        facts = {**FACTS, "command": "generate", "numbered": {"number": number, "of": 2}}
+        write_result_set(tmp_path / str(number), files("image.png", "depth.npy"), facts)
+    (tmp_path / "2" / "image.png").write_text("mine")
+    remove_numbered_sets(tmp_path, "generate", besides=["1"])
+    assert contents(tmp_path / "2") == {"image.png": "mine"}
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("renames", range(1, 5))
+def test_a_write_that_was_interrupted_can_be_done_again(
+    renames: int, is_new: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_new:
+        write_result_set(tmp_path, {"image.png": Text("old"), "depth.npy": Text("old"), "depth_uncertainty.npy": Text("old")}, FACTS)
+    done, replace = [], os.replace
+
+    def replace_some(source: Any, target: Any) -> None:
+        done.append(target)
+        if len(done) > renames:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    new = {"image.png": Text("new"), "depth.npy": Text("new"), "depth.png": Text("new")}
+    monkeypatch.setattr(os, "replace", replace_some)
+    with pytest.raises(KeyboardInterrupt):
+        write_result_set(tmp_path, new, FACTS)
+    monkeypatch.setattr(os, "replace", replace)
+    assert facts_beside(tmp_path / "image.png") == {}
+    check_result_set(tmp_path, new)
+    write_result_set(tmp_path, new, FACTS)
+    assert {name: text for name, text in contents(tmp_path).items() if name in new} == dict.fromkeys(new, "new")
+    (tmp_path / "image.png").write_text("mine")
+    with pytest.raises(OutputError):
+        check_result_set(tmp_path, new)
+
+
+def test_a_result_of_an_earlier_version_is_replaced_unless_a_file_is_younger(tmp_path: Path) -> None:
+    """It lists names without contents. It was renamed last, so that what lies there since is younger."""
+    write_result_set(tmp_path, files("image.png", "depth.npy"), FACTS)
+    facts = json.loads(contents(tmp_path)["result.json"])
+    del facts["contents"]
+    (tmp_path / "result.json").write_text(json.dumps(facts))
+    check_result_set(tmp_path, ["image.png", "depth.npy"])
+    time.sleep(0.02)
+    (tmp_path / "image.png").write_text("mine")
+    os.utime(tmp_path / "image.png", (1, 1))  # as a copy that keeps its date
+    with pytest.raises(OutputError, match=r"image\.png"):
+        write_result_set(tmp_path, files("image.png"), FACTS)
+    write_result_set(tmp_path, files("depth.npy"), FACTS)
+    assert contents(tmp_path)["image.png"] == "mine"
+    (tmp_path / "image.png").unlink()
+    write_result_set(tmp_path, files("image.png"), FACTS)
+
+
+def test_a_result_says_nothing_of_what_was_put_in_the_place_of_its_file(tmp_path: Path) -> None:
+    write_result_set(tmp_path, files("image.png"), {**FACTS, "span_deg": 90})
+    (tmp_path / "image.png").write_text("mine")
+    assert facts_beside(tmp_path / "image.png") == {}

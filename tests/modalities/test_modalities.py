@@ -18,6 +18,7 @@ from jointnet.codecs.codec import CodecTiles
 from jointnet.codecs.latent import LatentCodec
 from jointnet.errors import RangeError, ShapeError, UnknownNameError
 from jointnet.modalities import DEPTH, NORMAL, RGB, Modality
+from jointnet.modalities import modality as registry
 from jointnet.modalities.modality import files_of_maps, resize_picture, resize_smooth
 from jointnet.modalities.read import read_map
 from jointnet.modalities.write import FloatArray, Png8, Png16
@@ -332,3 +333,18 @@ def test_the_codec_uses_shifts_and_statistics_of_each_channel() -> None:
 def test_the_codec_refuses_sizes_it_would_crop() -> None:
     with pytest.raises(ShapeError, match="multiples of 2"):
         LatentCodec(tiny_pipeline().vae).encode("rgb", torch.rand(1, 3, 15, 16))
+
+
+@pytest.mark.parametrize("name", ["", "../warm.npy", "a\\warm.npy", "warm", ".npy", "a\nb.npy", "result.json", "Image.png", "scene.glb"])
+def test_names_of_own_files_are_checked_at_registration(name: str) -> None:
+    heat = Modality(name="heat_of_a_wrong_file", channels=1, meaning="warm is 1", own_files=lambda map_: {name: FloatArray(map_)})
+    with pytest.raises(UnknownNameError, match="heat_of_a_wrong_file"):
+        register_modality(heat)
+    assert "heat_of_a_wrong_file" not in registered_modalities()
+
+
+def test_two_modalities_write_no_file_of_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    register_modality(Modality(name="heat", channels=1, meaning="warm is 1", own_files=lambda map_: {"Depth.npy": FloatArray(map_)}))
+    with pytest.raises(UnknownNameError, match="which another one writes too"):
+        registry.file_names(["rgb", "depth", "heat"])

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedModel
 
-from jointnet.checkpoints.index import INDEX_FILE, PROVENANCE_FILE, VOCABULARY_FILE
+from jointnet.checkpoints.index import COMPONENTS, INDEX_FILE, PROVENANCE_FILE, VOCABULARY_FILE
 from jointnet.errors import ModelFolderError, OutputError
 from jointnet.files.atomic import bring_to_disk, replacing_file, write_json
 from jointnet.files.fingerprints import of_content, of_texts
@@ -41,21 +41,6 @@ BROKEN = (
 
 RELEASE_RGB, RELEASE_BRANCH = "unet", "jointnet"
 """The folders of the RGB and the dense branch in the authors' release."""
-
-_COMPONENTS = (
-    "vae",
-    "text_encoder",
-    "tokenizer",
-    "text_encoder_2",
-    "tokenizer_2",
-    "joint_unet",
-    "unet",
-    "scheduler",
-    "image_noising_scheduler",
-    "safety_checker",
-    "feature_extractor",
-)
-"""Folders of a pipeline that may be replaced with it; whatever else an index names is left alone."""
 
 _SIDE_FILES = (PROVENANCE_FILE, VOCABULARY_FILE, "README.md", "pipeline.py")
 """Files beside a model's components."""
@@ -165,7 +150,7 @@ def _parts_of(folder: Path) -> set[str]:
     is_ours = kind == "JointNetPipeline" or (isinstance(kind, list) and kind[-1:] == ["JointNetPipeline"])
     if not is_ours and not (kind and (folder / PROVENANCE_FILE).is_file()):  # a base that was trained here has one
         return set()
-    return {INDEX_FILE, *_SIDE_FILES, *(name for name in index if name in _COMPONENTS)}
+    return {INDEX_FILE, *_SIDE_FILES, *(name for name in index if name in COMPONENTS)}
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,21 @@ PROVENANCE_FILE = "provenance.json"
 
 VOCABULARY_FILE = "vocabulary.json"
 """Words that a small model was trained to draw: kind -> phrases."""
+
+COMPONENTS = (
+    "vae",
+    "text_encoder",
+    "tokenizer",
+    "text_encoder_2",
+    "tokenizer_2",
+    "joint_unet",
+    "unet",
+    "scheduler",
+    "image_noising_scheduler",
+    "safety_checker",
+    "feature_extractor",
+)
+"""Names of the components that a joint model or its base has, each with a folder; whatever else an index names is a setting, or unknown."""
 
 _SINGLE_FILES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".gguf")
 
@@ -37,6 +53,12 @@ def pipeline_class(folder: Path) -> str:
     if not isinstance(name, str):
         raise ModelFolderError(f"got {index} without _class_name; expected a folder written by save_pretrained")
     return name
+
+
+def listed_components(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return library and class of each component that an index lists, by its name; those that a model does without are left out."""
+    pairs = {name: value for name, value in index.items() if not name.startswith("_") and isinstance(value, list) and len(value) == 2}
+    return {name: (value[0], value[1]) for name, value in pairs.items() if all(isinstance(part, str) for part in value)}
 
 
 def refuse_single_file(model: Any) -> None:
@@ -69,4 +91,8 @@ def read_side_file(path: Path) -> dict[str, Any]:
 def stages_of(folder: str | Path | None) -> list[str]:
     """Return the recipes that a joint model was trained by, in their order. Raises: ModelFolderError."""
     provenance = provenance_of(folder)
-    return provenance.get("stages") or [provenance[name] for name in ("recipe",) if name in provenance]
+    stages = provenance.get("stages") or [provenance[name] for name in ("recipe",) if name in provenance]
+    if not isinstance(stages, list) or not all(isinstance(stage, str) for stage in stages):
+        path = Path(str(folder)) / PROVENANCE_FILE
+        raise ModelFolderError(f"got a broken {path}: expected the recipes' names as stages; remove it, or copy the model again")
+    return stages

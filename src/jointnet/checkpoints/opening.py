@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from jointnet.checkpoints.index import INDEX_FILE, not_joint, pipeline_class
+from jointnet.checkpoints.folder import BROKEN, first_line
+from jointnet.checkpoints.index import INDEX_FILE, listed_components, not_joint, pipeline_class, read_side_file
+from jointnet.checkpoints.weight_files import read_header
 from jointnet.errors import ModelFolderError
 from jointnet.files.json_files import read_named_values
-
-_WEIGHTS = re.compile(r"(?P<stem>[^.]+)(\.(?P<variant>[\w-]+?))?(-\d{5}-of-\d{5})?\.(safetensors|bin)")
 
 
 def check_is_joint(folder: Path) -> None:
@@ -23,14 +25,34 @@ def check_is_joint(folder: Path) -> None:
         raise ModelFolderError(not_joint(name, folder))
 
 
-def variant_of(folder: Path) -> str | None:
-    """Return the variant, such as "fp16", that a folder holds instead of plain weights; None if it has plain ones, or several variants."""
-    only: set[str] = set()
-    for component in (path for path in folder.iterdir() if path.is_dir()):
-        found = {match["variant"] for path in component.iterdir() if (match := _WEIGHTS.fullmatch(path.name))}
-        if found and None not in found:
-            only |= found
-    return only.pop() if len(only) == 1 else None
+def reason_of(error: Exception, folder: Path) -> str:
+    """Return in a line why diffusers could not open a folder: the first weight that does not fit its config, or the error's first line."""
+    misfit = next(filter(None, (_misfit(folder / name, *value) for name, value in _networks(folder))), None)
+    return misfit or first_line(error).split(". If you want", 1)[0]
+
+
+def _networks(folder: Path) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Return the components of a folder that may be networks, by name, with library and class."""
+    for name, (library, kind) in listed_components(read_side_file(folder / INDEX_FILE)).items():
+        if (folder / name / "config.json").is_file() and library.split(".")[0] in ("diffusers", "transformers", "jointnet"):
+            yield name, (library, kind)
+
+
+def _misfit(folder: Path, library: str, kind: str) -> str | None:
+    """Return which weight of a component has another shape than its config asks for; None if all fit, or nothing is known of them."""
+    try:
+        network: Any = getattr(import_module(library), kind)
+        shapes = {_plain(name): shape for file in folder.glob("*.safetensors") for name, shape in read_header(file).items()}
+        with torch.device("meta"):
+            is_ours = library != "transformers"
+            module = network.from_config(network.load_config(folder)) if is_ours else network(network.config_class.from_pretrained(folder))
+    except BROKEN:
+        return None
+    for name, value in module.named_parameters():
+        found = shapes.get(_plain(name))
+        if found is not None and found != value.shape:
+            return f"{folder.name} has a weight {name} of shape {list(found)}, its config.json asks for {list(value.shape)}"
+    return None
 
 
 def check_weights(folder: Path, modules: Mapping[str, nn.Module], named: Iterable[str]) -> None:
@@ -70,16 +92,3 @@ def _not_in_files(module: nn.Module, folder: Path) -> list[str]:
 def _plain(name: str) -> str:
     """Return a weight's name without a part that only some versions of transformers write."""
     return name.replace("text_model.", "")
-
-
-def is_whole(folder: Path) -> bool:
-    """Return True if a folder has its index and, in every component's folder, weights where there is a network's config."""
-    if not (folder / INDEX_FILE).is_file():
-        return False
-    listed = {name: value for name, value in read_named_values(folder / INDEX_FILE).items() if not name.startswith("_")}
-    for name in (name for name, value in listed.items() if isinstance(value, list) and value[-1] is not None):
-        component = folder / name
-        has_weights = component.is_dir() and any(_WEIGHTS.fullmatch(path.name) for path in component.iterdir())
-        if not component.is_dir() or ((component / "config.json").is_file() and not has_weights):
-            return False
-    return True

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from jointnet.checkpoints.folder import BROKEN, RELEASE_BRANCH, RELEASE_RGB, first_line
+from jointnet.checkpoints.weight_files import check_weight_file
 from jointnet.errors import ModelFolderError
 from jointnet.files.atomic import replacing_file, write_json
 from jointnet.models.adapters import without_adapters
@@ -185,15 +186,21 @@ def _read_config(branch: Path) -> dict[str, Any]:
     kind = config.get("_class_name") if isinstance(config, dict) else None
     if kind != _CLASS:
         raise ModelFolderError(f"got a {kind} in {str(branch)!r}; expected a {_CLASS} of the authors' release")
+    if not any(key not in _OWN_SETTINGS for key in config if not key.startswith("_")):
+        raise ModelFolderError(f"got {str(branch / 'config.json')!r} without the settings of a U-Net; fetch the checkpoint again")
     return config
 
 
 def _read_weights(branch: Path) -> Weights:
     safe, pickled = branch / f"{_STEM}.safetensors", branch / f"{_STEM}.bin"
-    if pickled.is_file() and not safe.is_file():
-        return _read_pickle(pickled)
-    if not safe.is_file():
+    if not safe.is_file() and not pickled.is_file():
         raise ModelFolderError(f"got no weights in {str(branch)!r}; expected {safe.name} or {pickled.name}")
+    try:
+        check_weight_file(safe if safe.is_file() else pickled)
+    except ModelFolderError as error:
+        raise ModelFolderError(f"cannot read the weights in {str(branch)!r}: {error}; fetch the checkpoint again") from error
+    if not safe.is_file():
+        return _read_pickle(pickled)
     try:
         return load_file(safe)
     except BROKEN as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jointnet.cli.suffixes import ARRAYS, PICTURES
 from jointnet.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -60,11 +62,28 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
 
 
 def parse_text(text: str) -> str:
-    """Parse a prompt; bytes that the locale has no letters for are UTF-8."""
+    """Parse a prompt, which names no file; bytes that the locale has no letters for are UTF-8."""
+    is_path = text.lower().endswith((*PICTURES, *ARRAYS)) or os.sep in text
+    if is_path and os.path.exists(text):
+        raise typer.BadParameter(
+            f"got the file {text!r}, expected words; pass a picture by --image, and the prompt of several maps by --prompt"
+        )
     try:
         return text.encode(errors="surrogateescape").decode()
     except UnicodeError as error:
         raise typer.BadParameter(f"got {text!r}, which is not UTF-8") from error
+
+
+def parse_path(text: str | Path) -> Path:
+    """Parse a path that is not empty."""
+    return Path(parse_name(text))
+
+
+def parse_name(text: Any) -> Any:
+    """Parse a name or path that is not empty."""
+    if text == "":
+        raise typer.BadParameter("got '', expected a name or a path; the current folder is '.'")
+    return text
 
 
 def parse_size(text: str) -> tuple[int, int]:

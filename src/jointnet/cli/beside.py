@@ -6,7 +6,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from jointnet.files.result_set import facts_beside
+from jointnet.files.result_facts import facts_beside
 
 LENSES = ("pinhole", "cylindrical", "equirectangular")
 """The projections, by name."""

@@ -6,13 +6,17 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from copy import copy
 from dataclasses import MISSING, dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from jointnet.cli.arguments import parse_path
+from jointnet.cli.held_warnings import holding
 from jointnet.errors import JointNetError
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -60,13 +64,29 @@ def takes(**groups: Group) -> Callable[[Callable[..., int | None]], Callable[...
     return spread
 
 
-def add_command(app: typer.Typer, path: str, function: Callable[..., int | None], *, examples: str, panel: str | None = None) -> None:
-    """Add a command; ``path`` is what is typed ("demo scene"), the function's docstring its help, ``examples`` one a line."""
+def add_command(
+    app: typer.Typer,
+    path: str,
+    function: Callable[..., int | None],
+    *,
+    examples: str,
+    panel: str | None = None,
+    holds_warnings: bool = False,
+) -> None:
+    """Add a command.
+
+    Args:
+        path: what is typed ("demo scene").
+        function: its docstring is the command's help.
+        examples: one a line.
+        holds_warnings: an error before the work takes the place of the warnings that came before it.
+    """
 
     @wraps(function)
     def run(**values: Any) -> None:
         try:
-            code = function(**values)
+            with holding() if holds_warnings else nullcontext():
+                code = function(**values)
         except JointNetError as error:
             report(path, str(error))
             code = BAD_INPUT
@@ -76,8 +96,25 @@ def add_command(app: typer.Typer, path: str, function: Callable[..., int | None]
         if code:
             raise typer.Exit(code)
 
-    run.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined] - typer reads it
+    signature = inspect.signature(function, eval_str=True)
+    parameters = [p.replace(annotation=_refusing_empty_paths(p.annotation)) for p in signature.parameters.values()]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined] - typer reads it
     app.command(path.split()[-1], epilog=epilog(examples), rich_help_panel=panel)(run)
+
+
+def _refusing_empty_paths(annotation: Any) -> Any:
+    """Return a parameter's annotation; if it takes paths, with a parser that refuses an empty one, which is the current folder to Path."""
+    if get_origin(annotation) is not Annotated or Path not in _parts_of(get_args(annotation)[0]):
+        return annotation
+    kind, info = get_args(annotation)
+    info = copy(info)
+    info.parser = info.parser or parse_path
+    return Annotated[kind, info]
+
+
+def _parts_of(kind: Any) -> set[Any]:
+    """Return the types that a type such as list[Path] | None is built of."""
+    return {kind}.union(*map(_parts_of, get_args(kind)))
 
 
 def epilog(examples: str) -> str:

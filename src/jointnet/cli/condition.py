@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jointnet.cli.arguments import MAPS, PromptOption, parse_text
+from jointnet.cli.arguments import MAPS, PromptOption, parse_path, parse_text
 from jointnet.cli.command import Group, add_command, takes
 from jointnet.cli.inputs import Work, run_on_files
 from jointnet.cli.maps import MapFiles, files_by_modality
@@ -33,7 +33,7 @@ jointnet condition depths/ "a red ball" -o out
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    add_command(app, "condition", condition, examples=EXAMPLES, panel="Sample")
+    add_command(app, "condition", condition, examples=EXAMPLES, panel="Sample", holds_warnings=True)
 
 
 @takes(files=Group.of(MapFiles), run=run_arguments(*ALL_PANELS, model=TASK_MODEL))
@@ -61,7 +61,7 @@ def condition(
     if prompt is None:
         prompt = parse_text(words[0]) if words else ""
     else:
-        named += [Path(word) for word in words]
+        named += [parse_path(word) for word in words]
     if not named and not others:
         raise typer.BadParameter("got none, expected a file as the argument or by --map, --depth or --normal", param_hint="MAP")
     maps = files_by_modality([(modality, path) for path in named])

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jointnet.cli.arguments import OUTPUT, AsJson
+from jointnet.cli.arguments import OUTPUT, AsJson, parse_name
 from jointnet.cli.checks import check_output_folder
 from jointnet.cli.command import add_command, print_written
 
@@ -29,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
 
 def convert_release(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a release folder (unet/ and jointnet/), or its zip")],
-    base: Annotated[str, typer.Option("--base", metavar="BASE", help="Stable Diffusion 2.1-base: folder or hub id")],
+    base: Annotated[str, typer.Option("--base", parser=parse_name, metavar="BASE", help="Stable Diffusion 2.1-base: folder or hub id")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="model folder", rich_help_panel=OUTPUT)],
     modality: Annotated[
         str | None,
@@ -58,7 +58,7 @@ def convert_release(
 
 
 def convert_to_release(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="a model folder of two modalities")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", parser=parse_name, help="a model folder of two modalities")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="release folder", rich_help_panel=OUTPUT)],
     as_json: AsJson = False,
 ) -> None:

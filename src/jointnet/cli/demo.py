@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +15,13 @@ from jointnet.cli.checks import check_output_file
 from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.demo.bundled import BUILD_STEPS, GUIDANCE
 from jointnet.demo.world.splits import SPLITS
-from jointnet.errors import InputFileError, RangeError, UnknownNameError
-from jointnet.files.result_set import DATA_COMMAND, SCENE_COMMAND, check_result_set, map_names, write_result_set
+from jointnet.errors import InputFileError, OutputError, RangeError, UnknownNameError
+from jointnet.files.result_facts import DATA_COMMAND, SCENE_COMMAND
+from jointnet.files.result_set import check_result_set, map_names, write_result_set
+
+EVALUATE, EVALUATE_TASKS = "jointnet demo evaluate", "jointnet demo evaluate-tasks"
+Beside = dict[Path, Callable[[Path], bool]]
+"""Files that are written beside a page -> True for one that is the command's own."""
 
 MEASURING = "Measuring"
 SCENE_EXAMPLES = """
@@ -164,21 +171,26 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure the bundled models and write docs/demo-model.md."""
-    from jointnet.demo.measure.page import save_figures
-    from jointnet.demo.measure.report import GRID_FILE, write_report
-    from jointnet.demo.measure.run import MeasureConfig, measure
-    from jointnet.demo.training.chain import Chain
+    from jointnet.demo.measure.page import GRID_FILE, are_figures, is_grid, save_figures
 
     if images < prompts:
         raise RangeError(f"got {images} images for {prompts} prompts; pass at least as many images as prompts")
-    check_output_file(output, [] if measuring.notes is None else [measuring.notes])
+    path, grid = figures_beside(output), output.with_name(GRID_FILE)
+    beside: Beside = {path: partial(are_figures, by_task=False), grid: partial(is_grid, page=output, command=EVALUATE)}
+    check_page(output, measuring.notes, EVALUATE, beside)
     notes = read_notes(measuring.notes)
+
+    from jointnet.demo.measure.report import write_report
+    from jointnet.demo.measure.run import MeasureConfig, measure
+    from jointnet.demo.training.chain import Chain
+
     judges = Chain(measuring.work, budget).judges()
     config = MeasureConfig(num_prompts=prompts, num_images=images, steps=measuring.steps, guidance=measuring.guidance)
-    figures = measure(measuring.work / "pictures", judges, config, output.with_name(GRID_FILE))
-    save_figures(figures, output.with_suffix(".json"))
+    figures = measure(measuring.work / "pictures", judges, config, grid)
+    check_page(output, measuring.notes, EVALUATE, beside)  # hours later
+    save_figures(figures, path)
     write_report(figures, output, notes)
-    print_written([output], output, as_json=as_json)
+    print_written([output, path, grid], output, as_json=as_json)
 
 
 @takes(measuring=Group.of(Measuring))
@@ -197,7 +209,13 @@ def evaluate_tasks(
     as_json: AsJson = False,
 ) -> None:
     """Measure the tasks and write docs/tasks.md."""
-    from jointnet.demo.measure.page import load_figures, save_figures
+    from jointnet.demo.measure.page import are_figures, load_figures, save_figures
+
+    path = figures_beside(output)
+    beside: Beside = {path: partial(are_figures, by_task=True)}
+    check_page(output, measuring.notes, EVALUATE_TASKS, beside)
+    notes = read_notes(measuring.notes)
+
     from jointnet.demo.measure.tasks import TASKS, TaskConfig, measure_task
     from jointnet.demo.measure.tasks_report import write_tasks_report
     from jointnet.demo.training.chain import Chain, unpack
@@ -205,18 +223,33 @@ def evaluate_tasks(
     for name in tasks or ():
         if name not in TASKS:
             raise UnknownNameError(f"got {name!r} to measure; expected some of {', '.join(TASKS)}")
-    check_output_file(output, [] if measuring.notes is None else [measuring.notes])
-    notes = read_notes(measuring.notes)
     config = TaskConfig(num_scenes=scenes, steps=measuring.steps, guidance=measuring.guidance, ensemble=ensemble)
     if bundled:
         unpack(measuring.work)
-    path = output.with_suffix(".json")
     figures = load_figures(path)
     for name in tasks or TASKS:
         figures[name] = measure_task(name, measuring.work / "pictures", Chain(measuring.work, budget), config)
+        check_page(output, measuring.notes, EVALUATE_TASKS, beside)  # hours later
         save_figures(figures, path)
         write_tasks_report(figures, output, notes)
-    print_written([output], output, as_json=as_json)
+    print_written([output, path], output, as_json=as_json)
+
+
+def figures_beside(page: Path) -> Path:
+    """Return the file of a page's figures. Raises: OutputError for a page whose name is not told from those of the files beside it."""
+    if page.suffix.lower() != ".md":
+        raise OutputError(f"got output file {str(page)!r}; expected a name that ends in .md: figures are written beside it as .json")
+    return page.with_suffix(".json")
+
+
+def check_page(output: Path, notes: Path | None, command: str, beside: Beside) -> None:
+    """Check that a page and the files beside it can be written, and replace only what the command wrote. Raises: OutputError."""
+    from jointnet.demo.measure.page import is_page
+
+    inputs = [] if notes is None else [notes]
+    check_output_file(output, inputs, partial(is_page, command=command))
+    for path, is_ours in beside.items():
+        check_output_file(path, inputs, is_ours)
 
 
 def read_notes(path: Path | None) -> str:

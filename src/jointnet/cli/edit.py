@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from jointnet.cli.inputs import Work, run_on_one
 from jointnet.cli.maps import MapFiles, files_by_modality, only_one
 from jointnet.cli.sampling import ALL_PANELS, Run, run_arguments
 from jointnet.demo.bundled import TASK_MODEL
-from jointnet.errors import InputFileError
+from jointnet.errors import InputFileError, UnknownNameError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,7 @@ MASKS = "Masks"
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    add_command(app, "edit", edit, examples=EXAMPLES, panel="Sample")
+    add_command(app, "edit", edit, examples=EXAMPLES, panel="Sample", holds_warnings=True)
 
 
 def _mask(name: str, help_: str) -> Any:
@@ -73,15 +74,32 @@ def edit(
         raise InputFileError("got neither or both of --mask and masks of single maps; pass --mask, or --image-mask and --depth-mask")
     named = {name: only_one(f"{name} masks", paths) for name, paths in single.items()}
 
-    def request(maps: dict[str, Tensor], options: SamplingOptions) -> Edit:
+    unknown = set(named) - set(maps)
+    if unknown:
+        raise UnknownNameError(f"got a mask for {', '.join(sorted(unknown))} and maps of {', '.join(maps)}; expected the map to each mask")
+    masks: dict[str, Tensor] = {}
+
+    def check(maps: Mapping[str, Tensor]) -> None:
         from jointnet.modalities.read import read_mask
+        from jointnet.tasks.task import holes
+
+        masks.update({name: read_mask(path) for name, path in named.items()} if mask is None else dict.fromkeys(maps, read_mask(mask)))
+        holes(maps, masks, strength)
+
+    def request(maps: dict[str, Tensor], options: SamplingOptions) -> Edit:
         from jointnet.tasks.edit import Edit
 
-        masks = read_mask(mask) if mask is not None else {name: read_mask(path) for name, path in named.items()}
         picture, dense = maps["rgb"], {name: value for name, value in maps.items() if name != "rgb"}
         return Edit(image=picture, dense=dense, mask=masks, prompt=words, strength=strength, options=options)
 
-    facts = {"mask": mask or named, "strength": strength}
-    others = [*named.values(), *(() if mask is None else (mask,))]
-    work = Work(command="edit", run=run, prompt=words, request=request, facts=facts, other_files=others, depth_unit=files.depth_unit)
+    work = Work(
+        command="edit",
+        run=run,
+        prompt=words,
+        request=request,
+        facts={"mask": mask or named, "strength": strength},
+        masks={f"{name} mask": path for name, path in named.items()} if mask is None else {"mask": mask},
+        check=check,
+        depth_unit=files.depth_unit,
+    )
     return run_on_one(work, maps)

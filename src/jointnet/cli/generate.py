@@ -24,7 +24,7 @@ jointnet generate "a cabin by a lake" --model rgbd_finetune_sd21b.zip --base sd2
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    add_command(app, "generate", generate, examples=EXAMPLES, panel="Sample")
+    add_command(app, "generate", generate, examples=EXAMPLES, panel="Sample", holds_warnings=True)
 
 
 @takes(run=run_arguments("Sampling", "Prompt"))
@@ -57,6 +57,11 @@ def generate(
     for folder in folders:
         check_result_set(folder, map_names(modalities), read)
     pipeline = open_model(run, words)
+
+    from jointnet.modalities.modality import file_names
+
+    for folder in folders:
+        check_result_set(folder, file_names(pipeline.modalities), read)
     written: list[dict[str, Any]] = []
     for index, folder in enumerate(folders):
         place = {} if num == 1 else {"numbered": {"number": index + 1, "of": num}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import typer
 import typer.main
 
 from jointnet import __version__
-from jointnet.cli import condition, convert, data, demo, edit, generate, info, mesh, panorama, predict, refine, train
+from jointnet.cli import condition, convert, data, demo, edit, generate, held_warnings, info, mesh, panorama, predict, refine, train
 from jointnet.cli.command import BAD_INPUT, INTERRUPTED, epilog
 from jointnet.cli.streams import CLOSED_PIPE, drop_stdout, usable_streams
 from jointnet.errors import JointNetWarning
@@ -22,6 +23,7 @@ jointnet generate "a large red ball on a checkered floor" -o out
 jointnet predict photo.png --ensemble 8 -o out
 jointnet COMMAND --help
 """
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # errors are one line: what it logs of damaged pictures would be another
 UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 """Base of what is raised for arguments that cannot be parsed; typer, which has a click of its own, names only this subclass."""
 
@@ -83,7 +85,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, JointNetWarning):
-        print(f"warning: {message}", file=sys.stderr)
+        held_warnings.show(f"warning: {message}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +15,9 @@ from jointnet.cli.beside import LENSES, lens_beside, scene_facts
 from jointnet.cli.checks import check_output_file, check_readable
 from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.cli.maps import MapFiles
-from jointnet.errors import InputFileError, RangeError, ShapeError, UnknownNameError
-from jointnet.files.result_set import RESULT_FILE, facts_beside
+from jointnet.errors import InputFileError, JointNetWarning, RangeError, ShapeError, UnknownNameError
+from jointnet.files.marks import is_unchanged
+from jointnet.files.result_facts import RESULT_FILE, facts_beside, is_as_written, is_replaced
 from jointnet.geometry.suffixes import check_mesh_path
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ class DepthOptions:
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    add_command(app, "mesh", mesh, examples=EXAMPLES, panel="Scenes")
+    add_command(app, "mesh", mesh, examples=EXAMPLES, panel="Scenes", holds_warnings=True)
 
 
 @takes(files=Group.of(MapFiles), depth_options=Group.of(DepthOptions))
@@ -128,8 +130,8 @@ def mesh(
         raise typer.BadParameter("got --fov too, expected one of them", param_hint="--span")
     paths = {"rgb": image, **_paths_of(files, depth_file)}
     check_mesh_path(output)
-    check_readable(paths.values())
-    check_output_file(output, paths.values())
+    check_readable([path for name, path in paths.items() if name != "rgb"], pictures=[image])
+    check_output_file(output, paths.values(), is_unchanged)
     lens, angle_deg, facts = lens_of(paths, projection, fov, span)
     if "normal" in paths and lens != "pinhole":
         raise RangeError(f"got normals with a {lens} projection; expected pinhole: a panorama's are not of one camera")
@@ -152,6 +154,14 @@ def lens_of(
 
     What the options leave open is taken from there, or from beside the picture. Raises: RangeError for the angle of another projection.
     """
+    changed = [path for path in (paths["rgb"], paths["depth"]) if is_replaced(path)]
+    if changed:
+        warnings.warn(
+            f"{' and '.join(map(str, changed))} is not what {RESULT_FILE} beside it was written with, so that it says nothing of it: "
+            "expect a lens and a scale that are not its own, or pass --fov (or --projection and --span) and --near",
+            JointNetWarning,
+            stacklevel=2,
+        )
     facts = {**lens_beside(paths["rgb"]), **scene_facts(paths["depth"])}
     lens = projection or facts.get("projection", "pinhole")
     is_pinhole = lens == "pinhole"
@@ -195,11 +205,9 @@ def _read_of_one_size(paths: Mapping[str, Path], depth_unit: str) -> list[Any]:
 
 
 def _is_written_map(path: Path, modality: str) -> bool:
-    """True for a map of that modality which a command of ours wrote, and which is not newer than the result it belongs to."""
+    """True for a map of that modality which a command of ours wrote, with the content that it had then."""
     names = {"rgb": ("image.png",), "depth": ("depth.npy", "depth.png"), "normal": ("normal.npy", "normal.png")}[modality]
-    if path.name not in names or not facts_beside(path):
-        return False
-    return path.stat().st_mtime_ns <= path.with_name(RESULT_FILE).stat().st_mtime_ns
+    return path.name in names and is_as_written(path, facts_beside(path))
 
 
 def _read_distances(path: Path, unit: str) -> tuple[Array, dict[str, float | None]]:

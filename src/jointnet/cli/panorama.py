@@ -13,10 +13,11 @@ from jointnet.cli.arguments import SAMPLING, DepthUnitName, PromptOption, choice
 from jointnet.cli.checks import check_readable, check_run, low_res_files
 from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.cli.mesh import DepthOptions, depth_range, scene_mesh
-from jointnet.cli.sampling import Run, facts_of, open_model, options_of, run_arguments, write_result
+from jointnet.cli.sampling import Run, facts_of, open_model, options_of, run_arguments, run_request, write_result
+from jointnet.cli.sizes import check_one_size
 from jointnet.cli.world import warn_of_strangers
 from jointnet.demo.bundled import TASK_MODEL
-from jointnet.errors import InputFileError, OutputError
+from jointnet.errors import InputFileError, OutputError, UnknownNameError
 from jointnet.files.result_set import check_result_set, file_ids, map_names
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ CANVAS = "Canvas"
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    add_command(app, "panorama", panorama, examples=EXAMPLES, panel="Sample")
+    add_command(app, "panorama", panorama, examples=EXAMPLES, panel="Sample", holds_warnings=True)
 
 
 @takes(depth=Group.of(DepthOptions), run=run_arguments("Sampling", "Prompt", "Tiles", "Known parts", model=TASK_MODEL))
@@ -89,16 +90,23 @@ def panorama(
         raise InputFileError(f"got --depth {str(depth_file)!r} without --image; pass the photo that it is of too")
     inputs = [path for path in (image, depth_file) if path is not None]
     modalities = check_run(run)
-    check_readable(inputs)
+    if depth_file is not None and "depth" not in modalities:
+        raise UnknownNameError(f"got the photo's depth for a model of {', '.join(modalities)}; leave it out")
+    known = {"rgb": image, "depth": depth_file}
+    check_readable([] if depth_file is None else [depth_file], pictures=[] if image is None else [image])
+    check_one_size({name: path for name, path in known.items() if path is not None})
     read = file_ids([*inputs, *low_res_files(run, modalities)])
-    check_result_set(run.output, [*map_names(modalities), *(("scene.glb",) if "depth" in modalities else ())], read)
+    scene_name = ["scene.glb"] if "depth" in modalities else []
+    check_result_set(run.output, [*map_names(modalities), *scene_name], read)
 
+    from jointnet.modalities.modality import file_names
     from jointnet.modalities.read import read_depth, read_picture
     from jointnet.tasks.panorama import Panorama
 
     photo = None if image is None else read_picture(image)
     photo_depth = None if depth_file is None else read_depth(depth_file, depth_unit)
     pipeline = open_model(run, words)
+    check_result_set(run.output, [*file_names(pipeline.modalities), *scene_name], read)
     near_m = pipeline.config.depth_near_m
     if warn_of_strangers(run, inputs, near_m):
         near_m = None
@@ -109,20 +117,19 @@ def panorama(
     options = options_of(run, pipeline, words, run.seed)
     height, width = size or (None, None)
     lens = {"projection": projection, "span_deg": span}
-    result = pipeline.run(
-        Panorama(
-            prompt=words,
-            height=height,
-            width=width,
-            projection=projection,
-            span_deg=span,
-            image=photo,
-            image_fov_deg=image_fov,
-            depth=None if photo_depth is None else photo_depth.disparity,
-            scale=scale,
-            options=options,
-        )
+    request = Panorama(
+        prompt=words,
+        height=height,
+        width=width,
+        projection=projection,
+        span_deg=span,
+        image=photo,
+        image_fov_deg=image_fov,
+        depth=None if photo_depth is None else photo_depth.disparity,
+        scale=scale,
+        options=options,
     )
+    result = run_request(pipeline, request)
     unit = None if depth_unit == "disparity" else depth_unit
     own = {"height": height, "width": width, "image": image, "image_fov_deg": image_fov, "scale": scale}
     own |= {"depth": depth_file, "depth_unit": unit, **vars(depth)}

@@ -28,7 +28,7 @@ jointnet predict photos/ --tiled -o out
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    add_command(app, "predict", predict, examples=EXAMPLES, panel="Sample")
+    add_command(app, "predict", predict, examples=EXAMPLES, panel="Sample", holds_warnings=True)
 
 
 @takes(run=run_arguments(*ALL_PANELS, model=TASK_MODEL))

@@ -30,7 +30,7 @@ jointnet refine --image photos/ --depth depths/ --only depth -o out
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    add_command(app, "refine", refine, examples=EXAMPLES, panel="Sample")
+    add_command(app, "refine", refine, examples=EXAMPLES, panel="Sample", holds_warnings=True)
 
 
 @takes(files=Group.of(MapFiles), run=run_arguments(*ALL_PANELS, model=TASK_MODEL))

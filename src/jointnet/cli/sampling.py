@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from functools import partial
 from inspect import Parameter
 from pathlib import Path
@@ -15,8 +15,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jointnet.cli.arguments import MODEL, OUTPUT, SAMPLING, AsJson, Device, Seed, choice, chosen_device, number, parse_text, whole_number
+from jointnet.cli.arguments import (
+    MODEL,
+    OUTPUT,
+    SAMPLING,
+    AsJson,
+    Device,
+    Seed,
+    choice,
+    chosen_device,
+    number,
+    parse_name,
+    parse_text,
+    whole_number,
+)
 from jointnet.cli.command import Group, keyword
+from jointnet.cli.held_warnings import release
 from jointnet.cli.schedulers import SCHEDULERS, scheduler_like
 from jointnet.demo.bundled import JOINT_MODELS
 from jointnet.errors import UnknownWordsWarning
@@ -43,6 +57,7 @@ class Run:
         str,
         typer.Option(
             "--model",
+            parser=parse_name,
             metavar="DIR",
             help=f"model folder, hub id (OWNER/NAME), or a bundled model: {', '.join(JOINT_MODELS)}",
             rich_help_panel=MODEL,
@@ -52,6 +67,7 @@ class Run:
         str | None,
         typer.Option(
             "--base",
+            parser=parse_name,
             metavar="BASE",
             help="--model is a checkpoint of the authors' release (folder or zip) on this base (folder or hub id)",
             rich_help_panel=MODEL,
@@ -208,8 +224,17 @@ def sample_to(
 ) -> list[Path]:
     """Run a request and write its maps and their facts; its ``inputs`` are not replaced. Raises: JointNetError."""
     started = time.monotonic()
-    result = pipeline.run(request)
-    return write_result(folder, result, facts, started, inputs=inputs)
+    return write_result(folder, run_request(pipeline, request), facts, started, inputs=inputs)
+
+
+def run_request(pipeline: JointNetPipeline, request: Request) -> Result:
+    """Run a request; warnings that are held are shown after its first step, when it has been accepted. Raises: JointNetError."""
+
+    def show_warnings(*_: Any) -> dict[str, Any]:
+        release()
+        return {}
+
+    return pipeline.run(replace(request, options=replace(request.options, callback_on_step_end=show_warnings)))
 
 
 def write_result(

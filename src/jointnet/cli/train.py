@@ -9,13 +9,24 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from jointnet.cli.arguments import MODEL, OUTPUT, AsJson, DepthUnitName, Device, choice, chosen_device, number, whole_number
+from jointnet.cli.arguments import (
+    MODEL,
+    OUTPUT,
+    AsJson,
+    DepthUnitName,
+    Device,
+    choice,
+    chosen_device,
+    number,
+    parse_name,
+    whole_number,
+)
 from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.data.labelers.registry import parse_label
 from jointnet.demo.bundled import BUNDLED
 from jointnet.errors import DataFolderError, OutputError, UnknownNameError
 from jointnet.files.result_set import check_folder
-from jointnet.loading import model_folder, without_progress_bars
+from jointnet.loading import joint_model_folder, model_folder, without_progress_bars
 from jointnet.recipes import RECIPES
 from jointnet.training.config import Precision
 
@@ -158,6 +169,7 @@ def train(
         str,
         typer.Option(
             "--from",
+            parser=parse_name,
             metavar="MODEL",
             help=f"folder of a base (stage 1), or a stage's model; or a bundled one: {', '.join(BUNDLED)}",
             rich_help_panel=MODEL,
@@ -232,6 +244,8 @@ def train(
     check_apart(output, start_folder, data)
     if not data.is_dir():
         raise DataFolderError(f"got data folder {str(data)!r}, which is no folder; expected pictures with maps and captions")
+    if not is_base(start_folder):
+        joint_model_folder(start_folder)
 
     name, config = configure(recipe, changes, settings or ())
     choices = dict(parse_label(text) for text in label or ())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,36 +17,42 @@ from typing import Any
 def replacing_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; without an error it takes the place of ``path``, else the old file stays.
 
-    Source: the usual write, fsync, rename; rename(2) is atomic within a folder.
+    The temporary file is there and empty; its name begins with a dot, is unique and has the suffix of ``path``. The file gets the mode that
+    the umask leaves of 0666, whatever its writer did. A symbolic link is replaced, not its target.
+    Source: the usual write, fsync, rename; rename(2) is atomic within a file system.
     Raises: OSError.
     """
-    with replacing_files([path]) as (temporary,):
+    temporary = _name_beside(path, path.suffix)
+    try:
+        mode = _create(temporary)
         yield temporary
+        _store(temporary, mode)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def replacing_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Yield one temporary path each; once all are written and on the disk, they are renamed in the order of ``paths``.
+def replacing_files(folder: Path, names: Sequence[str]) -> Iterator[list[Path]]:
+    """Yield one temporary path each; once all are written and on the disk, they are renamed into the folder in the order of ``names``.
 
-    The temporary names begin with a dot, are unique and have the suffix of their path. The files get the mode that the umask leaves of
-    0666, whatever their writer did. A symbolic link in ``paths`` is replaced, not its target.
-    Raises: OSError.
+    The temporary paths have these names in one hidden folder of a unique name, which is removed in the end; no file is there before it is
+    written. Modes and links as in ``replacing_file``.
+    Raises: OSError, also for a file that was not written; then no file of the folder is changed.
     """
-    temporary: list[Path] = []
+    hidden = _name_beside(folder / "files")
+    temporary = [hidden / name for name in names]
     try:
-        modes: list[int] = []
-        for path in paths:
-            new, mode = _create_beside(path)
-            temporary.append(new)
-            modes.append(mode)
+        hidden.mkdir()
+        hidden.chmod(stat.S_IMODE(hidden.stat().st_mode) | stat.S_IRWXU)  # whatever the umask leaves, its owner writes into it
+        mode = _mode_in(hidden)
         yield list(temporary)
-        for new, mode in zip(temporary, modes, strict=True):
-            _store(new, mode)
-        for new, path in zip(temporary, paths, strict=True):
-            os.replace(new, path)
-    finally:
         for new in temporary:
-            new.unlink(missing_ok=True)
+            _store(new, mode)
+        for new, name in zip(temporary, names, strict=True):
+            os.replace(new, folder / name)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def bring_to_disk(folder: Path, pattern: str = "*") -> None:
@@ -52,8 +60,7 @@ def bring_to_disk(folder: Path, pattern: str = "*") -> None:
 
     Recent versions of safetensors write files that only their owner can read.
     """
-    probe, mode = _create_beside(folder / "probe")
-    probe.unlink()
+    mode = _mode_in(folder)
     for path in folder.rglob(pattern):
         if path.is_file() and not path.is_symlink():
             _store(path, mode)
@@ -81,14 +88,27 @@ def json_text(value: Any, *, indent: int = 1, sort_keys: bool = False) -> str:
     return json.dumps(value, indent=indent, sort_keys=sort_keys, ensure_ascii=False) + "\n"
 
 
-def _create_beside(path: Path) -> tuple[Path, int]:
-    """Return an empty file of a new name in the folder of ``path``, and its mode, as the system takes it from the umask."""
-    new = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
-    handle = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+def _name_beside(path: Path, suffix: str = "") -> Path:
+    """Return a new, hidden name in the folder of ``path``."""
+    return path.with_name(f".{secrets.token_hex(8)}{suffix}")
+
+
+def _create(path: Path) -> int:
+    """Create an empty file; return its mode, as the system takes it from the umask. Raises: OSError, also if it is there."""
+    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
-        return new, os.fstat(handle).st_mode & 0o777
+        return os.fstat(handle).st_mode & 0o777
     finally:
         os.close(handle)
+
+
+def _mode_in(folder: Path) -> int:
+    """Return the mode of new files in a folder. Raises: OSError."""
+    probe = _name_beside(folder / "probe")
+    try:
+        return _create(probe)
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _store(path: Path, mode: int) -> None:

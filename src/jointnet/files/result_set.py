@@ -1,35 +1,22 @@
 """The files of one result: a folder that is checked before the work, and filled so that no half-written file has its final name.
 
-Nothing is replaced or removed but what an earlier command of ours wrote: the RESULT_FILE in the folder has to be ours and to list it.
+Nothing is replaced or removed but what an earlier command of ours wrote: the RESULT_FILE in the folder has to be ours and to list it with
+the content that it has.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from jointnet.errors import OutputError
-from jointnet.files.atomic import json_text, replacing_files
-from jointnet.files.json_files import read_named_values
-
-RESULT_FILE = "result.json"
-"""Facts about a result, with the names of its files; it is renamed last, so that where it lies all the others do."""
-
-PROGRAM = "jointnet"
-"""Entry ``program`` of every RESULT_FILE of ours."""
-
-SCENE_COMMAND = "demo scene"
-"""The command that wrote no ``command`` into its RESULT_FILE at first."""
-
-DATA_COMMAND = "demo scene --num"
-_DATA_NAME = r"\d{8}(\.png|\.txt|\.depth\.npy|\.normal\.npy)"
-"""The command that writes a data folder of demo scenes, and its files."""
+from jointnet.files.atomic import json_text, replacing_files, write_json
+from jointnet.files.fingerprints import of_content
+from jointnet.files.result_facts import PROGRAM, RESULT_FILE, UNFINISHED, command_of, is_as_written, known_names, our_facts, removable
 
 
 class Writable(Protocol):
@@ -103,28 +90,34 @@ def check_result_set(folder: Path, names: Iterable[str], inputs: Collection[File
     """Check, before the work, that files of these names may be written into a folder.
 
     Raises: OutputError if it cannot be written; if one of the files is an input, under whatever path; if the folder holds a RESULT_FILE
-        that is not ours, or one of the files and no RESULT_FILE of ours that lists it.
+        that is not ours, or one of the files and no RESULT_FILE of ours that lists it with that content.
     """
     check_folder(folder)
-    paths = [folder / name for name in (*names, RESULT_FILE)]
-    for path in paths:
+    paths = [folder / name for name in names]
+    result = folder / RESULT_FILE
+    for path in (*paths, result):
         if replaces(path, inputs):
             raise OutputError(f"got {str(path)!r} as an input, which the result would replace; choose another folder with -o")
-    facts, result = our_facts(folder / RESULT_FILE), folder / RESULT_FILE
+    facts = our_facts(result)
     if os.path.lexists(result) and (not facts or result.is_symlink()):
         raise OutputError(f"got output folder {str(folder)!r} with a {RESULT_FILE} that is not ours; choose another with -o")
-    known = {RESULT_FILE, *_known(facts)}
     for path in paths:
-        if os.path.lexists(path) and (path.name not in known or path.is_dir()):
+        if not os.path.lexists(path) or is_as_written(path, facts):
+            continue
+        if path.name not in known_names(facts):
             raise OutputError(f"got {str(path)!r}, which is not of an earlier result and would be replaced; choose another folder with -o")
+        raise OutputError(
+            f"got {str(path)!r}, which is not the file of an earlier result any more and would be replaced; "
+            "move it away or choose another folder with -o"
+        )
 
 
 def write_result_set(folder: Path, files: Mapping[str, Writable], result: Mapping[str, Any], inputs: Collection[FileId] = ()) -> list[Path]:
     """Write files by their names, and ``result`` with the list of them as RESULT_FILE.
 
     ``inputs`` are not replaced. No file has its name before all are written. Files of an earlier result of the same command that this one
-    does not have are removed; those of another command stay, and RESULT_FILE names them as ``kept``. Processes that write into one folder
-    wait for each other.
+    does not have are removed; those of another command stay, and RESULT_FILE names them as ``kept``. What a user put in the place of one
+    stays too. Processes that write into one folder wait for each other.
     Returns: the paths, RESULT_FILE last.
     Raises: OutputError, also as ``check_result_set``.
     """
@@ -132,21 +125,33 @@ def write_result_set(folder: Path, files: Mapping[str, Writable], result: Mappin
         with filling(folder), _only_writer(folder):
             check_result_set(folder, files, inputs)
             earlier = our_facts(folder / RESULT_FILE)
-            removed = _removable(earlier, result.get("command")) - set(files)
-            kept = sorted(name for name in _known(earlier) - removed - set(files) if os.path.lexists(folder / name))
-            facts = {"program": PROGRAM, **result, "files": sorted(files), **({"kept": kept} if kept else {})}
-            content = {**files, RESULT_FILE: _Text(json_text(facts, indent=2))}
-            paths = [folder / name for name in content]
-            with replacing_files(paths) as temporary:
-                for part, path in zip(content.values(), temporary, strict=True):
+            held = {name: of_content(folder / name) for name in sorted(known_names(earlier)) if is_as_written(folder / name, earlier)}
+            removed = held.keys() & removable(earlier, result.get("command")) - files.keys()
+            kept = {name: content for name, content in held.items() if name not in removed and name not in files}
+            with replacing_files(folder, [*files, RESULT_FILE]) as temporary:
+                for part, path in zip(files.values(), temporary, strict=False):
                     part.write(path)
+                written = {name: of_content(path) for name, path in zip(files, temporary, strict=False)}
+                listed = {"files": sorted(files), **({"kept": sorted(kept)} if kept else {})}
+                facts = {"program": PROGRAM, **result, **listed, "contents": dict(sorted({**kept, **written}.items()))}
+                _write_json(temporary[-1], facts)
+                _announce(folder, held, written)
                 for name in removed:
                     _remove(folder / name)
     except OSError as error:
         raise OutputError(
             f"cannot write {str(folder)!r}: {error.strerror or error}; free space or choose another folder with -o"
         ) from error
-    return paths
+    return [folder / name for name in (*files, RESULT_FILE)]
+
+
+def _announce(folder: Path, held: Mapping[str, str], written: Mapping[str, str]) -> None:
+    """Write a RESULT_FILE of no result that knows the earlier and the new content of every file.
+
+    A process that is killed while it renames leaves files of both, which its next run would otherwise take for the user's. Raises: OSError.
+    """
+    facts = {"program": PROGRAM, "files": [], "kept": sorted(held.keys() | written.keys()), "contents": held, UNFINISHED: written}
+    write_json(folder / RESULT_FILE, facts, indent=2)
 
 
 def remove_numbered_sets(folder: Path, command: str, besides: Iterable[str] = ()) -> None:
@@ -163,7 +168,8 @@ def remove_numbered_sets(folder: Path, command: str, besides: Iterable[str] = ()
                 facts = our_facts(place / RESULT_FILE)
                 if "numbered" not in facts or command_of(facts) != command:
                     continue
-                for name in (*_removable(facts, command), RESULT_FILE):
+                ours = [name for name in removable(facts, command) if is_as_written(place / name, facts)]
+                for name in (*ours, RESULT_FILE):
                     _remove(place / name)
             with suppress(OSError):  # it holds something else
                 place.rmdir()
@@ -171,54 +177,6 @@ def remove_numbered_sets(folder: Path, command: str, besides: Iterable[str] = ()
         raise OutputError(
             f"cannot remove the earlier results in {str(folder)!r}: {error.strerror or error}; choose another folder"
         ) from error
-
-
-def our_facts(path: Path) -> dict[str, Any]:
-    """Return what a command of ours wrote as RESULT_FILE; empty if there is no such file, or it is broken or another program's."""
-    try:
-        facts = read_named_values(path)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if facts.get("program") == PROGRAM:
-        return facts
-    versions = facts.get("versions")
-    is_run = "command" in facts and isinstance(versions, dict) and PROGRAM in versions
-    is_scene = {"scene", "projection", "depth_near_m"} <= facts.keys()
-    is_ours_of_before = isinstance(facts.get("meaning"), dict) and (is_run or is_scene)  # sets that name no program
-    return facts if is_ours_of_before else {}
-
-
-def facts_beside(path: Path) -> dict[str, Any]:
-    """Return what a command of ours wrote about a file; empty if the RESULT_FILE beside it is not ours or does not list it."""
-    facts = our_facts(path.with_name(RESULT_FILE))
-    return facts if path.name in _listed(facts) else {}
-
-
-def command_of(facts: Mapping[str, Any]) -> Any:
-    """Return the command that wrote a RESULT_FILE of ours."""
-    return facts.get("command", SCENE_COMMAND if "scene" in facts else None)
-
-
-def _listed(facts: Mapping[str, Any], entry: str = "files") -> set[str]:
-    """Return the names of a result's files, without those that would lie in another folder."""
-    named = facts.get(entry)
-    return {name for name in named if isinstance(name, str) and Path(name).name == name} if isinstance(named, list) else set()
-
-
-def _known(facts: Mapping[str, Any]) -> set[str]:
-    """Return the names of a result's files, and of those of earlier results of other commands."""
-    return _listed(facts) | _listed(facts, "kept")
-
-
-def _removable(facts: Mapping[str, Any], command: Any) -> set[str]:
-    """Return the files of an earlier result of the same command that have names as our commands write them."""
-    if not facts or command_of(facts) != command:
-        return set()
-    meaning = facts.get("meaning")
-    kinds = "|".join(re.escape(name) for name in meaning) if isinstance(meaning, dict) else ""
-    names = [r"image\.png", r"scene\.glb", rf"({kinds})(\.png|\.npy|_preview\.png|_uncertainty\.png|_uncertainty\.npy)"]
-    pattern = "|".join([*names, *([_DATA_NAME] if command == DATA_COMMAND else ())])
-    return {name for name in _listed(facts) if re.fullmatch(pattern, name)}
 
 
 def _remove(path: Path) -> None:
@@ -255,10 +213,6 @@ def _cannot_write_to(folder: Path, error: OSError) -> OutputError:
     return OutputError(f"cannot write to output folder {str(folder)!r}: {error.strerror or error}; choose another with -o")
 
 
-@dataclass(frozen=True)
-class _Text:
-    content: str
-
-    def write(self, path: Path) -> None:
-        """Write UTF-8; bytes of file names that are none become JSON's escapes. Raises: OSError."""
-        path.write_text(self.content, encoding="utf-8", errors="backslashreplace")
+def _write_json(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write UTF-8; bytes of file names that are none become JSON's escapes. Raises: OSError."""
+    path.write_text(json_text(facts, indent=2), encoding="utf-8", errors="backslashreplace")

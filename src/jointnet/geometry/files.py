@@ -13,6 +13,7 @@ from PIL import Image
 
 from jointnet.errors import OutputError
 from jointnet.files.atomic import write_bytes
+from jointnet.files.marks import MARK, marked
 from jointnet.files.result_set import filling
 from jointnet.geometry.mesh import Mesh
 from jointnet.geometry.suffixes import check_mesh_path
@@ -35,7 +36,8 @@ class MeshFile:
 def write_mesh(mesh: Mesh, path: str | Path) -> Path:
     """Write .glb: the mesh with its picture as texture; .ply: a coloured point cloud with normals.
 
-    The file appears whole or not at all; its folder is created.
+    The file appears whole or not at all, in the place of one of its name; its folder is created. The content holds a mark
+    (``files.marks``), by which ``jointnet mesh`` replaces its own files only.
     Raises: OutputError for another suffix, a mesh without faces as .glb, or a place that cannot be written.
     """
     path = Path(path)
@@ -51,7 +53,7 @@ def write_mesh(mesh: Mesh, path: str | Path) -> Path:
 def _content(mesh: Mesh, path: Path) -> bytes:
     """Return the file's content, by the suffix of ``path``. Raises: OutputError for another suffix, or no faces for a .glb."""
     check_mesh_path(path)
-    return _textured_mesh(mesh) if path.suffix.lower() == ".glb" else _point_cloud(mesh)
+    return marked(_textured_mesh(mesh) if path.suffix.lower() == ".glb" else _point_cloud(mesh))
 
 
 def _textured_mesh(mesh: Mesh) -> bytes:
@@ -77,7 +79,7 @@ def _textured_mesh(mesh: Mesh) -> bytes:
         *((k, _FLOAT32, len(used), {}) for k in ("VEC3", "VEC2")),
     ]
     content = {
-        "asset": {"version": "2.0", "generator": "jointnet"},
+        "asset": {"version": "2.0", "generator": "jointnet", "extras": {"origin": MARK.decode()}},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0, "name": "scene"}],
@@ -122,5 +124,5 @@ def _point_cloud(mesh: Mesh) -> bytes:
     for name, value in zip(names, values, strict=True):
         rows[name] = value
     properties = "".join(f"property {'float' if index < 6 else 'uchar'} {name}\n" for index, name in enumerate(names))
-    header = f"ply\nformat binary_little_endian 1.0\ncomment jointnet\nelement vertex {len(keep)}\n{properties}end_header\n"
+    header = f"ply\nformat binary_little_endian 1.0\ncomment {MARK.decode()}\nelement vertex {len(keep)}\n{properties}end_header\n"
     return header.encode() + rows.tobytes()

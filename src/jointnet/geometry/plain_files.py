@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from tokenize import TokenError  # numpy parses the head of an array as Python
 
 import numpy as np
 from PIL import Image
@@ -50,7 +51,7 @@ def _plain_array(path: Path) -> Array | None:
     """Return the floats of an .npy file, if all are finite."""
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError):
+    except (OSError, ValueError, EOFError, MemoryError, SyntaxError, TokenError):
         return None
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.size == 0:
         return None

@@ -7,6 +7,7 @@ import os
 import zipfile
 from importlib import import_module
 from pathlib import Path
+from tokenize import TokenError  # numpy parses the head of an array as Python
 from typing import BinaryIO
 
 import numpy as np
@@ -51,7 +52,7 @@ def _read_numpy(path: Path | FileContent, *, is_archive: bool) -> np.ndarray:
                 return _only_array(file, path)
             _check_length(file)
             array = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, MemoryError, SyntaxError, TokenError, zipfile.BadZipFile) as error:
         if isinstance(error, InputFileError):
             raise
         raise InputFileError(f"cannot read {str(path)!r} as a numpy array: {error}") from error

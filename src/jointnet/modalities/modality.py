@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import PurePath
 
+import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from jointnet.errors import RangeError, ShapeError, UnknownNameError
+from jointnet.files.result_facts import RESULT_FILE
 from jointnet.files.result_set import Writable
 from jointnet.modalities.ensemble import merge_values
 from jointnet.modalities.write import ColourPreview, FloatArray, Png8, Png16
@@ -61,7 +64,8 @@ class Modality:
         resize: maps (B, channels, H, W) and a size -> (B, channels, *size) in the same range, as they are where
             they have the size already.
         merge: samples of one map (N, channels, H, W) -> the map (channels, H, W), uncertainty (1, H, W).
-        own_files: one map (channels, H, W) -> its files by their names, instead of those that files() returns by default.
+        own_files: one map (channels, H, W) -> its files by their names, instead of those that files() returns by default. The names are
+            the same for every map, and no other modality's.
         no_value: what stands in every channel of a pixel without a value, such as a transparent one; None if there are no such pixels.
         check: maps (B, channels, H, W) that a user passes -> a RangeError if they cannot be meant, such as normals that point away.
     """
@@ -139,6 +143,8 @@ class Modality:
             raise RangeError(f"got {self.name} values from {lowest:g} to {highest:g}; expected [{low:g}, {high:g}]: scale the map first")
 
 
+_TAKEN = ("image.png", "scene.glb", RESULT_FILE)
+"""Names of files that every result or panorama has besides its maps: the picture is the first."""
 _FUNCTIONS = ("settle", "resize", "merge", "check")
 """Fields that a subclass may override by a method."""
 _REGISTRY: dict[str, Modality] = {}
@@ -154,14 +160,48 @@ def files_of_maps(maps: Mapping[str, Tensor], uncertainty: Mapping[str, Tensor] 
     """
     files: dict[str, Writable] = {}
     for name, map_ in maps.items():
-        files |= get_modality(name).files(map_)
+        _add(files, get_modality(name).files(map_), name)
     for name, map_ in (uncertainty or {}).items():
-        files |= {f"{name}_uncertainty.npy": FloatArray(map_), f"{name}_uncertainty.png": ColourPreview(map_)}
+        _add(files, {f"{name}_uncertainty.npy": FloatArray(map_), f"{name}_uncertainty.png": ColourPreview(map_)}, name)
     return files
 
 
+def file_names(modalities: Iterable[str], *, has_uncertainty: bool = False) -> list[str]:
+    """Return the names of the files of a result. Raises: UnknownNameError, also if two modalities write a file of one name."""
+    empty = {name: _empty_map(get_modality(name)) for name in modalities}
+    return list(files_of_maps(empty, {name: map_[:1] for name, map_ in empty.items() if name != "rgb"} if has_uncertainty else None))
+
+
+def _add(files: dict[str, Writable], more: Mapping[str, Writable], modality: str) -> None:
+    """Raises: UnknownNameError for a name that is none or taken, upper and lower case being the same, as some file systems have it."""
+    taken = {name.lower() for name in files}
+    for name in more:
+        _check_file_name(name, modality)
+        if name.lower() in taken:
+            raise UnknownNameError(f"got a file {name!r} of modality {modality!r}, which another one writes too; name it otherwise")
+    files.update(more)
+
+
+def _check_file_name(name: str, modality: str) -> None:
+    """Raises: UnknownNameError."""
+    is_plain = isinstance(name, str) and name.isprintable() and name == PurePath(name).name and "\\" not in name
+    if not is_plain or name.startswith(".") or not PurePath(name).suffix:
+        raise UnknownNameError(f"got a file {name!r} of modality {modality!r}; expected a name with a suffix, such as warm.npy, no path")
+    if name.lower() in _TAKEN and (modality, name) != ("rgb", _TAKEN[0]):
+        raise UnknownNameError(f"got a file {name!r} of modality {modality!r}; that is the name of another file of every result")
+
+
+def _empty_map(modality: Modality) -> Tensor:
+    """(channels, H, W) with the lowest value, by which a modality shows what its files are called."""
+    return torch.full((modality.channels, 64, 64), modality.limits[0])
+
+
 def register(modality: Modality) -> Modality:
-    """Make a modality known by its name. Raises: UnknownNameError if the name is taken or no identifier, or it is no Modality."""
+    """Make a modality known by its name.
+
+    Raises: UnknownNameError if the name is taken or no identifier, if it is no Modality, or if its files, which it is asked for of an
+        empty map, have names that are none.
+    """
     if not isinstance(modality, Modality):
         kind = modality.__name__ if isinstance(modality, type) else type(modality).__name__
         raise UnknownNameError(
@@ -172,6 +212,8 @@ def register(modality: Modality) -> Modality:
         raise UnknownNameError(f"got modality name {modality.name!r}; expected letters, digits and underscores")
     if modality.name in _REGISTRY:
         raise UnknownNameError(f"a modality named {modality.name!r} is registered already; choose another name")
+    for name in modality.files(_empty_map(modality)):
+        _check_file_name(name, modality.name)
     _REGISTRY[modality.name] = modality
     return modality
 

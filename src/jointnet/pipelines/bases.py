@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline, UNet2DConditionModel
+from torch import nn
 
 from jointnet.checkpoints.folder import BROKEN, first_line
-from jointnet.checkpoints.index import refuse_single_file
-from jointnet.checkpoints.opening import variant_of
+from jointnet.checkpoints.index import pipeline_class, refuse_single_file
+from jointnet.checkpoints.integrity import check_whole
+from jointnet.checkpoints.opening import check_weights, reason_of
+from jointnet.checkpoints.weight_files import variant_of
 from jointnet.errors import ModelFolderError, UnsupportedBaseError
 from jointnet.models.unet_branch import low_res_channels
 
@@ -44,19 +47,30 @@ def open_base(base: Any, **kwargs: Any) -> DiffusionPipeline:
     try:
         if Path(base).is_dir():
             kwargs = {"variant": variant_of(Path(base)), **kwargs}
-        config: Any = DiffusionPipeline.load_config(base, **{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs})
-        kind = config["_class_name"]
-        name = str(kind[-1] if isinstance(kind, list) else kind)
+            name = pipeline_class(Path(base))
+        else:
+            config: Any = DiffusionPipeline.load_config(base, **{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs})
+            kind = config["_class_name"]
+            name = str(kind[-1] if isinstance(kind, list) else kind)
         check_class(name)
         extras = _WITHOUT_IF_EXTRAS if name.startswith("IF") else {}
-        return DiffusionPipeline.from_pretrained(base, **{**extras, **kwargs})
-    except UnsupportedBaseError:
+        if Path(base).is_dir():
+            check_whole(Path(base), besides={*extras, *kwargs}, variant=kwargs["variant"])
+        opened = DiffusionPipeline.from_pretrained(base, **{**extras, **kwargs})
+    except (UnsupportedBaseError, ModelFolderError):
         raise
     except BROKEN as error:
         # without these transformers asks for other libraries, which do not help
         lacks = [library for library in ("sentencepiece", "google.protobuf") if name.startswith("IF") and not _is_installed(library)]
-        reason = "its tokenizer needs: pip install 'jointnet[deepfloyd]'" if lacks else first_line(error)
+        reason = first_line(error)
+        if lacks:
+            reason = "its tokenizer needs: pip install 'jointnet[deepfloyd]'"
+        elif Path(base).is_dir():
+            reason = reason_of(error, Path(base))
         raise ModelFolderError(f"cannot open the base {str(base)!r}: {reason}") from error
+    networks = {name: part for name, part in opened.components.items() if isinstance(part, nn.Module) and name not in kwargs}
+    check_weights(Path(base), networks, named=("text_encoder", "text_encoder_2"))
+    return opened
 
 
 def _is_installed(library: str) -> bool:

@@ -21,8 +21,10 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from jointnet.checkpoints.card import keep_side_files, write_card
 from jointnet.checkpoints.index import refuse_single_file
-from jointnet.checkpoints.opening import check_is_joint, check_weights, variant_of
+from jointnet.checkpoints.integrity import check_whole
+from jointnet.checkpoints.opening import check_is_joint, check_weights
 from jointnet.checkpoints.release import read_release
+from jointnet.checkpoints.weight_files import variant_of
 from jointnet.codecs.codec import Codec
 from jointnet.errors import ModelFolderError, RangeError, ShapeError
 from jointnet.files.atomic import bring_to_disk
@@ -195,6 +197,8 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
             get_modality(modality)
         release = read_release(Path(folder), modality)
         joint = release.joint_unet
+        for name in joint.modalities:
+            get_modality(name)
         components = components_of(open_base(base, **{"unet": None, **kwargs}))
         check_fit(joint.branch("rgb"), components)
         check_prediction(components["scheduler"], release.prediction_type)
@@ -206,7 +210,7 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         """As DiffusionPipeline does, from a folder or a hub id; what is on the hub is fetched whole, no code of it is run.
 
         Of a folder that holds only a variant of the weights, such as fp16, that one is opened.
-        Raises: ModelFolderError for a folder of another pipeline, a single file, or a missing weight.
+        Raises: ModelFolderError for a folder of another pipeline, a single file, or a damaged one (``checkpoints.integrity``).
         """
         path = pretrained_model_name_or_path
         refuse_single_file(path)
@@ -214,7 +218,9 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
             path = snapshot_download(str(path), **{name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs})
         folder = Path(path)
         check_is_joint(folder)
-        pipeline = cast(JointNetPipeline, super().from_pretrained(path, **{"variant": variant_of(folder), **kwargs}))
+        kwargs = {"variant": variant_of(folder), **kwargs}
+        check_whole(folder, besides=kwargs, variant=kwargs["variant"])
+        pipeline = cast(JointNetPipeline, super().from_pretrained(path, **kwargs))
         opened = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module) and name not in kwargs}
         check_weights(folder, opened, named=("joint_unet", "text_encoder", "text_encoder_2"))
         return pipeline

@@ -24,7 +24,8 @@ from jointnet.files.atomic import write_json
 from jointnet.files.content_index import is_index
 from jointnet.files.json_files import read_named_values
 from jointnet.files.lock import check_lock, locked
-from jointnet.files.result_set import PROGRAM, filling
+from jointnet.files.result_facts import PROGRAM
+from jointnet.files.result_set import filling
 from jointnet.files.write_errors import naming_write_errors, reason
 from jointnet.training.config import OptimConfig, TrainConfig
 from jointnet.training.state import STATE_FILE, Progress, read_progress

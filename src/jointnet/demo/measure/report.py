@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from jointnet.demo.measure.page import origin, percent, table, verdict, write_page
+from jointnet.demo.measure.page import GRID_FILE, origin, percent, table, verdict, write_page, written_by
 from jointnet.demo.world.captions import CLAIM_KINDS
 from jointnet.files.atomic import replacing_file
 from jointnet.modalities.write import preview, to_pil
 
 _WEAK = 0.95
-GRID_FILE = "demo-samples.png"
 COMMAND = "jointnet demo evaluate"
 
 
@@ -24,7 +24,7 @@ def write_report(figures: dict[str, Any], path: Path, notes: str = "") -> None:
     config = figures["config"]
     parts = [
         "# The demo model, measured",
-        f"The tables and their lines were written by `{COMMAND}` ({origin(figures)}). "
+        f"{written_by(COMMAND)} ({origin(figures)}). "
         f"Held-out test scenes; image i has seed 1000 + i; {config['steps']} steps of {figures['scheduler']}, guidance "
         f"{config['guidance']:g}.",
         f"![16 samples]({GRID_FILE})\n\nThe first 16 held-out prompts, none picked: image above, depth below.",
@@ -42,8 +42,10 @@ def write_grid(images: Tensor, depth: Tensor, path: Path, columns: int = 8) -> N
     """Pictures (N, 3, H, W) in [0, 1] with their depth (N, 1, H, W) in colour below each, as one PNG."""
     pairs = [np.concatenate([np.asarray(to_pil(i)), np.asarray(preview(d))]) for i, d in zip(images, depth, strict=True)]
     rows = [np.concatenate(pairs[start : start + columns], 1) for start in range(0, len(pairs), columns)]
+    mark = PngInfo()
+    mark.add_text("Software", COMMAND)
     with replacing_file(path) as temporary:
-        Image.fromarray(np.concatenate(rows)).save(temporary, format="PNG", optimize=True)
+        Image.fromarray(np.concatenate(rows)).save(temporary, format="PNG", optimize=True, pnginfo=mark)
 
 
 def _floors(figures: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jointnet.demo.measure.page import origin, percent, table, verdict, write_page
+from jointnet.demo.measure.page import origin, percent, table, verdict, write_page, written_by
 from jointnet.demo.measure.run import FIRST_SEED
 from jointnet.demo.measure.tasks import BOTH, LATENT_REGRESSOR, refined_at
 
@@ -16,7 +16,7 @@ COMMAND = "jointnet demo evaluate-tasks"
 def write_tasks_report(figures: dict[str, Any], path: Path, notes: str = "") -> None:
     """Write the sections that were measured, with their aims; ``notes`` is kept in a section of its own."""
     head = (
-        f"The tables and their lines were written by `{COMMAND}`; each section says with which scenes, steps, commit and machine. "
+        f"{written_by(COMMAND)}; each section says with which scenes, steps, commit and machine. "
         f"Held-out test scene i has seed {FIRST_SEED} + i."
     )
     sections = [_section(section, figures[name]) for name, section in SECTIONS.items() if name in figures]
