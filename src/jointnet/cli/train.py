@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
@@ -22,9 +23,10 @@ from jointnet.cli.arguments import (
     whole_number,
 )
 from jointnet.cli.command import Group, add_command, print_written, takes
+from jointnet.cli.sources import check_source, open_source
 from jointnet.data.labelers.registry import parse_label
 from jointnet.demo.bundled import BUNDLED
-from jointnet.errors import DataFolderError, OutputError, UnknownNameError
+from jointnet.errors import OutputError, UnknownNameError
 from jointnet.files.result_set import check_folder
 from jointnet.loading import joint_model_folder, model_folder, without_progress_bars
 from jointnet.recipes import RECIPES
@@ -122,6 +124,12 @@ class Running:
             "--log-every", parser=whole_number(1, 10**6), metavar="N", help="steps of a row of the loss curve", rich_help_panel=RUNNING
         ),
     ] = 50
+    validate_every: Annotated[
+        int,
+        typer.Option(
+            "--validate-every", parser=whole_number(1, 10**6), metavar="N", help="steps between contact sheets", rich_help_panel=RUNNING
+        ),
+    ] = 500
     trackers: Annotated[
         str | None,
         typer.Option("--trackers", metavar="NAMES", help="of Accelerate: tensorboard, wandb, ...", rich_help_panel=RUNNING),
@@ -143,6 +151,7 @@ class Running:
             save_every_steps=None if is_minutes else int(self.save_every),
             keep_states=self.keep_states,
             log_every=self.log_every,
+            validate_every=self.validate_every,
             trackers=tuple(name.strip() for name in (self.trackers or "").split(",") if name.strip()),
             max_bad=parse_share(self.max_bad),
         )
@@ -175,7 +184,16 @@ def train(
             rich_help_panel=MODEL,
         ),
     ],
-    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="NAME.png, NAME.txt, NAME.depth.npy (or .png)", rich_help_panel=DATA)],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            parser=parse_name,
+            metavar="DATA",
+            help="a folder of NAME.png, NAME.txt, NAME.depth.npy (or .png); tar shards, such as 's3://mine/{000..099}.tar'; or demo-world",
+            rich_help_panel=DATA,
+        ),
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="RUN", help="run folder: state, latents and model/", rich_help_panel=OUTPUT)
     ],
@@ -213,6 +231,15 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="any other setting of the recipe; wrong ones list all", rich_help_panel=CHANGES),
     ] = None,
+    validation: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--validation-prompt",
+            metavar="PROMPT",
+            help="sample it as a picture every --validate-every steps",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
     depth_unit: DepthUnitName = "disparity",
     depth_near: Annotated[
         float | None,
@@ -241,19 +268,19 @@ def train(
     """Train one stage of a joint network; a run that was stopped resumes."""
     check_folder(output)
     start_folder = model_folder(start).resolve()
-    check_apart(output, start_folder, data)
-    if not data.is_dir():
-        raise DataFolderError(f"got data folder {str(data)!r}, which is no folder; expected pictures with maps and captions")
+    check_apart(output, start_folder, Path(data))
+    check_source(data)
     if not is_base(start_folder):
         joint_model_folder(start_folder)
 
-    name, config = configure(recipe, changes, settings or ())
+    streamed = {} if Path(data).is_dir() else {"caches_latents": "false"}
+    name, config = configure(recipe, changes, settings or (), streamed)
     choices = dict(parse_label(text) for text in label or ())
     for choice_ in choices.values():
         choice_.check()
     options = running.options()
 
-    from jointnet.data.folder import FolderSource
+    from jointnet.cli.validation import ContactSheets
     from jointnet.sampling.schedulers import with_fixed_variance
     from jointnet.training.run import check_run_folder
     from jointnet.training.stage import train_stage
@@ -273,7 +300,7 @@ def train(
         pipeline.scheduler = with_fixed_variance(pipeline.scheduler)
         model = train_stage(
             pipeline,
-            FolderSource(data, depth_unit=depth_unit),
+            open_source(data, size, depth_unit, output),
             config,
             output,
             recipe=name,
@@ -284,6 +311,7 @@ def train(
             options=options,
             depth_near_m=depth_near,
             budget_minutes=budget,
+            validate=ContactSheets(pipeline, validation, output, size) if validation else None,
         )
     print_written([model], output, as_json=as_json)
 
@@ -303,13 +331,15 @@ def is_base(folder: Path) -> bool:
     return pipeline_class(folder) != "JointNetPipeline"
 
 
-def configure(recipe: str, changes: Changes, settings: Sequence[str]) -> tuple[str, TrainConfig]:
+def configure(
+    recipe: str, changes: Changes, settings: Sequence[str], defaults: Mapping[str, str] = MappingProxyType({})
+) -> tuple[str, TrainConfig]:
     """Return the name of a recipe, and the recipe with a command's changes. Raises: UnknownNameError, InputFileError."""
     from jointnet.recipes.settings import parse_setting, read_recipe, with_settings
 
     name, config = read_recipe(recipe)
     chosen = {name: value for name, value in vars(changes).items() if value is not None}
-    return name, with_settings(config, {**dict(parse_setting(text) for text in settings), **chosen})
+    return name, with_settings(config, {**defaults, **dict(parse_setting(text) for text in settings), **chosen})
 
 
 def open_start(start: str, modalities: tuple[str, ...] | None) -> JointNetPipeline:

@@ -71,6 +71,13 @@ class FolderSource:
         """Return the picture's path in the folder, with "/"; bytes that are no UTF-8 are as os.fsdecode leaves them."""
         return self._samples[row].picture
 
+    def size_of(self, row: int) -> tuple[int, int] | None:
+        """Return height and width of a picture from its head; None if it cannot be read."""
+        try:
+            return _picture_size(self.folder / self._samples[row].picture)
+        except (InputFileError, OSError):
+            return None
+
     def read(self, row: int, modalities: Sequence[str]) -> Sample:
         """Read captions and the maps of these modalities; without "rgb" only the picture's head is read, for its size.
 

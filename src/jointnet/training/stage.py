@@ -22,6 +22,7 @@ from jointnet.data.labelers.labeler import Labeler
 from jointnet.data.latents import LatentStore
 from jointnet.data.sample import Source
 from jointnet.diffusion.schedule import forward_process
+from jointnet.errors import DataFolderError
 from jointnet.files.fingerprints import of_texts
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.config import RunOptions, TrainConfig
@@ -207,7 +208,9 @@ def _original_sizes(source: Source) -> np.ndarray:
     """Heights and widths of all pictures (N, 2); (1, 1) of those that cannot be read."""
     size_of = getattr(source, "size_of", None)
     if size_of is None:
-        raise ValueError(f"got {type(source).__name__}, which does not know its pictures' sizes; train without aspect buckets")
+        raise DataFolderError(
+            f"got {type(source).__name__}, which does not know its pictures' sizes; train without aspect buckets, or from a folder"
+        )
     return np.array([size_of(row) or (1, 1) for row in range(len(source))], np.int64)
 
 
