@@ -62,9 +62,14 @@ COMMANDS = [
 def test_every_option_of_the_first_command_line_is_accepted(command: str) -> None:
     path, values = parse(shlex.split(f"{command} {FIRST_OPTIONS[command]}"))
     assert command.startswith(path)
-    maps = {"condition": {"depth", "normal", "prompt"}, "mesh": {"depth", "normal"}, "panorama": {"depth_file"}, "demo scene": {"num"}}.get(
-        path, set()
-    )
+    maps = {
+        "condition": {"depth", "normal", "prompt"},
+        "mesh": {"depth", "normal"},
+        "panorama": {"depth_file"},
+        "demo scene": {"num"},
+        "demo build": {"device"},
+        "train": {"label", "settings", "validation", "micro_batch", "trackers"},
+    }.get(path, set())
     new = {"as_json", "map_", "mask_of", "prompt_option", *maps}
     missing = {name for name, value in values.items() if value is None or value in ((), [])}
     assert missing <= new, "each option reached its parameter"

@@ -19,6 +19,7 @@ from jointnet.cli.arguments import (
     choice,
     chosen_device,
     number,
+    one_of,
     parse_name,
     whole_number,
 )
@@ -39,10 +40,14 @@ if TYPE_CHECKING:
 EXAMPLES = """
 jointnet train stage1 --from path/to/stable-diffusion-2-1-base --data my-data -o runs/stage1
 jointnet train stage1 --from demo-base --data my-photos --label depth=jointnet:demo -o runs/photos
-accelerate launch --num_processes 8 -m jointnet train stage1 --from base --data my-data --micro-batch 4 -o runs/stage1
 jointnet train tasks --from runs/stage1/model --data my-data --budget 600 -o runs/tasks
 """
 DATA, CHANGES, RUNNING = "Data", "Changes to the recipe", "How it runs"
+
+
+def recipe_name(text: str) -> str:
+    """Check the name of a recipe; files are read later. Raises: typer.BadParameter."""
+    return text if text.endswith((".toml", ".py")) else one_of(tuple(RECIPES))(text)
 
 
 def duration_or_steps(text: str) -> str:
@@ -170,6 +175,7 @@ def train(
         str,
         typer.Argument(
             metavar="RECIPE",
+            parser=recipe_name,
             autocompletion=lambda: list(RECIPES),
             help=f"one of {', '.join(RECIPES)}; or a .toml file that changes one, or a .py file with a function recipe()",
         ),

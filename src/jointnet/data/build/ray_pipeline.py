@@ -15,7 +15,7 @@ from typing import Any
 import ray  # type: ignore[import-not-found] - an extra
 from ray.data import ActorPoolStrategy, DataContext  # type: ignore[import-not-found] - an extra
 
-from jointnet import errors
+import jointnet.errors as errors
 from jointnet.data.build.download import Downloader
 from jointnet.data.build.folder import Report
 from jointnet.data.build.rows import Unit
