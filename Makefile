@@ -13,7 +13,7 @@ demo: $(VENV)/base.installed
 test: $(VENV)/dev.installed
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/dev.installed $(VENV)/npm.installed
+test-slow: $(VENV)/slow.installed $(VENV)/npm.installed
 	$(BIN)/python -m pytest -m slow
 
 # The oldest versions that pyproject.toml admits; without the evaluation tests, whose torchvision wants the newest torch.
@@ -38,6 +38,12 @@ $(VENV)/base.installed: pyproject.toml $(VENV)/bin/python
 
 $(VENV)/dev.installed: pyproject.toml $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e ".[eval,dev]"
+	touch $@
+
+# What only slow tests need: a local Ray cluster, a server that speaks S3.
+$(VENV)/slow.installed: $(VENV)/dev.installed
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) "ray>=2.50" pandas
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) s3fs "moto[server]"
 	touch $@
 
 # The Khronos validator of .glb files, if there is npm; the test that needs it says so if there is none.

@@ -401,6 +401,7 @@ def test_a_shard_that_a_server_has_not_is_named(server: str, tmp_path: Path, mon
         len(ShardSource("http://127.0.0.1:9/007.tar", tmp_path / "cache"))
 
 
+@pytest.mark.slow  # its server is a large package, of make test-slow
 def test_shards_on_s3(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moto = pytest.importorskip("moto.server")
     s3fs = pytest.importorskip("s3fs")
