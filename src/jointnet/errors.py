@@ -54,6 +54,10 @@ class DivergenceError(JointNetError):
     """Training left the numbers that can be counted with."""
 
 
+class HubError(JointNetError):
+    """The Hugging Face hub refused something, or cannot be reached."""
+
+
 class InputFileError(JointNetError):
     """A picture, map or mask cannot be read, or holds nothing that could be used."""
 

@@ -26,7 +26,7 @@ def config(steps: int) -> TrainConfig:
     """Stage 1 with all that is drawn: conditional timesteps, masks, random crops."""
     first = stage1()
     optim = replace(first.optim, steps=steps, batch_size=4, lr=1e-2, warmup_steps=0, precision="float32", ema_decay=0.9)
-    drawn = {"has_masked_input": True, "has_independent_timesteps": True, "crop": "random", "caches_latents": False}
+    drawn = {"has_masked_input": True, "has_independent_timesteps": True, "crop": "random", "caches_latents": False, "size": 32}
     return replace(first, optim=optim, **drawn)
 
 
@@ -55,7 +55,6 @@ def run(run_dir: Path, steps: int, kind: str, data: Path, start: Path) -> Path:
         recipe="stage1",
         start=start,
         start_name="a start",
-        size=32,
         options=options,
         validate=pause,
     )

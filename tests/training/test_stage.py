@@ -25,7 +25,7 @@ from jointnet.training.stage import train_stage
 from jointnet.training.state import STATE_FILE
 from tests.conftest import tiny_pipeline
 
-RECIPE = stage1()
+RECIPE = replace(stage1(), size=32)
 CONFIG = replace(RECIPE, optim=replace(RECIPE.optim, steps=2, batch_size=2, lr=1e-2, warmup_steps=0, precision="float32"))
 
 
@@ -44,7 +44,7 @@ def data(tmp_path: Path) -> Path:
 def train(data: Path, model_folder: Path, run: Path, **more: Any) -> Path:
     pipeline = JointNetPipeline.from_pretrained(model_folder)
     source = FolderSource(data, depth_unit=more.pop("depth_unit", "disparity"))
-    arguments = {"recipe": "stage1", "start": model_folder, "start_name": "a start", "config": CONFIG, "run_dir": run, "size": 32}
+    arguments = {"recipe": "stage1", "start": model_folder, "start_name": "a start", "config": CONFIG, "run_dir": run}
     return train_stage(pipeline, source, **{**arguments, **more})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,17 @@ class Changes:
     precision: Annotated[
         str | None, choice("--precision", names=get_args(Precision), panel=CHANGES, help_="what forward and loss are computed in")
     ] = None
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--size",
+            parser=whole_number(8, 8192),
+            metavar="PX",
+            help="training size in pixels",
+            show_default="the recipe's, or the base's",
+            rich_help_panel=CHANGES,
+        ),
+    ] = None
     seed: Annotated[
         int | None,
         typer.Option("--seed", parser=whole_number(0, 2**63 - 1), metavar="N", help="seeds every draw", rich_help_panel=CHANGES),
@@ -137,14 +149,21 @@ class Running:
     ] = 500
     trackers: Annotated[
         str | None,
-        typer.Option("--trackers", metavar="NAMES", help="of Accelerate: tensorboard, wandb, ...", rich_help_panel=RUNNING),
+        typer.Option(
+            "--trackers",
+            metavar="NAMES",
+            help="of Accelerate: tensorboard, wandb, ...; or none",
+            show_default="tensorboard, if it is installed",
+            rich_help_panel=RUNNING,
+        ),
     ] = None
     max_bad: Annotated[str, typer.Option("--max-bad", metavar="SHARE", help="samples that may be unusable", rich_help_panel=RUNNING)] = "1%"
 
     def options(self) -> RunOptions:
-        """Return the run's options. Raises: RangeError."""
+        """Return the run's options. Raises: RangeError, UnknownNameError, MissingPackageError."""
         from jointnet.data.bad_samples import parse_share
         from jointnet.training.config import RunOptions
+        from jointnet.training.trackers import parse_trackers
 
         is_minutes = self.save_every.endswith("m")
         return RunOptions(
@@ -157,7 +176,7 @@ class Running:
             keep_states=self.keep_states,
             log_every=self.log_every,
             validate_every=self.validate_every,
-            trackers=tuple(name.strip() for name in (self.trackers or "").split(",") if name.strip()),
+            trackers=parse_trackers(self.trackers),
             max_bad=parse_share(self.max_bad),
         )
 
@@ -209,19 +228,8 @@ def train(
             "--modalities",
             metavar="NAMES",
             help="what to extend a base to; a model has its own",
-            show_default="rgb,depth",
+            show_default="the recipe's",
             rich_help_panel=MODEL,
-        ),
-    ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(
-            "--size",
-            parser=whole_number(8, 8192),
-            metavar="PX",
-            help="training size in pixels",
-            show_default="the base's",
-            rich_help_panel=DATA,
         ),
     ] = None,
     label: Annotated[
@@ -258,6 +266,20 @@ def train(
             rich_help_panel=DATA,
         ),
     ] = None,
+    hub: Annotated[
+        str | None,
+        typer.Option(
+            "--push-to-hub", metavar="ID", help="upload the model to this repository of the Hugging Face hub", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    is_dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="print settings, samples and an estimate of the memory, and show a batch in dry-run.png; train nothing",
+            rich_help_panel=RUNNING,
+        ),
+    ] = False,
     device: Device = None,
     budget: Annotated[
         float | None,
@@ -279,46 +301,56 @@ def train(
     if not is_base(start_folder):
         joint_model_folder(start_folder)
 
-    streamed = {} if Path(data).is_dir() else {"caches_latents": "false"}
+    streamed = {} if Path(data).is_dir() else {"caches_latents": "false", "caches_text": "false"}
     name, config = configure(recipe, changes, settings or (), streamed)
     choices = dict(parse_label(text) for text in label or ())
     for choice_ in choices.values():
         choice_.check()
     options = running.options()
 
+    from jointnet.checkpoints.hub import open_repo, push_model
+    from jointnet.cli.dry_run import dry_run
     from jointnet.cli.validation import ContactSheets
     from jointnet.sampling.schedulers import with_fixed_variance
+    from jointnet.training.parallel import is_main_process
     from jointnet.training.run import check_run_folder
     from jointnet.training.stage import train_stage
 
     check_run_folder(output)
     names = None if modalities is None else tuple(name.strip() for name in modalities.split(","))
+    if hub is not None and not is_dry_run and is_main_process():
+        open_repo(hub)
     with without_progress_bars():
-        pipeline = open_start(start, names).to(chosen_device(device))
+        pipeline = open_start(start, names, config.modalities).to(chosen_device(device))
         labels = {modality: choice_().to(pipeline.device) for modality, choice_ in choices.items()}
         unknown = [modality for modality in labels if modality not in pipeline.modalities[1:]]
         if unknown:
             raise UnknownNameError(
                 f"got a label for {unknown[0]}; expected some of {', '.join(pipeline.modalities[1:])}, which are trained"
             )
-        size = size or pipeline.default_size
+        size = config.size or pipeline.default_size
         pipeline.joint_model().check_size(size, size)
         pipeline.scheduler = with_fixed_variance(pipeline.scheduler)
+        source = open_source(data, size, depth_unit, output)
+        if is_dry_run:
+            dry_run(pipeline, source, config, output, labels=labels, options=options, as_json=as_json)
+            return
         model = train_stage(
             pipeline,
-            open_source(data, size, depth_unit, output),
+            source,
             config,
             output,
             recipe=name,
             start=start_folder,
             start_name=start,
-            size=size,
             labels=labels,
             options=options,
             depth_near_m=depth_near,
             budget_minutes=budget,
             validate=ContactSheets(pipeline, validation, output, size) if validation else None,
         )
+    if hub is not None and is_main_process():
+        print(push_model(model, hub), file=sys.stderr, flush=True)
     print_written([model], output, as_json=as_json)
 
 
@@ -348,8 +380,8 @@ def configure(
     return name, with_settings(config, {**defaults, **dict(parse_setting(text) for text in settings), **chosen})
 
 
-def open_start(start: str, modalities: tuple[str, ...] | None) -> JointNetPipeline:
-    """Open a joint model as it is, or a base extended to the modalities (None: RGB and depth).
+def open_start(start: str, modalities: tuple[str, ...] | None, of_recipe: tuple[str, ...]) -> JointNetPipeline:
+    """Open a joint model as it is, or a base extended to the modalities (None: those of the recipe).
 
     Raises: ModelFolderError, UnsupportedBaseError, UnknownNameError if a model has other modalities than asked.
     """
@@ -364,7 +396,7 @@ def open_start(start: str, modalities: tuple[str, ...] | None) -> JointNetPipeli
     folder = model_folder(start)
     if is_base(folder):
         check_class(pipeline_class(folder))
-        return JointNetPipeline.from_base(folder, modalities or ("rgb", "depth"), local_files_only=True)
+        return JointNetPipeline.from_base(folder, modalities or of_recipe, local_files_only=True)
     pipeline = load(start)
     if modalities is not None and modalities != pipeline.modalities:
         raise UnknownNameError(

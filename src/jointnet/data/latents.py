@@ -1,4 +1,4 @@
-"""Encoded samples on disk, in chunks that are written once: latents of each modality, and the rows' captions and sizes.
+"""Encoded samples on disk, in chunks that are written once: latents of each modality, the rows' captions and sizes, and texts if asked.
 
 Nothing of it is held in memory: rows are read where the system has mapped the files.
 """
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,11 +24,13 @@ from torch import Tensor
 from jointnet.errors import DamagedFileWarning, OutputError
 from jointnet.files.atomic import replacing_file
 from jointnet.files.write_errors import naming_write_errors, reason
+from jointnet.types import Text
 
 CHUNK = 500
 """Rows of a chunk: what is encoded again at most where a run is killed meanwhile."""
 
 _ROWS, _ENDS, _SOURCE = "rows", ".ends", "source"
+_TEXT, _EMBEDS = "text", "embeds"
 _NUM_OPEN = 64
 
 
@@ -94,21 +96,32 @@ class LatentStore:
         """Delete a chunk, if it is there."""
         self._path(chunk).unlink(missing_ok=True)
 
-    def write(self, chunk: int, rows: Sequence[Row], latents: Mapping[str, Sequence[Tensor]]) -> None:
+    def write(
+        self, chunk: int, rows: Sequence[Row], latents: Mapping[str, Sequence[Tensor]], texts: Sequence[Text | None] | None = None
+    ) -> None:
         """Write a chunk: its rows, and by modality the latents (C, h, w) of every row, empty ones where it is bad.
 
+        Args:
+            texts: of the captions of every row, one row a caption; None where it is bad.
         Raises: OutputError.
         """
         parts = {name: [value.detach().to("cpu", torch.float16).reshape(-1) for value in latents[name]] for name in self.modalities}
-        texts = [json.dumps(asdict(row), separators=(",", ":")).encode() for row in rows]
-        parts[_ROWS] = [torch.frombuffer(bytearray(text), dtype=torch.uint8) for text in texts]
+        facts = [json.dumps(asdict(row), separators=(",", ":")).encode() for row in rows]
+        parts[_ROWS] = [torch.frombuffer(bytearray(fact), dtype=torch.uint8) for fact in facts]
+        metadata = {_SOURCE: self.source}
+        if good := next((text for text in texts or () if text is not None), None):
+            by_row = [{_EMBEDS: text.embeds, **text.added} if text else None for text in texts or ()]
+            for name, example in {_EMBEDS: good.embeds, **good.added}.items():
+                empty = example.new_empty(0, device="cpu")
+                parts[f"{_TEXT}.{name}"] = [empty if row is None else row[name].detach().cpu().reshape(-1) for row in by_row]
+            metadata[_TEXT] = json.dumps({name: list(value.shape[1:]) for name, value in {_EMBEDS: good.embeds, **good.added}.items()})
         tensors = {name: torch.cat(values) for name, values in parts.items()}
         tensors |= {name + _ENDS: torch.as_tensor(np.cumsum([len(value) for value in values])) for name, values in parts.items()}
         path = self._path(chunk)
         with naming_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing_file(path) as temporary:
-                save_file(tensors, temporary, metadata={_SOURCE: self.source})
+                save_file(tensors, temporary, metadata=metadata)
 
     def row(self, number: int) -> Row:
         """Read what is known of a row."""
@@ -120,20 +133,32 @@ class LatentStore:
         """Read the latents of a good row (M, C, h, w), float32."""
         return torch.stack([self._read(name, number).view(channels, *size) for name in self.modalities]).float()
 
+    def text(self, number: int, caption: int) -> Text:
+        """Read a caption's text, one row, as its encoder gave it."""
+        shapes = json.loads(self._opened(self._path(number // CHUNK)).metadata[_TEXT])
+        rows = {name: self._read(f"{_TEXT}.{name}", number).view(-1, *shape)[caption : caption + 1] for name, shape in shapes.items()}
+        return Text(rows.pop(_EMBEDS), rows)
+
     def _read(self, kind: str, number: int) -> Tensor:
         chunk, place = divmod(number, CHUNK)
-        values, ends = self._opened(self._path(chunk))[kind]
+        values, ends = self._opened(self._path(chunk)).parts[kind]
         return values[int(ends[place - 1]) if place else 0 : int(ends[place])]
 
     def _path(self, chunk: int) -> Path:
         return self.folder / f"{chunk:05d}.safetensors"
 
 
-def _open(path: Path) -> dict[str, tuple[Any, Tensor]]:
-    """Rows and latents of a chunk, read where they are mapped, and where each row ends."""
+class _Chunk(NamedTuple):
+    """A chunk's rows, latents and texts, read where they are mapped, each with where its rows end."""
+
+    parts: dict[str, tuple[Any, Tensor]]
+    metadata: dict[str, str]
+
+
+def _open(path: Path) -> _Chunk:
     with safe_open(path, "pt") as file:
         kinds = [name for name in file.keys() if not name.endswith(_ENDS)]  # noqa: SIM118 - not a dict
-        return {name: (file.get_slice(name), file.get_tensor(name + _ENDS)) for name in kinds}
+        return _Chunk({name: (file.get_slice(name), file.get_tensor(name + _ENDS)) for name in kinds}, file.metadata())
 
 
 def check_latents(folder: Path, *, may_be_damaged: bool = True) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from jointnet.errors import UnknownNameError
 from jointnet.training.config import OptimConfig, TrainConfig
+
+Stage = Callable[[], TrainConfig]
 
 
 def stage1() -> TrainConfig:
@@ -38,6 +41,26 @@ def independent() -> TrainConfig:
 def tasks() -> TrainConfig:
     """From stage 1's checkpoint with stage 2's settings, both ways to condition: what is wholly known is shown clean, holes are masked."""
     return replace(masked(), has_independent_timesteps=True)
+
+
+def sd21_depth(stage: Stage = stage1) -> TrainConfig:
+    """A stage of the paper's main run: Stable Diffusion 2.1 and depth, at 512 px (Sec. 3.4)."""
+    return replace(stage(), modalities=("rgb", "depth"), size=512)
+
+
+def sd21_normal(stage: Stage = stage1) -> TrainConfig:
+    """The same with normals (Tab. 1, Fig. 11)."""
+    return replace(sd21_depth(stage), modalities=("rgb", "normal"))
+
+
+def if_depth(stage: Stage = stage1) -> TrainConfig:
+    """DeepFloyd-IF's first stage and depth (Fig. 11), at the 64 px of that base; its large text encoder reads every caption once."""
+    return replace(stage(), modalities=("rgb", "depth"), size=64, caches_text=True)
+
+
+def sdxl_depth(stage: Stage = stage1) -> TrainConfig:
+    """Stable Diffusion XL and depth, at the 1024 px of that base. The paper has no such run: its settings are those of the others."""
+    return replace(stage(), modalities=("rgb", "depth"), size=1024)
 
 
 def demo_stage1() -> TrainConfig:
@@ -80,12 +103,21 @@ def demo_tasks() -> TrainConfig:
     return replace(demo_masked(), has_independent_timesteps=True)
 
 
-RECIPES: dict[str, Callable[[], TrainConfig]] = {
+PAPER_RUNS: dict[str, Callable[[Stage], TrainConfig]] = {
+    "sd21-depth": sd21_depth,
+    "sd21-normal": sd21_normal,
+    "if-depth": if_depth,
+    "sdxl-depth": sdxl_depth,
+}
+"""Runs of the paper by base and modality; each has the recipes NAME-stage1, NAME-stage2 and NAME-masked."""
+
+RECIPES: dict[str, Stage] = {
     "stage1": stage1,
     "stage2": stage2,
     "masked": masked,
     "independent": independent,
     "tasks": tasks,
+    **{f"{name}-{stage.__name__}": partial(run, stage) for name, run in PAPER_RUNS.items() for stage in (stage1, stage2, masked)},
     "demo-stage1": demo_stage1,
     "demo-stage2": demo_stage2,
     "demo-masked": demo_masked,

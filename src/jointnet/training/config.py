@@ -60,6 +60,8 @@ class TrainConfig:
     """One stage of training a joint network (Sec. 3.4).
 
     Attributes:
+        modalities: what a base is extended to; a model has its own.
+        size: side of the training pictures in pixels; None: the base's.
         freeze_rgb: train the dense branches and every exchange, in both directions; the RGB branch keeps its weights.
         text_drop: share of the samples whose prompt is emptied, for all branches together.
         noise_offset: size of the constant added to a sample's noise, drawn for each modality and channel.
@@ -70,12 +72,14 @@ class TrainConfig:
         has_aspect_buckets: train on whole pictures at about their aspect ratio, in batches of one size, instead of on squares.
         trains_text_encoder: the base's text encoder is trained along.
         caches_latents: encode every sample once, before training; not with random crops.
+        caches_text: encode every caption once too, beside the latents; it takes more room than they do.
         has_independent_timesteps: let each modality stand at a noise level of its own, for conditioning without masks. With masked input
             too, wholly known modalities are clean, and all others share a noise level.
     """
 
     optim: OptimConfig
     modalities: tuple[str, ...] = ("rgb", "depth")
+    size: int | None = None
     freeze_rgb: bool = True
     text_drop: float = 0.15
     noise_offset: float = 0.05
@@ -86,12 +90,19 @@ class TrainConfig:
     has_aspect_buckets: bool = False
     trains_text_encoder: bool = False
     caches_latents: bool = True
+    caches_text: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.text_drop <= 1:
             raise ValueError(f"got text_drop = {self.text_drop}, expected a share in [0, 1]")
         if self.has_aspect_buckets and self.crop != "centre":
             raise ValueError("got random crops with aspect buckets; buckets take whole pictures: leave one of them out")
+        if self.caches_text and (not self.caches_latents or self.crop != "centre"):
+            raise ValueError(
+                "got caches_text without cached latents, beside which texts lie; leave it out, or cache latents of centre crops"
+            )
+        if self.caches_text and self.trains_text_encoder:
+            raise ValueError("got caches_text with trains_text_encoder, which changes what captions are encoded to; leave one of them out")
 
 
 @dataclass(frozen=True, kw_only=True)

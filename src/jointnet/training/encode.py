@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from itertools import groupby
 
 import numpy as np
@@ -16,12 +18,16 @@ from jointnet.data.framing import largest_frame
 from jointnet.data.labelers.labeler import Labeler
 from jointnet.data.latents import LatentStore, Row
 from jointnet.data.sample import Source
-from jointnet.errors import BadSampleError, DataFolderError
+from jointnet.errors import BadSampleError, DataFolderError, PromptTruncatedWarning
+from jointnet.text.prompts import PromptEncoder
 from jointnet.training.joint_feed import encoded, framed
 from jointnet.training.parallel import is_main_process, num_processes, rank
+from jointnet.types import Text
 
 ENCODING_PIXELS = 32 * 128 * 128
 """Of the maps that an autoencoder is shown at once: memory grows with them."""
+
+CAPTIONS_AT_ONCE = 64
 
 _REPORT_EVERY = 20
 
@@ -34,18 +40,21 @@ def encode_source(
     codec: Codec,
     labels: Mapping[str, Labeler],
     bad_samples: BadSamples,
+    text_encoder: PromptEncoder | None = None,
 ) -> None:
     """Encode what the store does not hold; each process takes its share of the chunks. A chunk that is there is left as it is.
 
     Args:
         sizes, size_of: sizes of the training pictures (height, width), and the number of each row's; None: all are of the first.
+        text_encoder: encodes the captions too.
     Raises: DataFolderError if more samples than the limit are bad; OutputError.
     """
     written: list[int] = []
     try:
         for chunk in range(rank(), store.num_chunks, num_processes()):
             if not store.has(chunk):
-                store.write(chunk, *_encode_chunk(source, store, chunk, sizes, size_of, codec, labels))
+                rows, latents = _encode_chunk(source, store, chunk, sizes, size_of, codec, labels)
+                store.write(chunk, rows, latents, None if text_encoder is None else _encode_captions(rows, text_encoder))
                 written.append(chunk)
                 if is_main_process() and (chunk + 1) % _REPORT_EVERY == 0:
                     print(f"encoded {chunk + 1} of {store.num_chunks} parts of the data", file=sys.stderr, flush=True)
@@ -105,6 +114,24 @@ def _encode_chunk(
         for place, name in enumerate(store.modalities):
             latents[name] += list(state[:, place].cpu())
     return rows, latents
+
+
+@torch.no_grad()
+def _encode_captions(rows: Sequence[Row], text_encoder: PromptEncoder) -> list[Text | None]:
+    """Encode the captions of every row; None for bad ones."""
+    numbers = [number for number, row in enumerate(rows) for _ in row.captions]
+    captions = [caption for row in rows for caption in row.captions]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PromptTruncatedWarning)
+        parts = [
+            text_encoder.encode(text_encoder.tokenize(captions[start : start + CAPTIONS_AT_ONCE]))
+            for start in range(0, len(captions), CAPTIONS_AT_ONCE)
+        ]
+    if not parts:
+        return [None] * len(rows)
+    text = reduce(Text.concat, (part.map(Tensor.cpu) for part in parts))
+    owner = torch.tensor(numbers)
+    return [text.take(owner == number) if row.captions else None for number, row in enumerate(rows)]
 
 
 def _batched(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +32,7 @@ class _Read(NamedTuple):
     size_ids: Tensor
     maps: Mapping[str, Tensor] | None = None
     latents: Tensor | None = None
+    text: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Item:
     Attributes:
         maps: by modality (c, H, W), of a sample that is encoded when it is trained on.
         latents: (M, C, h, w), of one that was encoded before.
+        text: one row, of a caption that was encoded before.
         bad: why it cannot be used; it then has neither maps nor latents.
     """
 
@@ -51,6 +54,7 @@ class Item:
     size: tuple[int, int]
     maps: Mapping[str, Tensor] | None = None
     latents: Tensor | None = None
+    text: Text | None = None
     bad: BadSampleError | None = None
 
 
@@ -61,25 +65,27 @@ class JointBatch:
     Attributes:
         maps: by modality (B, c, H, W); None once they are encoded.
         x0: clean states (B, M, C, h, w).
-        tokens: (B, K, L).
-        no_text: (B,), True where the prompt is dropped or empty.
+        captions: those that were drawn.
+        no_text: (B,), True where the prompt is dropped or, once it is prepared, empty.
+        tokens: (B, K, L), once it is prepared.
         text: encoded prompts; None where the text encoder is trained along.
         is_good: (B,), False for samples that could not be read, whose states are zeros.
     """
 
     maps: Mapping[str, Tensor] | None
     x0: Tensor | None
-    tokens: Tensor
+    captions: Sequence[str]
     no_text: Tensor
     size_ids: Tensor
     draws: Draws
     is_good: Tensor
     bad: Sequence[tuple[str, BadSampleError]] = ()
+    tokens: Tensor | None = None
     text: Text | None = None
 
 
 class JointFeed:
-    """A Feed of a source, or of its store of latents.
+    """A Feed of a source, or of its store of latents. What is sent to the loader's workers is without networks.
 
     Args:
         size: of the training pictures, (height, width), without buckets.
@@ -106,12 +112,17 @@ class JointFeed:
         bad_samples: BadSamples | None = None,
     ) -> None:
         self.source, self.modalities, self.config, self.rule, self.codec = source, tuple(modalities), config, rule, codec
+        self.channels, self.factor = codec.channels, codec.factor
         self.text_encoder, self.unconditional, self.size = text_encoder, unconditional, size
         self.labels, self.store, self.sizes = dict(labels or {}), store, sizes
         self.buckets = buckets
         self.bad_samples = bad_samples
         self._size_of_row = None if buckets is None or sizes is None else _sizes_of_rows(buckets, len(source))
         self._no_tokens: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        networks = {"codec": None, "text_encoder": None, "unconditional": None, "labels": dict.fromkeys(self.labels)}
+        return {**self.__dict__, **networks}
 
     @property
     def blocks(self) -> Sequence[int]:
@@ -127,26 +138,26 @@ class JointFeed:
         size = self._size_of(row)
         bad = None
         try:
-            read = self._read(row, size, generator) if self.store is None else self._stored(self.store, row, size)
+            read = self._read(row, size, generator) if self.store is None else self._stored(self.store, row, size, caption01)
         except BadSampleError as error:
             read, bad = _Read(self.id_of(row), ("",), torch.zeros(6)), error
-        shape = (1, len(self.modalities), self.codec.channels, size[0] // self.codec.factor, size[1] // self.codec.factor)
+        shape = (1, len(self.modalities), self.channels, size[0] // self.factor, size[1] // self.factor)
         draws = self.rule.draw(shape, generator)
         caption = read.captions[int(caption01 * len(read.captions))]
-        return Item(read.id, caption, is_dropped, read.size_ids, draws, size, read.maps, read.latents, bad)
+        return Item(read.id, caption, is_dropped, read.size_ids, draws, size, read.maps, read.latents, read.text, bad)
 
     def _size_of(self, row: int) -> tuple[int, int]:
         if self._size_of_row is None or self.sizes is None:
             return self.size
         return self.sizes[int(self._size_of_row[row])]
 
-    def _stored(self, store: LatentStore, number: int, size: tuple[int, int]) -> _Read:
+    def _stored(self, store: LatentStore, number: int, size: tuple[int, int], caption01: float) -> _Read:
         row = store.row(number)
         if row.bad is not None:
             raise BadSampleError(row.message, row.bad)
-        factor = self.codec.factor
-        latents = store.latents(number, self.codec.channels, (size[0] // factor, size[1] // factor))
-        return _Read(row.id, row.captions, Frame(row.corner, row.extent, row.size).size_ids(row.original), latents=latents)
+        latents = store.latents(number, self.channels, (size[0] // self.factor, size[1] // self.factor))
+        text = store.text(number, int(caption01 * len(row.captions))) if self.config.caches_text else None
+        return _Read(row.id, row.captions, Frame(row.corner, row.extent, row.size).size_ids(row.original), latents=latents, text=text)
 
     def _read(self, row: int, size: tuple[int, int], generator: torch.Generator) -> _Read:
         sample = self.source.read(row, [name for name in self.modalities if name not in self.labels])
@@ -164,20 +175,25 @@ class JointFeed:
             maps = {name: torch.stack([(item.maps or empty)[name] for item in items]) for name in names}
         elif good is not None and good.latents is not None:
             x0 = torch.stack([torch.zeros_like(good.latents) if item.latents is None else item.latents for item in items])
-        if self._no_tokens is None:
-            self._no_tokens = self.text_encoder.tokenize([""])
-        tokens = self._tokenized([item.caption for item in items])
-        is_empty = (tokens == self._no_tokens).flatten(1).all(1)
         return JointBatch(
             maps,
             x0,
-            tokens,
-            torch.tensor([item.is_dropped for item in items]) | is_empty,
+            [item.caption for item in items],
+            torch.tensor([item.is_dropped for item in items]),
             torch.stack([item.size_ids for item in items]),
             concat_draws([item.draws for item in items]),
             torch.tensor([item.bad is None for item in items]),
             [(item.id, item.bad) for item in items if item.bad is not None],
+            text=self._stored_text(items) if self.config.caches_text else None,
         )
+
+    def _stored_text(self, items: Sequence[Item]) -> Text | None:
+        """Texts of the items, zeros for bad ones; None if all are bad."""
+        good = next((item.text for item in items if item.text is not None), None)
+        if good is None:
+            return None
+        texts = [good.zeros_like() if item.text is None else item.text for item in items]
+        return reduce(Text.concat, texts)
 
     def _tokenized(self, captions: Sequence[str]) -> Tensor:
         with warnings.catch_warnings():
@@ -194,12 +210,21 @@ class JointFeed:
             x0 = encoded(maps, self.modalities, self.labels, self.codec)
         if x0 is None:  # not one good sample
             x0 = torch.zeros_like(batch.draws.noise)
-        text = None if self.config.trains_text_encoder else self.encode_text(batch)
-        return replace(batch, maps=None, x0=x0.to(device, torch.float32), text=text)
+        batch = replace(batch, maps=None, x0=x0.to(device, torch.float32))
+        if self._no_tokens is None:
+            self._no_tokens = self.text_encoder.tokenize([""])
+        tokens = self._tokenized(batch.captions)
+        batch = replace(batch, tokens=tokens, no_text=batch.no_text | (tokens == self._no_tokens).flatten(1).all(1))
+        return batch if self.config.trains_text_encoder else replace(batch, text=self.encode_text(batch))
 
     def encode_text(self, batch: JointBatch) -> Text:
         """Encode the prompts; where there is none, the text is that of no prompt, the same for all branches."""
-        text = self.text_encoder.encode(batch.tokens).where(batch.no_text, self.unconditional)
+        if batch.text is None:
+            assert batch.tokens is not None, "the batch was prepared"
+            text = self.text_encoder.encode(batch.tokens)
+        else:
+            text = batch.text.map(lambda value: value.to(self.unconditional.embeds.device))
+        text = text.where(batch.no_text, self.unconditional)
         return replace(text, added={**text.added, "time_ids": batch.size_ids.to(text.embeds.device)})
 
 

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import ProjectConfiguration
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -24,6 +25,9 @@ from torch.nn.parallel import DistributedDataParallel
 from jointnet.errors import JointNetError
 from jointnet.training.config import Precision
 from jointnet.training.precision import autocast_type
+
+LOGS = "logs"
+"""Of a run's folder: what trackers write."""
 
 Result = TypeVar("Result")
 _NAMES = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -43,7 +47,7 @@ def new_accelerator(
         cpu=device.type == "cpu",
         device_placement=False,
         log_with=list(trackers) or None,  # pyright: ignore[reportArgumentType] - names are admitted
-        project_dir=None if run_dir is None else str(run_dir),
+        project_config=None if run_dir is None else ProjectConfiguration(project_dir=str(run_dir), logging_dir=str(run_dir / LOGS)),
     )
 
 

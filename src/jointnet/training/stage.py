@@ -23,7 +23,7 @@ from jointnet.data.latents import LatentStore
 from jointnet.data.sample import Source
 from jointnet.diffusion.schedule import forward_process
 from jointnet.errors import DataFolderError
-from jointnet.files.fingerprints import of_texts
+from jointnet.files.fingerprints import of_networks, of_texts
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.config import RunOptions, TrainConfig
 from jointnet.training.encode import encode_source
@@ -45,7 +45,6 @@ def train_stage(
     recipe: str,
     start: Path,
     start_name: str,
-    size: int,
     labels: Mapping[str, Labeler] | None = None,
     options: RunOptions | None = None,
     depth_near_m: float | None = None,
@@ -61,7 +60,6 @@ def train_stage(
     Args:
         start: folder that the pipeline comes from, a base or a joint model.
         start_name: the start as its user writes it, for the provenance.
-        size: side of the training pictures, in pixels.
         labels: labelers of modalities whose maps the source has not.
         depth_near_m: the data's disparity is this over depth; None: as the source says or, if it does not, as of the start, if that was
             trained on the same depth maps.
@@ -82,12 +80,12 @@ def train_stage(
         earlier = provenance_of(start)
         if depth_near_m is not None or not is_same_depth(earlier, _place_of(source), contents):
             pipeline.register_to_config(depth_near_m=depth_near_m)
-        config = keeping_abilities(replace(config, modalities=pipeline.modalities), pipeline.joint_unet)
+        size = config.size or pipeline.default_size
+        config = keeping_abilities(replace(config, modalities=pipeline.modalities, size=size), pipeline.joint_unet)
         facts = {
             "recipe": recipe,
             "start": on_main(lambda: contents_of_model(start)),
             "data": contents,
-            "size": size,
             "depth_near_m": pipeline.config.depth_near_m,
             **({"labels": {name: labeler.fingerprint() for name, labeler in labels.items()}} if labels else {}),
         }
@@ -99,10 +97,8 @@ def train_stage(
             return run_dir / MODEL
 
         # 2. Encode and train
-        objective = stage_objective(pipeline, config, size)
-        feed = stage_feed(
-            pipeline, source, config, objective, size, run_dir / LATENTS, labels=labels, known_by=facts, max_bad=options.max_bad
-        )
+        objective = stage_objective(pipeline, config)
+        feed = stage_feed(pipeline, source, config, objective, run_dir / LATENTS, labels=labels, known_by=facts, max_bad=options.max_bad)
         text_encoders = _trained_text_encoders(pipeline) if config.trains_text_encoder else ()
         progress = train_joint(
             objective,
@@ -138,9 +134,9 @@ def train_stage(
     return run_dir / MODEL
 
 
-def stage_objective(pipeline: Any, config: TrainConfig, size: int) -> JointObjective:
+def stage_objective(pipeline: Any, config: TrainConfig) -> JointObjective:
     """Prepare a pipeline's network for a stage and return its objective."""
-    side = size // pipeline.codec.factor
+    side = (config.size or pipeline.default_size) // pipeline.codec.factor
     low_res = pipeline.image_noising_scheduler
     return joint_objective(
         pipeline.joint_unet,
@@ -155,7 +151,6 @@ def stage_feed(
     source: Source,
     config: TrainConfig,
     objective: JointObjective,
-    size: int,
     folder: Path,
     *,
     known_by: Mapping[str, Any],
@@ -165,10 +160,12 @@ def stage_feed(
     """Return what a stage is trained on; where nothing of a sample's picture is random, samples are encoded into ``folder`` first.
 
     Args:
-        known_by: what the encoded samples depend on besides the codec: contents of the data, labelers, size.
+        known_by: what the encoded samples depend on besides the codec and the size: contents of the data, labelers.
     Raises: DataFolderError if too many samples are bad; OutputError.
     """
     labels, modalities = dict(labels or {}), pipeline.modalities
+    size = config.size or pipeline.default_size
+    encoder, unconditional = pipeline.training_text()
     sizes, buckets, size_of = [(size, size)], None, None
     if config.has_aspect_buckets:
         sizes = bucket_sizes(size, pipeline.size_multiple)
@@ -181,12 +178,13 @@ def stage_feed(
     bad_samples = BadSamples(max_bad, sys.maxsize)  # read one by one, a run has no end that is known
     store = None
     if config.caches_latents and config.crop == "centre":
-        known = {name: known_by[name] for name in ("data", "labels", "size") if name in known_by}
-        source_of_store = of_texts([str(known), str(modalities), str(sizes), pipeline.codec.fingerprint()])
+        known = {name: known_by[name] for name in ("data", "labels") if name in known_by}
+        texts = [_fingerprint_of_text_encoders(pipeline)] if config.caches_text else []
+        source_of_store = of_texts([str(known), str(modalities), str(sizes), pipeline.codec.fingerprint(), *texts])
         store = LatentStore(folder, len(source), modalities, source_of_store)
-        encode_source(source, store, sizes, size_of, pipeline.codec, labels, BadSamples(max_bad, len(source)))
+        read_captions = encoder if config.caches_text else None
+        encode_source(source, store, sizes, size_of, pipeline.codec, labels, BadSamples(max_bad, len(source)), read_captions)
         on_main(lambda: None)  # all have written their share
-    encoder, unconditional = pipeline.training_text()
     return JointFeed(
         source,
         modalities,
@@ -224,6 +222,11 @@ def _trained_text_encoders(pipeline: Any) -> Sequence[torch.nn.Module]:
     for encoder in encoders:
         encoder.float().requires_grad_(True)
     return encoders
+
+
+def _fingerprint_of_text_encoders(pipeline: Any) -> str:
+    """Return 16 hex digits that change with what captions are encoded to."""
+    return of_networks({name: part for name, part in pipeline.components.items() if name.startswith("text_encoder")})
 
 
 def _gather(pipeline: Any) -> None:

@@ -17,10 +17,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jointnet.data.order import BatchPlan, seed_of
 from jointnet.errors import DivergenceError, MissingPackageError
+from jointnet.files.write_errors import naming_write_errors
 from jointnet.training.config import OptimConfig, RunOptions
 from jointnet.training.curve import Curve
 from jointnet.training.feed import Batch, Batches, Feed, share_of
 from jointnet.training.parallel import (
+    LOGS,
     copied,
     is_main_process,
     join_processes,
@@ -143,7 +145,8 @@ class _Run:
         self.dtype = autocast_type(config.precision, device.type)
         self.accelerator: Accelerator = new_accelerator(device, config.precision, trackers=options.trackers, run_dir=run_dir)
         if options.trackers:
-            self.accelerator.init_trackers("jointnet", config={k: v for k, v in settings_of(config).items() if v is not None})
+            with naming_write_errors(run_dir / LOGS):
+                self.accelerator.init_trackers("jointnet", config={k: v for k, v in settings_of(config).items() if v is not None})
         ranks = num_processes()
         self.share = share_of(config.batch_size, options.micro_batch_size, self.accelerator.process_index, ranks)
         is_sharded = options.is_sharded and ranks > 1

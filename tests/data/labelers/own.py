@@ -25,6 +25,11 @@ def in_metres(rgb: Tensor) -> Tensor:
     return 5 + 10 * rgb[:, :1]
 
 
+def up(rgb: Tensor) -> Tensor:
+    """Normals that all look up."""
+    return torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1).expand_as(rgb).contiguous()
+
+
 def not_finite(rgb: Tensor) -> Tensor:
     return rgb[:, :1] / 0
 

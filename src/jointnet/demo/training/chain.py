@@ -169,17 +169,17 @@ class Chain:
         folder = self.root / name / "model"
         if not (folder / PROVENANCE_FILE).exists():
             pipeline = start()
-            config = keeping_abilities(replace(get_recipe(recipe), modalities=pipeline.modalities), pipeline.joint_unet)
+            source = SceneSource(self.scenes())
+            of_stage = replace(get_recipe(recipe), modalities=pipeline.modalities, size=source.scenes.size)
+            config = keeping_abilities(of_stage, pipeline.joint_unet)
             stages = [*stages_of(pipeline.name_or_path), recipe]
             pipeline.register_to_config(depth_near_m=NEAR_M, default_guidance=GUIDANCE)
-            source = SceneSource(self.scenes())
-            facts = {"recipe": recipe, "stages": stages, "data": source.contents(pipeline.modalities), "size": source.scenes.size}
+            facts = {"recipe": recipe, "stages": stages, "data": source.contents(pipeline.modalities)}
             with open_run(folder.parent):
                 claim(folder.parent, config, facts, budget_minutes=self.budget_minutes, commit=code_commit())
-                size = source.scenes.size
-                objective = stage_objective(pipeline.to(self.device), config, size)
+                objective = stage_objective(pipeline.to(self.device), config)
                 latents = self._latents_of(pipeline.modalities)
-                feed = stage_feed(pipeline, source, config, objective, size, latents, known_by=facts, max_bad=0)
+                feed = stage_feed(pipeline, source, config, objective, latents, known_by=facts, max_bad=0)
                 progress = train_joint(objective, feed, config, folder.parent, facts=facts, budget_minutes=self.budget_minutes)
                 self._save(folder, pipeline, recipe, config, progress, stages)
         return JointNetPipeline.from_pretrained(folder)
