@@ -1,8 +1,8 @@
-"""What things cost: python benchmarks/run.py [step|operations|memory|scenes|start ...] writes docs/benchmarks.md and docs/benchmarks.json.
+"""What things cost: python benchmarks/run.py [SECTION ...] writes docs/benchmarks.md and docs/benchmarks.json.
 
 A step of the joint network against its base's (both at Stable Diffusion 2.1-base's full size, 512 x 512, one sample, no guidance; they
 alternate, and the ratio is taken within each pair), the operations of both, the memory of benchmarks/full_size.py, rendering scenes
-of the demo world, and how long commands take from nothing.
+of the demo world, how long commands take from nothing, what data sets cost (benchmarks/data.py), and training (benchmarks/training.py).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from jointnet.models.joint_unet import JointUNet
 from jointnet.training.provenance import code_commit, machine
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks import data, training
 from benchmarks.full_size import DTYPE, UNET, full_size_base
 
 FIGURES = Path(__file__).parents[1] / "docs" / "benchmarks.json"
@@ -204,6 +205,8 @@ this measurement included. All but the last import neither torch nor diffusers.
 
 
 SECTIONS = {"step": _step, "operations": _operations, "memory": _memory, "scenes": _scenes, "start": _start}
+SECTIONS |= {"training step": training.step_section, "waiting": training.waiting_section}
+SECTIONS |= {"scan": data.scan_section, "sources": data.memory_section, "build": data.build_section}
 
 
 if __name__ == "__main__":
@@ -211,6 +214,7 @@ if __name__ == "__main__":
     parser.add_argument("sections", nargs="*", help="measure these and keep the others (default: all)")
     parser.add_argument("--pairs", type=int, default=7, help="of steps")
     parser.add_argument("--rounds", type=int, default=9, help="of start-up times")
+    parser.add_argument("--repeats", type=int, default=3, help="of trainings, scans, sources and builds")
     options = parser.parse_args()
     if unknown := set(options.sections) - set(SECTIONS):
         parser.error(f"got {', '.join(sorted(unknown))}; expected some of {', '.join(SECTIONS)}")
@@ -221,6 +225,11 @@ if __name__ == "__main__":
         "memory": memory,
         "scenes": scene_rate,
         "start": lambda: start_times(options.rounds),
+        "training step": lambda: training.step_costs(rounds=options.repeats),
+        "waiting": lambda: training.waiting_share(rounds=options.repeats),
+        "scan": lambda: data.scan_names(rounds=options.repeats),
+        "sources": lambda: data.memory_of_reading(rounds=options.repeats),
+        "build": lambda: data.build_rates(rounds=options.repeats),
     }
     for name in options.sections or SECTIONS:
         known[name] = {"commit": code_commit(), "machine": machine(), **measures[name]()}

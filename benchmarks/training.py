@@ -1,7 +1,8 @@
 """What training costs, each measurement in a process of its own.
 
 For benchmarks/run.py: python benchmarks/training.py joint|controlnet STEPS times stage 1 of a joint network, or diffusers' way to train a
-ControlNet, on the same base of random weights, and prints one line of JSON; waiting trains on shards of large JPEGs and prints how long steps waited.
+ControlNet, on the same base of random weights; waiting WORKERS trains on shards of large JPEGs and tells how long steps waited. Each prints
+one line of JSON.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
+from jointnet.data.shards import ShardSource
+from jointnet.demo.bundled import bundled_folder
 from jointnet.demo.measure.page import table, verdict
 from jointnet.diffusion.schedule import DiscreteProcess
 from jointnet.models.joint_unet import JointUNet
+from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import demo_stage1, stage1
 from jointnet.training.config import RunOptions, TrainConfig
 from jointnet.training.joint import joint_objective
@@ -139,11 +143,10 @@ def waiting_share(rounds: int = 3) -> dict[str, Any]:
 
 def wait_for_data(workers: int) -> dict[str, Any]:
     """Stage 1 of the demo base at 128 px on shards of JPEGs of 1024 x 768 with 16-bit depth: read, encoded and trained on as they come."""
-    from jointnet.data.shards import ShardSource
-
     with TemporaryDirectory() as scratch:
         shards = _write_shard(Path(scratch) / "data")
-        pipeline = _extended_base()
+        start = bundled_folder("demo-base")
+        pipeline = JointNetPipeline.from_base(start, ("rgb", "depth"), local_files_only=True)
         first = demo_stage1()
         config: TrainConfig = replace(
             first, size=128, caches_latents=False, optim=replace(first.optim, batch_size=16, steps=30, warmup_steps=0)
@@ -151,23 +154,9 @@ def wait_for_data(workers: int) -> dict[str, Any]:
         options = RunOptions(num_workers=workers, log_every=10, save_every_minutes=None, save_every_steps=10_000)
         run = Path(scratch) / "run"
         source = ShardSource(str(shards), Path(scratch) / "cache")
-        start = Path(pipeline.name_or_path)
         train_stage(pipeline, source, config, run, recipe="demo-stage1", start=start, start_name="demo-base", options=options)
         rows = read_progress(run, {}).curve
-    return {
-        "waiting": median(row["waiting"] for row in rows[1:]),
-        "samples_per_second": round(16 * 20 / (rows[-1]["seconds"] - rows[0]["seconds"]), 1),
-    }
-
-
-def _extended_base() -> Any:
-    from jointnet.demo.bundled import bundled_folder
-    from jointnet.pipelines.joint_net import JointNetPipeline
-
-    folder = bundled_folder("demo-base")
-    pipeline = JointNetPipeline.from_base(folder, ("rgb", "depth"), local_files_only=True)
-    pipeline.register_to_config(_name_or_path=str(folder))
-    return pipeline
+    return {"waiting": median(row["waiting"] for row in rows[1:])}
 
 
 def _write_shard(folder: Path, count: int = 64) -> Path:
@@ -220,8 +209,8 @@ def step_section(figures: dict[str, Any]) -> str:
     ]
     return f"""## A training step
 
-Stable Diffusion 2.1-base's full size, random weights, 512 x 512, one sample, bfloat16 autocast, gradient checkpointing, AdamW; seed 0. The ControlNet
-is trained as diffusers' example does. Processes of both take turns; medians.
+Stable Diffusion 2.1-base's full size, random weights, 512 x 512, one sample, bfloat16 autocast, gradient checkpointing, AdamW; seed 0.
+The ControlNet is trained as diffusers' example does. Processes of both take turns; medians.
 
 {table(["", "trained parameters", "a step", "of it forward and backward", "peak memory of the process"], rows)}
 
@@ -234,8 +223,8 @@ def waiting_section(figures: dict[str, Any]) -> str:
     rows = [[workers, f"{100 * share:.1f} %"] for workers, share in figures["median"].items()]
     return f"""## Waiting for data
 
-Stage 1 of the demo base, 128 px, batches of 16, on shards of 1024 x 768 JPEGs with 16-bit depth, encoded as they come; the workers share the two
-cores with the training.
+Stage 1 of the demo base, 128 px, batches of 16, on shards of 1024 x 768 JPEGs with 16-bit depth, encoded as they come; the workers share
+the two cores with the training.
 
 {table(["loader workers", "share of the time that steps wait"], rows)}
 

@@ -50,6 +50,10 @@ class BadSampleError(JointNetError):
         return BadSampleError, (str(self), self.reason)  # workers of a loader send it to their parent
 
 
+class LabelerError(JointNetError):
+    """A labeler failed by itself: out of memory, or an error of a user's own code."""
+
+
 class DivergenceError(JointNetError):
     """Training left the numbers that can be counted with."""
 

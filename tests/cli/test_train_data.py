@@ -6,10 +6,14 @@ import json
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from jointnet.cli.main import main
+from jointnet.data.latents import LatentStore
 from jointnet.training.state import read_progress
 from tests.cli.test_train import SHORT, base, data
 
@@ -40,6 +44,33 @@ def test_shards_and_the_demo_world_are_read_as_they_come(data: Path, base: Path,
         assert not list(run.glob("latents/*.safetensors"))
         with Image.open(run / "validation" / "step-00000002.png") as sheet:
             assert sheet.size == (64, 32), "a picture and its depth"
+
+
+def test_aspect_buckets_are_filled_from_shards(data: Path, base: Path, tmp_path: Path) -> None:
+    for name in "23":
+        with Image.open(data / f"{name}.png") as image:
+            image.resize((20, 38)).save(data / f"{name}.png")
+        Image.fromarray(np.arange(760, dtype=np.uint16).reshape(38, 20)).save(data / f"{name}.depth.png")
+        (data / f"{name}.depth.npy").unlink(missing_ok=True)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    with tarfile.open(foreign / "0.tar", "w") as tar:
+        for path in sorted(data.iterdir()):
+            tar.add(path, path.name)
+    assert main(["data", "build", str(data), "--maps", "depth", "--workers", "0", "-o", str(tmp_path / "built")]) == 0
+    sizes, encoded = [], []
+    for source in (data, foreign, tmp_path / "built"):
+        run = tmp_path / f"run-{source.name}"
+        assert train(base, source, run, "--set", "has_aspect_buckets=true", "--set", "caches_latents=true") == 0
+        store = LatentStore(run / "latents", 4, ("rgb", "depth"), "")
+        sizes.append([store.row(row).size for row in range(4)])
+        (file,) = run.glob("latents/*.safetensors")
+        encoded.append(load_file(file)["rgb"])
+    assert sizes[0] == sizes[1] == sizes[2]
+    assert len({*sizes[0]}) == 2
+    assert torch.equal(encoded[0], encoded[1])
+    assert torch.equal(encoded[0], encoded[2])
+    assert train(base, foreign, tmp_path / "streamed", "--set", "has_aspect_buckets=true") == 0
 
 
 def test_what_is_no_data_set_gets_one_line(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 
 from jointnet.cli.main import main
+from jointnet.data.build.duplicates import duplicate_rows
 from jointnet.data.shard_writer import key_of
 from jointnet.data.shards import ShardSource
 from tests.data.builds import QUICK, ids_of, manifest_of
+from tests.data.builds_labels import FAILS
 from tests.data.folders import three_samples
 from tests.data.shard_files import as_json, picture, write_tar
 from tests.data.web import Pictures, serving_pictures, smooth, write_links
@@ -144,10 +146,41 @@ def test_maps_that_a_reader_would_refuse_are_dropped(server: tuple[str, type[Pic
     assert manifest_of(tmp_path / "out").dropped == {"labeler: unusable depth map": 1}
 
 
-def test_the_same_id_twice_in_a_unit_is_dropped(server: tuple[str, type[Pictures]], tmp_path: Path) -> None:
-    links = write_links(tmp_path / "links.parquet", [f"{server[0]}/good/{i}" for i in range(3)], id=[1, 1, 2])
-    assert build(links, "-o", tmp_path / "out", *QUICK) == 0
-    assert manifest_of(tmp_path / "out").dropped == {"id of an earlier row": 1}
+@pytest.mark.parametrize("name", FAILS)
+def test_a_labeler_that_fails_ends_a_build_with_one_line(
+    name: str, server: tuple[str, type[Pictures]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    links = write_links(tmp_path / "links.parquet", [f"{server[0]}/good/{i}" for i in range(3)])
+    assert build(links, "--label", f"depth=tests.data.builds_labels:{name}", "-o", tmp_path / "out", *QUICK) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert FAILS[name] in line
+    assert "(builds_labels.py, line " in line
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_the_same_id_twice_is_dropped_wherever_it_stands(server: tuple[str, type[Pictures]], tmp_path: Path) -> None:
+    folder, (address, handler) = tmp_path / "links", server
+    folder.mkdir()
+    before = handler.requests.total()
+    write_links(folder / "0.parquet", [f"{address}/good/{i}" for i in range(5)], id=[1, 1, 2, 3, None])
+    write_links(folder / "1.parquet", [f"{address}/good/{i}" for i in range(4)], id=["3", "4", "1", "0-4"])
+    assert build(folder, "-o", tmp_path / "out", "--rows-per-shard", "2", *QUICK) == 0
+    assert manifest_of(tmp_path / "out").dropped == {"duplicate": 4}
+    assert ids_of(tmp_path / "out", tmp_path / "cache") == ["1", "2", "3", "0-4", "4"]
+    assert handler.requests.total() - before == 5
+
+
+def test_duplicates_are_found_among_many_rows_in_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jointnet.data.build.duplicates._FILE_ROWS", 300)
+    ids = [str(number) for number in np.random.default_rng(0).integers(0, 3000, 5000)]
+    seen, expected = set[str](), []
+    for row, id_ in enumerate(ids):
+        expected += [row] if id_ in seen else []
+        seen.add(id_)
+    batches = [ids[start : start + 700] for start in range(0, len(ids), 700)]
+    assert duplicate_rows(batches, len(ids), tmp_path).tolist() == expected
+    assert duplicate_rows([], 10, tmp_path).tolist() == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_shards_are_filtered_into_new_shards(tmp_path: Path) -> None:
@@ -246,7 +279,7 @@ def test_ten_thousand_filtered_rows_cost_no_memory_that_grows(tmp_path: Path) ->
     units = rows.units(3000)
     assert [unit.stop - unit.start for unit in units] == [3000, 3000, 3000, 1000]
     assert [row.id for row in rows.read(units[3])] == [str(1000 + i) for i in range(9000, 10_000)]
-    assert next(rows.read(Unit(0, 0, 5000, 5001))).url == "http://a/5000"
+    assert next(rows.read(Unit(0, 0, 5000, 5001, 5000))).url == "http://a/5000"
 
 
 def test_bytes_that_are_no_json_or_text_do_not_stop_a_build(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.data.builds import QUICK, ids_of, manifest_of, start_build
+from tests.data.builds_labels import FAILS
+from tests.data.folders import three_samples
 from tests.data.test_build_stopped import num_done
 from tests.data.web import serving_pictures, write_links
 
@@ -65,9 +67,20 @@ def test_a_worker_that_is_killed_midway_costs_nothing(tmp_path: Path) -> None:
         finally:
             process.kill()
         assert process.returncode == 0, errors
-        assert errors.count("unit ") == NUM // 3, errors
+        assert [line.partition(" ")[0] for line in errors.splitlines()] == ["unit"] * (NUM // 3) + ["54"], errors
         assert sorted(ids_of(out, tmp_path / "cache")) == [str(1000 + i) for i in range(NUM) if i % 10 != 9]
         assert dict(manifest_of(out).dropped) == {"HTTP 404": NUM // 10}
         assert len([path for path, count in handler.requests.items() if count > 1]) <= 3 * 2, (
             "only the dead worker's units are fetched again"
         )
+
+
+@pytest.mark.parametrize("name", FAILS)
+def test_a_labeler_that_fails_ends_a_build_with_one_line(name: str, tmp_path: Path) -> None:
+    photos = three_samples(tmp_path / "photos")
+    label = ("--label", f"depth=tests.data.builds_labels:{name}", "--device", "cpu")
+    _, errors = (process := start_build([photos, "-o", tmp_path / "out", "--workers", "1", *label])).communicate(timeout=240)
+    assert process.returncode == 2, errors
+    (line,) = errors.splitlines()
+    assert FAILS[name] in line
+    assert "(builds_labels.py, line " in line

@@ -282,7 +282,7 @@ def test_contents_change_with_bytes_names_and_unit_and_not_with_the_place(data: 
 
 def test_contents_are_known_without_decoding(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jointnet.data.folder.read_map", lambda *_: pytest.fail("decoded"))
-    monkeypatch.setattr("jointnet.data.folder.open_picture", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("jointnet.modalities.picture_files.open_picture", lambda *_: pytest.fail("decoded"))
     assert len(FolderSource(data).contents(("rgb", "depth"))) == 3
 
 

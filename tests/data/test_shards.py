@@ -24,7 +24,7 @@ from PIL import Image
 from jointnet.data.manifest import Manifest
 from jointnet.data.sample import Source
 from jointnet.data.shard_index import INDEX_SUFFIX, split_name
-from jointnet.data.shard_names import expand_shards
+from jointnet.data.shard_names import expand_shards, holds_shards
 from jointnet.data.shard_writer import ShardWriter, key_of
 from jointnet.data.shards import ShardSource
 from jointnet.errors import BadSampleError, DataFolderError, EightBitWarning
@@ -268,6 +268,14 @@ def test_names_are_expanded_in_order(shards: Path) -> None:
         expand_shards([names[0], shards])
 
 
+def test_a_folder_of_shards_is_known_from_one_of_pictures(shards: Path) -> None:
+    assert all(map(holds_shards, (str(shards), f"{shards}/{{000..002}}.tar", "https://a/b")))
+    (shards / "a.JPG").touch()
+    assert not holds_shards(str(shards))
+    Manifest((), 0, 0, {}, ("rgb",)).save(shards)
+    assert holds_shards(str(shards))
+
+
 def test_ids_are_unique_where_names_of_shards_repeat(tmp_path: Path) -> None:
     for part in ("a", "b"):
         (tmp_path / part).mkdir()
@@ -309,6 +317,45 @@ def test_written_shards_are_read_by_their_index_and_manifest(tmp_path: Path) -> 
     write_shard(folder / "0.tar", 0, 2)
     with pytest.raises(DataFolderError, match=r"0\.tar.*manifest"):
         ShardSource(folder, tmp_path / "cache").read(0, ("rgb",))
+
+
+def test_sizes_of_another_programs_pictures_are_read_when_they_are_asked_for_and_kept(tmp_path: Path) -> None:
+    turned, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 32)).save(turned, "JPEG", exif=exif)
+    members = {f"{i}.txt": b"a" for i in range(5)}
+    members |= {"0.jpg": picture(), "1.rgb.png": picture(0, (7, 9), "PNG"), "2.jpg": turned.getvalue(), "3.jpg": b"no picture"}
+    shard, cache = write_tar(tmp_path / "one.tar", members), tmp_path / "cache"
+    source = ShardSource(shard, cache)
+    contents, (index,) = source.contents(("rgb",)), (cache / "indexes").iterdir()
+    before = index.read_bytes()
+    source.id_of(0)
+    assert index.read_bytes() == before
+    sizes = [(32, 40), (9, 7), (40, 32), None, None]
+    assert [source.size_of(row) for row in range(5)] == sizes
+    (index,) = (cache / "indexes").iterdir()
+    made = index.stat().st_mtime_ns
+    again = ShardSource(shard, cache)
+    assert [again.size_of(row) for row in range(5)] == sizes
+    assert index.stat().st_mtime_ns == made
+    assert again.contents(("rgb",)) == contents
+    assert tuple(again.read(2, ("rgb",)).maps["rgb"].shape[-2:]) == sizes[2]
+
+
+def test_sizes_of_our_own_pictures_stand_in_the_index(tmp_path: Path) -> None:
+    folder, cache = tmp_path / "built", tmp_path / "cache"
+    folder.mkdir()
+    with ShardWriter(folder / "0.tar") as writer:
+        for i in range(3):
+            writer.add(str(i), {"depth.png": depth_png(i), "jpg": picture(i, (40 + i, 32)), "json": as_json(caption="c")})
+    Manifest((writer.facts("0.tar"),), 3, 3, {}, ("rgb", "depth")).save(folder)
+    assert [ShardSource(folder, cache).size_of(row) for row in range(3)] == [(32, 40), (32, 41), (32, 42)]
+    assert not cache.exists()
+    with serving_folder(folder) as address:
+        assert ShardSource(f"{address}/0.tar", cache).size_of(2) == (32, 42)
+    assert not (cache / "shards").exists()
+    (folder / f"0.tar{INDEX_SUFFIX}").unlink()
+    assert ShardSource(folder, cache).size_of(2) == (32, 42)
 
 
 def test_a_manifest_of_another_program_is_none(shards: Path, tmp_path: Path) -> None:

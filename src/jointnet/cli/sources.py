@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jointnet.data.shard_names import holds_shards
 from jointnet.errors import DataFolderError
 
 if TYPE_CHECKING:
@@ -13,14 +14,14 @@ if TYPE_CHECKING:
 DEMO_WORLD = "demo-world"
 
 
-def is_shards(data: str) -> bool:
-    """True for a name, pattern or address of tar shards."""
-    return data.endswith(".tar") or "://" in data
+def is_streamed(data: str) -> bool:
+    """Return True for data that are read anew each time, unless --set says otherwise: they may be many."""
+    return data == DEMO_WORLD or holds_shards(data)
 
 
 def check_source(data: str) -> None:
     """Raises: DataFolderError for what is no data set, before anything heavy is imported."""
-    if data != DEMO_WORLD and not is_shards(data) and not Path(data).is_dir():
+    if not is_streamed(data) and not Path(data).is_dir():
         raise DataFolderError(
             f"got data folder {data!r}, which is no folder; expected pictures with maps and captions, shards (NAME.tar), or {DEMO_WORLD}"
         )
@@ -33,7 +34,7 @@ def open_source(data: str, size: int, depth_unit: str, run_dir: Path) -> Source:
         from jointnet.demo.world.cache import RenderedScenes
 
         return SceneSource(RenderedScenes(size=size))
-    if is_shards(data):
+    if holds_shards(data):
         from jointnet.data.shards import ShardSource
 
         return ShardSource(data, run_dir / "shards", depth_unit=depth_unit)

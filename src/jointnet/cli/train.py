@@ -25,7 +25,7 @@ from jointnet.cli.arguments import (
     whole_number,
 )
 from jointnet.cli.command import Group, add_command, print_written, takes
-from jointnet.cli.sources import check_source, open_source
+from jointnet.cli.sources import check_source, is_streamed, open_source
 from jointnet.data.labelers.registry import parse_label
 from jointnet.demo.bundled import BUNDLED
 from jointnet.errors import OutputError, UnknownNameError
@@ -301,7 +301,7 @@ def train(
     if not is_base(start_folder):
         joint_model_folder(start_folder)
 
-    streamed = {} if Path(data).is_dir() else {"caches_latents": "false", "caches_text": "false"}
+    streamed = {"caches_latents": "false", "caches_text": "false"} if is_streamed(data) else {}
     name, config = configure(recipe, changes, settings or (), streamed)
     choices = dict(parse_label(text) for text in label or ())
     for choice_ in choices.values():

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 
 from jointnet.data.sample import Sample
@@ -30,15 +29,12 @@ from jointnet.files.fingerprints import of_texts
 from jointnet.files.write_errors import reason
 from jointnet.modalities.depth_units import DISPARITY, DepthUnit, get_depth_unit
 from jointnet.modalities.modality import get_modality, within_limits
-from jointnet.modalities.picture_files import open_picture
+from jointnet.modalities.picture_files import picture_size
 from jointnet.modalities.read import read_map
 
 CAPTIONS = "captions"
 _ABOUT_ONE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 """Errors of the system that say something of one file; others, such as EIO, of the disk or of this process."""
-
-_ORIENTATION, _TURNED_SIDEWAYS = 0x0112, (5, 6, 7, 8)
-"""EXIF's tag, and its values that exchange width and height."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +70,8 @@ class FolderSource:
     def size_of(self, row: int) -> tuple[int, int] | None:
         """Return height and width of a picture from its head; None if it cannot be read."""
         try:
-            return _picture_size(self.folder / self._samples[row].picture)
-        except (InputFileError, OSError):
+            return picture_size(self.folder / self._samples[row].picture)
+        except InputFileError:
             return None
 
     def read(self, row: int, modalities: Sequence[str]) -> Sample:
@@ -93,7 +89,7 @@ class FolderSource:
                 height, width = maps["rgb"].shape[-2:]
             else:
                 with self._naming_bad_sample("picture", files.picture):
-                    height, width = _picture_size(self.folder / files.picture)
+                    height, width = picture_size(self.folder / files.picture)
             for name in modalities:
                 if name != "rgb":
                     maps[name] = self._map(files, name)
@@ -234,16 +230,3 @@ def _is_empty(path: Path) -> bool:
         return path.stat().st_size == 0
     except OSError:
         return False
-
-
-def _picture_size(path: Path) -> tuple[int, int]:
-    """Return height and width of a picture as EXIF turns it, from the file's head. Raises: InputFileError."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                (width, height), turn = image.size, image.getexif().get(_ORIENTATION)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what PIL refuses, the reader of pictures may take
-        width, height = open_picture(path).size
-        return height, width
-    return (width, height) if turn in _TURNED_SIDEWAYS else (height, width)

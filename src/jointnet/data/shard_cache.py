@@ -52,36 +52,38 @@ class ShardCache:
                         self._download(name, path)
         return path
 
-    def index(self, name: str, *, may_have_one_beside: bool = True) -> Path:
+    def index(self, name: str, *, has_sizes: bool = False) -> Path:
         """Return a shard's index: the one beside it, or the cache's, which is made if there is none yet.
 
+        Args:
+            has_sizes: with the pictures' sizes; an index that has none is made anew.
         Raises: as ``shard``; DataFolderError if the shard cannot be read to its end.
         """
         is_remote = scheme_of(name) is not None
         beside, facts = Path(f"{name}{INDEX_SUFFIX}"), [] if is_remote else _facts(name)
         if not is_remote and beside.is_file():
             with suppress(DataFolderError):  # damaged: made anew in the cache, never in the user's folder
-                if ShardIndex(beside).tar_bytes == facts[0]:
+                index = ShardIndex(beside)
+                if index.tar_bytes == facts[0] and (index.has_sizes or not has_sizes):
                     return beside
         path = self.folder / "indexes" / f"{_hash(name, *facts)}{INDEX_SUFFIX}"
-        if _is_index(path):
+        if _is_index(path, has_sizes=has_sizes):
             return path
         with naming_write_errors(path), self._only_one("indexes", name):
-            if not _is_index(path) and not (is_remote and may_have_one_beside and self._download_index(name, path)):
-                index_tar(self.shard(name), name, path)
+            if is_remote and not _is_index(path):
+                self._download_index(name, path)
+            if not _is_index(path, has_sizes=has_sizes):
+                index_tar(self.shard(name), name, path, has_sizes=has_sizes)
         return path
 
-    def _download_index(self, name: str, path: Path) -> bool:
-        """Return False if there is none beside the remote shard, or none that can be read."""
+    def _download_index(self, name: str, path: Path) -> None:
+        """Download the index beside a remote shard, if there is one that can be read."""
         temporary = _new_beside(path)
         try:
-            download(f"{name}{INDEX_SUFFIX}", temporary)
-            if not _is_index(temporary):
-                return False
-            os.replace(temporary, path)
-            return True
-        except DataFolderError:
-            return False
+            with suppress(DataFolderError):
+                download(f"{name}{INDEX_SUFFIX}", temporary)
+                if _is_index(temporary):
+                    os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -152,12 +154,11 @@ def _facts(name: str) -> list[object]:
     return [facts.st_size, facts.st_mtime_ns, os.path.abspath(name)]
 
 
-def _is_index(path: Path) -> bool:
+def _is_index(path: Path, *, has_sizes: bool = False) -> bool:
     try:
-        ShardIndex(path)
+        return ShardIndex(path).has_sizes or not has_sizes
     except DataFolderError:
         return False
-    return True
 
 
 def _touch(path: Path) -> bool:

@@ -1,31 +1,38 @@
 """Index of a tar shard: which files each sample has, and where they lie; made once, then mapped into memory.
 
-An index is a safetensors file of four arrays, so that its size on disk is no size in memory: ``keys`` holds all keys in UTF-8 without
-gaps, ``key_ends`` (N + 1) where each one ends, ``members`` (M, 3) the kind, offset and size of each file, sample by sample, and
-``member_ends`` (N + 1) where each sample's files end. Kinds are numbers of a list of suffixes ("jpg", "depth.png") in its head.
+An index is a safetensors file of arrays, so that its size on disk is no size in memory: ``keys`` holds all keys in UTF-8 without
+gaps, ``key_ends`` (N + 1) where each one ends, ``members`` (M, 3) the kind, offset and size of each file, sample by sample,
+``member_ends`` (N + 1) where each sample's files end, and ``sizes`` (N, 2), which may be absent, the heights and widths of the pictures, 0
+for one that cannot be read. Kinds are numbers of a list of suffixes ("jpg", "depth.png") in its head.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tarfile
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from jointnet.errors import DataFolderError
+from jointnet.data.shard_samples import MAX_PIXELS, PICTURE_KINDS
+from jointnet.errors import DataFolderError, InputFileError
 from jointnet.files.atomic import replacing_file
+from jointnet.files.fingerprints import of_texts
 from jointnet.files.write_errors import naming_write_errors, reason
+from jointnet.modalities.file_content import FileContent
+from jointnet.modalities.picture_files import picture_size, size_in_head
 
 INDEX_SUFFIX = ".index.safetensors"
 """Of the index beside a shard, after the shard's whole name."""
 
+_MAX_BYTES = 2**28
 _HEAD, _VERSION = "index", 1
 _BLOCK = 512
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "Zstandard", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip"}
@@ -42,14 +49,20 @@ class Member(NamedTuple):
 class IndexBuilder:
     """Collects a shard's files; those of one key are one sample, also where they do not follow each other."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_sizes: bool) -> None:
+        self._sizes = array("i") if has_sizes else None
         self._rows: dict[str, int] = {}
         self._kinds: dict[str, int] = {}
         self._members = array("q")  # row, kind, offset, size of each
 
-    def add(self, key: str, kind: str, offset: int, size: int) -> None:
-        """Add a file; the first one of a key opens its sample."""
+    def add(self, key: str, kind: str, offset: int, size: int, file: BinaryIO) -> None:
+        """Add a file; the first one of a key opens its sample. Only the heads of pictures are read of it, where sizes are wanted."""
         row = self._rows.setdefault(key, len(self._rows))
+        if self._sizes is not None:
+            if len(self._sizes) < 2 * len(self._rows):
+                self._sizes.extend((0, 0))
+            if kind in PICTURE_KINDS:
+                self._sizes[2 * row : 2 * row + 2] = array("i", _size_of(file, f"{key}.{kind}"))
         self._members.extend((row, self._kinds.setdefault(kind, len(self._kinds)), offset, size))
 
     def save(self, path: Path, tar_bytes: int) -> None:
@@ -63,6 +76,8 @@ class IndexBuilder:
             "members": np.ascontiguousarray(members[:, 1:]),
             "member_ends": np.searchsorted(members[:, 0], np.arange(len(keys) + 1)).astype(np.int64),
         }
+        if self._sizes is not None:
+            arrays["sizes"] = np.frombuffer(self._sizes, np.int32).reshape(-1, 2)
         head = json.dumps({"version": _VERSION, "tar_bytes": tar_bytes, "kinds": list(self._kinds)})
         with naming_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +106,20 @@ class ShardIndex:
     def __len__(self) -> int:
         return self._num_rows
 
+    @property
+    def has_sizes(self) -> bool:
+        """True if it has the pictures' sizes."""
+        return "sizes" in self._file.keys()  # noqa: SIM118 - it is no mapping
+
+    def sizes(self) -> np.ndarray:
+        """Return heights and widths (N, 2) of an index that has them."""
+        return self._file.get_tensor("sizes")
+
+    def fingerprint(self) -> str:
+        """Return 16 hex digits that change with the files' names, places and sizes, but not with those of the pictures."""
+        arrays = (self._file.get_tensor(name).tobytes() for name in ("keys", "key_ends", "members", "member_ends"))
+        return of_texts([json.dumps([self.tar_bytes, self._kinds]), *(hashlib.sha256(content).hexdigest() for content in arrays)])
+
     def key(self, row: int) -> str:
         """Return a sample's key."""
         start, end = self._file.get_slice("key_ends")[row : row + 2]
@@ -103,16 +132,17 @@ class ShardIndex:
         return [Member(self._kinds[kind], offset, size) for kind, offset, size in rows.tolist()]
 
 
-def index_tar(path: Path, name: str, index: Path) -> None:
+def index_tar(path: Path, name: str, index: Path, *, has_sizes: bool = False) -> None:
     """Read the heads of a tar file's members and write its index. Memory grows with the keys of this one shard.
 
     Args:
         name: by which errors call the shard.
+        has_sizes: read the heads of the pictures, too.
     Raises: DataFolderError if the shard cannot be read to its end; OutputError.
     """
-    builder = IndexBuilder()
-    for key, kind, offset, size in _files(path, name):
-        builder.add(key, kind, offset, size)
+    builder = IndexBuilder(has_sizes=has_sizes)
+    for file in _files(path, name):
+        builder.add(*file)
     builder.save(index, path.stat().st_size)
 
 
@@ -127,8 +157,8 @@ def split_name(name: str) -> tuple[str, str] | None:
     return (f"{folder}{slash}{base}", kind.lower()) if base and dot and kind else None
 
 
-def _files(path: Path, name: str) -> Iterator[tuple[str, str, int, int]]:
-    """Yield key, kind, offset and size of each file. Raises: DataFolderError."""
+def _files(path: Path, name: str) -> Iterator[tuple[str, str, int, int, BinaryIO]]:
+    """Yield key, kind, offset and size of each file, and the file. Raises: DataFolderError."""
     try:
         with path.open("rb") as file:
             start = file.read(8)
@@ -141,10 +171,22 @@ def _files(path: Path, name: str) -> Iterator[tuple[str, str, int, int]]:
                     tar.members.clear()  # tarfile keeps all
                     parts = split_name(member.name)
                     if member.isreg() and not member.issparse() and parts is not None:
-                        yield *parts, member.offset_data, member.size
+                        yield *parts, member.offset_data, member.size, cast(BinaryIO, tar.extractfile(member))
                 _check_end(file.fileno(), tar.offset)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataFolderError(f"cannot read shard {name!r}: {reason(error)}; download or write it anew") from error
+
+
+def _size_of(file: BinaryIO, name: str) -> tuple[int, int]:
+    """Return height and width of a picture; (0, 0) if it cannot be read."""
+    size = size_in_head(file)
+    if size is not None:
+        return size
+    file.seek(0)
+    try:
+        return picture_size(FileContent(name, file.read(_MAX_BYTES), MAX_PIXELS))
+    except InputFileError:
+        return 0, 0
 
 
 def _check_end(file: int, offset: int) -> None:

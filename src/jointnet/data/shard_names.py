@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from glob import glob, has_magic
 from pathlib import Path
 
 from jointnet.data.manifest import MANIFEST_FILE, read_manifest
 from jointnet.data.remote_files import matching, scheme_of
+from jointnet.data.sample_files import PICTURE_SUFFIXES
 from jointnet.errors import DataFolderError
 
 SHARD_SUFFIX = ".tar"
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MAX_NAMES = 10_000_000
+
+
+def holds_shards(path: str) -> bool:
+    """Return True for a name, pattern or address of shards, and for a folder of them. Raises: DataFolderError for an unknown scheme."""
+    if path.endswith(SHARD_SUFFIX) or scheme_of(path) is not None:
+        return True
+    return Path(path).is_dir() and (read_manifest(path) is not None or _holds_only_shards(path))
+
+
+def _holds_only_shards(folder: str) -> bool:
+    """Return True if there are shards and no pictures; who has unpacked an archive beside it has pictures."""
+    is_found = False
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if suffix in PICTURE_SUFFIXES:
+                return False
+            is_found |= suffix == SHARD_SUFFIX
+    return is_found
 
 
 def expand_shards(shards: str | Path | Sequence[str | Path]) -> list[str]:

@@ -16,6 +16,9 @@ from jointnet.modalities.file_content import FileContent
 from jointnet.modalities.modality import within_limits
 from jointnet.modalities.read import read_map, read_picture
 
+MAX_PIXELS = 100_000_000
+"""Pictures and maps with more pixels are refused before they are decoded: shards may come from strangers."""
+
 PICTURE_KINDS = tuple(f"{prefix}{suffix}" for prefix in ("", "rgb.") for suffix in ("jpg", "jpeg", "png", "webp"))
 MAP_KINDS = ("npy", "png")
 """The first one that is there is read: of both, the array has more digits."""

@@ -36,7 +36,7 @@ class ShardWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.num_samples = 0
-        self._index = IndexBuilder()
+        self._index = IndexBuilder(has_sizes=True)
 
     def __enter__(self) -> ShardWriter:
         with naming_write_errors(self.path):
@@ -66,7 +66,7 @@ class ShardWriter:
             member.size, member.mode = len(content), 0o644
             with naming_write_errors(self.path):
                 self._tar.addfile(member, BytesIO(content))
-            self._index.add(key, kind, self._tar.offset - -(-len(content) // _BLOCK) * _BLOCK, len(content))
+            self._index.add(key, kind, self._tar.offset - -(-len(content) // _BLOCK) * _BLOCK, len(content), BytesIO(content))
 
     def facts(self, name: str) -> ShardFacts:
         """Return the facts of a shard that is closed, under its final name."""

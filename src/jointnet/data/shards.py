@@ -24,16 +24,13 @@ from jointnet.data.sample import Sample
 from jointnet.data.shard_cache import ShardCache
 from jointnet.data.shard_index import Member, ShardIndex
 from jointnet.data.shard_names import expand_shards
-from jointnet.data.shard_samples import decode_sample
+from jointnet.data.shard_samples import MAX_PIXELS, decode_sample
 from jointnet.errors import BadSampleError, DataFolderError
-from jointnet.files.fingerprints import of_content, of_texts
+from jointnet.files.fingerprints import of_texts
 from jointnet.files.write_errors import reason
 from jointnet.modalities.depth_units import DISPARITY, DepthUnit, get_depth_unit
 from jointnet.modalities.file_content import FileContent
 from jointnet.modalities.modality import get_modality
-
-MAX_PIXELS = 100_000_000
-"""Pictures and maps with more pixels are refused before they are decoded: shards may come from strangers."""
 
 CACHE_BYTES = 100 * 2**30
 _MAX_MEMBER_BYTES = 2**30
@@ -72,6 +69,16 @@ class ShardSource:
         shard, row_in_shard = self._locate(row)
         return f"{self._prefixes[shard]}/{self._open(shard).index.key(row_in_shard)}"
 
+    def size_of(self, row: int) -> tuple[int, int] | None:
+        """Return height and width of a picture as it is stored; None if it cannot be read.
+
+        They stand in the indexes of shards that we built; of another shard the heads of all pictures are read once, and kept in the cache.
+        Raises: DataFolderError.
+        """
+        shard, row_in_shard = self._locate(row)
+        height, width = self._open(shard).sizes[row_in_shard].tolist()
+        return (height, width) if height else None
+
     def read(self, row: int, modalities: Sequence[str]) -> Sample:
         """Read a row with the maps of these modalities.
 
@@ -102,7 +109,7 @@ class ShardSource:
         """
         names = [PurePosixPath(name).name for name in self._names]
         hashes = [
-            of_content(self._cache.index(name)) if facts is None else facts.sha256
+            ShardIndex(self._cache.index(name)).fingerprint() if facts is None else facts.sha256
             for name, facts in zip(self._names, self._facts, strict=True)
         ]
         of_all = of_texts(f"{name} {hash_}" for name, hash_ in zip(names, hashes, strict=True))
@@ -201,6 +208,14 @@ class _OpenShard:
             raise self._changed()
         self._file: int | None = None
         self._opening = threading.Lock()
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """Heights and widths of all pictures (N, 2), 0 of those that cannot be read. Raises: DataFolderError."""
+        sizes = ShardIndex(self._cache.index(self.name, has_sizes=True)).sizes()
+        if len(sizes) != len(self.index):
+            raise self._changed()
+        return sizes
 
     def read(self, key: str, member: Member, max_pixels: int) -> FileContent:
         """Read a file of a sample. Raises: BadSampleError if it is too large; DataFolderError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +23,13 @@ MAX_PROFILE_BYTES = 16 * 2**20
 _MAX_TEXT_BYTES = 2**16
 """Texts in a PNG that unpack to more are left out, unread: a workflow of a node editor may have megabytes, a zip bomb gigabytes."""
 
+_ORIENTATION, _TURNED_SIDEWAYS = 0x0112, (5, 6, 7, 8)
+"""EXIF's tag, and its values that exchange width and height."""
+
+_READERS_RAISE = (OSError, ValueError, SyntaxError, struct.error, zlib.error)
+_PIL_RAISES = (*_READERS_RAISE, ArithmeticError, AttributeError, EOFError, LookupError, TypeError, Image.DecompressionBombError)
+"""At heads that are broken, too."""
+
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -39,9 +47,34 @@ def open_picture(path: Path | FileContent) -> Image.Image:
         raise InputFileError(f"got {str(path)!r} with too many pixels ({error}); make it smaller first") from error
     except InputFileError:
         raise
-    except (OSError, ValueError, SyntaxError, struct.error, zlib.error) as error:
+    except _READERS_RAISE as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputFileError(f"cannot read {str(path)!r} as a picture: {reason}") from error
+
+
+def picture_size(path: Path | FileContent) -> tuple[int, int]:
+    """Return height and width of a picture as EXIF turns it, from its head. Raises: InputFileError."""
+    try:
+        with path.open("rb") as file:
+            size = size_in_head(file)
+    except OSError:
+        size = None
+    if size is None:
+        width, height = open_picture(path).size
+        return height, width
+    return size
+
+
+def size_in_head(file: BinaryIO) -> tuple[int, int] | None:
+    """Return height and width of a picture as EXIF turns it; None for what PIL refuses, which ``open_picture`` may take."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                (width, height), turn = image.size, image.getexif().get(_ORIENTATION)
+    except _PIL_RAISES:
+        return None
+    return (width, height) if turn in _TURNED_SIDEWAYS else (height, width)
 
 
 def _decoded(file: BinaryIO, path: Path | FileContent) -> Image.Image:

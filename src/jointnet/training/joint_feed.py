@@ -14,7 +14,7 @@ from torch import Tensor
 from jointnet.codecs.codec import Codec
 from jointnet.data.bad_samples import BadSamples
 from jointnet.data.framing import Frame, largest_frame
-from jointnet.data.labelers.labeler import Labeler
+from jointnet.data.labelers.labeler import Labeler, label
 from jointnet.data.latents import LatentStore
 from jointnet.data.sample import Sample, Source
 from jointnet.errors import BadSampleError, PromptTruncatedWarning
@@ -235,8 +235,11 @@ def framed(sample: Sample, frame: Frame) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def encoded(maps: Mapping[str, Tensor], modalities: Sequence[str], labels: Mapping[str, Labeler], codec: Codec) -> Tensor:
-    """Label pictures and encode all maps. Shapes: by modality (B, c, H, W) -> (B, M, C, h, w), float32."""
-    complete = {**maps, **{name: labeler(maps["rgb"]) for name, labeler in labels.items()}}
+    """Label pictures and encode all maps. Shapes: by modality (B, c, H, W) -> (B, M, C, h, w), float32.
+
+    Raises: LabelerError, and what labelers raise.
+    """
+    complete = {**maps, **{name: label(labeler, maps["rgb"]) for name, labeler in labels.items()}}
     return torch.stack([codec.encode(name, complete[name]).float() for name in modalities], 1)
 
 

@@ -207,9 +207,12 @@ def _original_sizes(source: Source) -> np.ndarray:
     size_of = getattr(source, "size_of", None)
     if size_of is None:
         raise DataFolderError(
-            f"got {type(source).__name__}, which does not know its pictures' sizes; train without aspect buckets, or from a folder"
+            f"got {type(source).__name__}, which does not know its pictures' sizes; train on a folder or shards, or without aspect buckets"
         )
-    return np.array([size_of(row) or (1, 1) for row in range(len(source))], np.int64)
+    sizes = np.ones((len(source), 2), np.int32)
+    for row in range(len(source)):
+        sizes[row] = size_of(row) or (1, 1)
+    return sizes
 
 
 def _place_of(source: Source) -> Path:

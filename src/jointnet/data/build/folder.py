@@ -3,6 +3,7 @@
 ::
 
     build.json                 what the shards depend on; another build is refused
+    duplicates.npy             rows whose id came earlier in the input
     manifest.json              written last
     000012.tar                 the shard of unit 12, with its index beside it
     units/000012.json          its report: with it the unit is done

@@ -11,9 +11,8 @@ from jointnet.data.build.parquet_rows import PARQUET, ParquetRows
 from jointnet.data.build.rows import Rows
 from jointnet.data.build.source_rows import SourceRows
 from jointnet.data.folder import FolderSource
-from jointnet.data.manifest import MANIFEST_FILE
 from jointnet.data.remote_files import scheme_of
-from jointnet.data.shard_names import SHARD_SUFFIX
+from jointnet.data.shard_names import SHARD_SUFFIX, holds_shards
 from jointnet.data.shards import ShardSource
 from jointnet.errors import DataFolderError
 from jointnet.modalities.modality import get_modality
@@ -52,14 +51,8 @@ def open_input(path: str, filters: Filters, settings: InputSettings) -> Rows:
         return ParquetRows(path, filters.columns())
     if filters.max_watermark is not None or filters.min_aesthetic is not None:
         raise DataFolderError(f"got a limit of a score for {path!r}; only lists of links in {PARQUET} files have scores: leave it out")
-    if _holds_shards(path):
+    if holds_shards(path):
         return SourceRows(ShardSource(path, settings.cache, depth_unit=settings.depth_unit), maps)
     if not Path(path).is_dir():
         raise DataFolderError(f"got {path!r}, which is no folder, and no {PARQUET} or {SHARD_SUFFIX} file; check the path")
     return SourceRows(FolderSource(Path(path), depth_unit=settings.depth_unit), maps)
-
-
-def _holds_shards(path: str) -> bool:
-    if path.endswith(SHARD_SUFFIX) or scheme_of(path) is not None:
-        return True
-    return (Path(path) / MANIFEST_FILE).is_file() or any(Path(path).glob(f"*{SHARD_SUFFIX}"))

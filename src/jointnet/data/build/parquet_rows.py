@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from glob import glob, has_magic
@@ -14,7 +15,7 @@ from jointnet.data.build.download import Downloader
 from jointnet.data.build.rows import Loaded, Unit, units_of
 from jointnet.data.remote_files import matching, open_remote, scheme_of
 from jointnet.data.shard_names import glob_escaped
-from jointnet.errors import BadSampleError, DataFolderError, MissingPackageError
+from jointnet.errors import BadSampleError, DataFolderError, JointNetError, MissingPackageError
 from jointnet.files.write_errors import reason
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ PARQUET = ".parquet"
 _ID, _URLS, _TEXTS = "id", ("url",), ("text", "caption")
 """Names of columns, in any case; an id is made of file and row where there is none."""
 
-_BATCH = 1000
+_BATCH, _IDS_BATCH = 1000, 65_536
 
 
 @dataclass(frozen=True)
@@ -71,23 +72,30 @@ class ParquetRows:
             raise DataFolderError(f"got {self.path!r} without a row; expected links in the columns url and text")
         return units_of(sizes, num_rows)
 
+    def ids(self) -> Iterator[list[str]]:
+        """Raises: DataFolderError."""
+        for name in self._files:
+            with _opened(name) as file, _naming_damage(name):
+                stored = self._columns(name, file).get(_ID)
+                row = 0
+                for batch in file.iter_batches(_IDS_BATCH, columns=[] if stored is None else [stored]):
+                    values = [None] * batch.num_rows if stored is None else batch.column(0).to_pylist()
+                    yield [_id_of(name, number, value) for number, value in enumerate(values, row)]
+                    row += len(values)
+
     def read(self, unit: Unit) -> Iterator[LinkRow]:
         """Raises: DataFolderError."""
         name = self._files[unit.part]
-        with _opened(name) as file:
+        with _opened(name) as file, _naming_damage(name):
             columns = self._columns(name, file)
-            groups, before = _groups_of(file, unit)
-            row = before
-            try:
-                for batch in file.iter_batches(_BATCH, row_groups=groups, columns=list(columns.values())):
-                    first, last = max(unit.start - row, 0), min(unit.stop - row, batch.num_rows)
-                    for offset, values in enumerate(batch.slice(first, max(last - first, 0)).to_pylist(), row + first):
-                        yield self._row(name, offset, {known: values[stored] for known, stored in columns.items()})
-                    row += batch.num_rows
-                    if row >= unit.stop:
-                        return
-            except (OSError, ValueError) as error:  # pyarrow's are of these kinds
-                raise DataFolderError(f"cannot read {name!r}: {reason(error)}; download it anew") from error
+            groups, row = _groups_of(file, unit)
+            for batch in file.iter_batches(_BATCH, row_groups=groups, columns=list(columns.values())):
+                first, last = max(unit.start - row, 0), min(unit.stop - row, batch.num_rows)
+                for offset, values in enumerate(batch.slice(first, max(last - first, 0)).to_pylist(), row + first):
+                    yield self._row(name, offset, {known: values[stored] for known, stored in columns.items()})
+                row += batch.num_rows
+                if row >= unit.stop:
+                    return
 
     def identity(self) -> Any:
         """Return names and numbers of rows."""
@@ -134,15 +142,28 @@ class ParquetRows:
         return {known: name_ for known, name_ in {**found, _ID: stored.get(_ID)}.items() if name_ is not None}
 
     def _row(self, name: str, number: int, values: Mapping[str, Any]) -> LinkRow:
-        id_ = values.get(_ID)
-        stem = Path(name).stem
         text, url = values["text"], values["url"]
         return LinkRow(
-            f"{stem}-{number}" if id_ is None else str(id_),
+            _id_of(name, number, values.get(_ID)),
             url if isinstance(url, str) else None,
             text if isinstance(text, str) else None,
             {column: values[column] for column in self.columns},
         )
+
+
+def _id_of(name: str, number: int, value: Any) -> str:
+    return f"{Path(name).stem}-{number}" if value is None else str(value)
+
+
+@contextmanager
+def _naming_damage(name: str) -> Iterator[None]:
+    """Raises: DataFolderError for a file whose content cannot be read."""
+    try:
+        yield
+    except JointNetError:
+        raise
+    except (OSError, ValueError) as error:  # pyarrow's are of these kinds
+        raise DataFolderError(f"cannot read {name!r}: {reason(error)}; download it anew") from error
 
 
 def _first(stored: Mapping[str, str], names: Sequence[str]) -> str | None:

@@ -10,9 +10,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from jointnet.data.build.download import Downloader
+from jointnet.data.build.duplicates import write_duplicates
 from jointnet.data.build.folder import BuildFolder, Report
 from jointnet.data.build.rows import Unit
 from jointnet.data.build.stages import BuildJob, fetch_unit, label_unit, make_labelers
+from jointnet.data.labelers.labeler import naming_labeler
 from jointnet.data.manifest import Manifest
 from jointnet.errors import DataFolderError, MissingPackageError, UnknownNameError
 from jointnet.files.lock import locked
@@ -28,7 +30,7 @@ def build(job: BuildJob, *, workers: int | None = None, progress: Progress | Non
     Args:
         workers: processes of Ray Data; 0: this process only; None: as many as there are cores if Ray is installed, else 0.
     Raises: DataFolderError if the input cannot be read or nothing of it can be used; OutputError if the folder holds something else, or
-        another process builds there; MissingPackageError; what labelers raise.
+        another process builds there; MissingPackageError; LabelerError, and what labelers raise.
     """
     if workers is None:
         workers = _num_cores() if find_spec("ray") is not None else 0
@@ -44,6 +46,8 @@ def build(job: BuildJob, *, workers: int | None = None, progress: Progress | Non
         with locked(folder.path):
             folder.start(settings)
             waiting = [unit for unit, report in zip(units, folder.done(units), strict=True) if report is None]
+            if waiting:
+                write_duplicates(job.rows.ids(), sum(unit.stop - unit.start for unit in units), folder.path)
             run = _run_here if workers == 0 else partial(_run_on_ray, workers=workers)
             for number, report in enumerate(run(job, waiting), len(units) - len(waiting) + 1):
                 if progress is not None:
@@ -80,8 +84,9 @@ def _about_labelers(job: BuildJob) -> tuple[dict[str, str], float | None]:
         raise UnknownNameError(f"got {doubled[0]} maps of the input and a labeler of {doubled[0]}; leave out one of them")
     fingerprints, near_m = dict[str, str](), job.rows.depth_near_m
     for modality, factory in job.labels.items():
-        labeler = factory()
-        fingerprints[modality] = labeler.fingerprint()
+        with naming_labeler(modality):
+            labeler = factory()
+            fingerprints[modality] = labeler.fingerprint()
         if modality == "depth":
             near_m = getattr(labeler, "depth_near_m", None)
     return fingerprints, near_m

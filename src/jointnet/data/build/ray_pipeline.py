@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, fields
 from typing import Any
 
 import ray  # type: ignore[import-not-found] - an extra
@@ -17,12 +19,14 @@ from ray.data import ActorPoolStrategy, DataContext  # type: ignore[import-not-f
 
 import jointnet.errors as errors
 from jointnet.data.build.download import Downloader
-from jointnet.data.build.folder import Report
+from jointnet.data.build.folder import BuildFolder, Report
 from jointnet.data.build.rows import Unit
 from jointnet.data.build.stages import BuildJob, fetch_unit, label_unit, make_labelers
+from jointnet.data.labelers.labeler import Labeler
 from jointnet.errors import JointNetError, OutputError
 
 _MAX_BLOCKS = 10_000
+_STDERR = 2
 _MAX_DEATHS = 5
 """Of workers at one unit."""
 
@@ -31,17 +35,18 @@ class Worker:
     """Does stages for one unit after another, with one downloader and its labelers."""
 
     def __init__(self, job: BuildJob, *, num_workers: int, fetches: bool, labels: bool) -> None:
-        self._job, self._fetches = job, fetches
+        self._job, self._fetches, self._labels = job, fetches, labels and bool(job.labels)
         self._downloader = Downloader(job.download, share=1 / num_workers)
-        self._labelers = make_labelers(job) if labels and job.labels else None
+        self._labelers: dict[str, Labeler] | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """A unit -> the same, and what is wrong: what is raised here loses its kind on its way through Ray Data."""
-        unit = Unit(**{name: int(row[name]) for name in ("number", "part", "start", "stop")})
+        unit = Unit(**{each.name: int(row[each.name]) for each in fields(Unit)})
         try:
             if row["error"] == "" and self._fetches:
                 fetch_unit(self._job, unit, self._downloader)
-            if row["error"] == "" and self._labelers is not None:
+            if row["error"] == "" and self._labels:
+                self._labelers = make_labelers(self._job) if self._labelers is None else self._labelers
                 label_unit(self._job, unit, self._labelers)
         except JointNetError as error:
             return {**row, "kind": type(error).__name__, "error": str(error)}
@@ -52,16 +57,13 @@ def run_on_ray(job: BuildJob, units: Sequence[Unit], workers: int) -> Iterator[R
     """Run the stages; yield each unit's report when it is done.
 
     On a cluster that is running (RAY_ADDRESS) or that the caller has started, else on one of this machine, which is stopped afterwards.
-    Raises: what the stages raise; OutputError if workers die at a unit again and again.
+    Raises: what the stages raise; OutputError if there is no cluster, or workers die at a unit again and again.
     """
-    from jointnet.data.build.folder import BuildFolder
-
     if not units:
         return
     is_ours = not ray.is_initialized()
     if is_ours:
-        options: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False, **options)
+        _start(workers)
     try:
         _be_quiet()
         folder, by_number = BuildFolder(job.output), {unit.number: unit for unit in units}
@@ -105,6 +107,35 @@ def _dataset(job: BuildJob, units: Sequence[Unit], workers: int) -> ray.data.Dat
     return done
 
 
+def _start(workers: int) -> None:
+    """Raises: OutputError."""
+    options: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++ parts, which heed no logging level and write to our stderr
+    try:
+        with _silencing_stderr():  # on which they say that they read this
+            ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False, **options)
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
+        raise _in_one_line(error) from error
+
+
+@contextmanager
+def _silencing_stderr() -> Iterator[None]:
+    """Throw away what is written on this process's stderr, by libraries too."""
+    sys.stderr.flush()
+    try:
+        kept = os.dup(_STDERR)
+    except OSError:  # it is closed
+        yield
+        return
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), _STDERR)
+        yield
+    finally:
+        os.dup2(kept, _STDERR)
+        os.close(kept)
+
+
 def _be_quiet() -> None:
     """Leave progress to the caller."""
     context = DataContext.get_current()
@@ -114,5 +145,4 @@ def _be_quiet() -> None:
 
 
 def _in_one_line(error: Exception) -> OutputError:
-    """Return what became of the workers."""
-    return OutputError(f"the workers of Ray failed: {str(error).strip().splitlines()[-1]}; start the command again to go on")
+    return OutputError(f"Ray failed: {str(error).strip().splitlines()[-1]}; start the command again to go on")

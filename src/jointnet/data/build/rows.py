@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -13,12 +14,13 @@ from jointnet.data.build.download import Downloader
 
 @dataclass(frozen=True)
 class Unit:
-    """Consecutive rows [start, stop) of one part of an input, such as a file."""
+    """Consecutive rows [start, stop) of one part of an input, such as a file; ``first`` is the number of the first one in the input."""
 
     number: int
     part: int
     start: int
     stop: int
+    first: int
 
     @property
     def name(self) -> str:
@@ -46,7 +48,7 @@ class Row(Protocol):
 
     @property
     def id(self) -> str:
-        """Unique in the input."""
+        """A row with the id of an earlier one is a duplicate."""
         ...
 
     @property
@@ -90,6 +92,10 @@ class Rows(Protocol):
         """Cut the rows into units of so many; always the same ones for the same input. Raises: DataFolderError."""
         ...
 
+    def ids(self) -> Iterator[Sequence[str]]:
+        """Yield the ids of all rows in order, in batches; none where no two can be equal. Raises: DataFolderError."""
+        ...
+
     def read(self, unit: Unit) -> Iterator[Row]:
         """Yield the rows of a unit in order. Raises: DataFolderError."""
         ...
@@ -101,5 +107,10 @@ class Rows(Protocol):
 
 def units_of(sizes: Sequence[int], num_rows: int) -> list[Unit]:
     """Cut parts of so many rows each into units of ``num_rows``; the last one of a part may be smaller."""
-    cuts = [(part, start, min(start + num_rows, size)) for part, size in enumerate(sizes) for start in range(0, size, num_rows)]
+    before = accumulate(sizes, initial=0)
+    cuts = [
+        (part, start, min(start + num_rows, size), first + start)
+        for part, (size, first) in enumerate(zip(sizes, before, strict=False))
+        for start in range(0, size, num_rows)
+    ]
     return [Unit(number, *cut) for number, cut in enumerate(cuts)]

@@ -70,6 +70,10 @@ class SourceRows:
             raise DataFolderError("got a source without a sample; expected pictures with captions")
         return units_of([len(self.source)], num_rows)
 
+    def ids(self) -> Iterator[Sequence[str]]:
+        """None: a source's ids are unique."""
+        yield from ()
+
     def read(self, unit: Unit) -> Iterator[SampleRow]:
         """Raises: DataFolderError."""
         for row in range(unit.start, unit.stop):

@@ -17,26 +17,25 @@ from functools import partial
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from jointnet.data.build.checks import PictureSettings, check_picture
 from jointnet.data.build.download import Downloader, DownloadSettings
+from jointnet.data.build.duplicates import duplicates_of
 from jointnet.data.build.folder import BuildFolder, Report
 from jointnet.data.build.map_files import check_labels, map_file
 from jointnet.data.build.rows import Row, Rows, Unit
+from jointnet.data.labelers.labeler import Labeler, label, naming_labeler
 from jointnet.data.shard_samples import FACTS, PICTURE_KINDS, Files, decode_picture
 from jointnet.data.shard_writer import key_of
 from jointnet.data.shards import ShardSource
 from jointnet.errors import BadSampleError, JointNetWarning
 from jointnet.modalities.modality import get_modality
 
-if TYPE_CHECKING:
-    from jointnet.data.labelers.labeler import Labeler
-
-LabelerFactory = Callable[[], "Labeler"]
+LabelerFactory = Callable[[], Labeler]
 """Makes a labeler on the CPU; it is called where the labeler runs, and can be pickled."""
 
 Item = TypeVar("Item")
@@ -86,17 +85,15 @@ def fetch_unit(job: BuildJob, unit: Unit, downloader: Downloader) -> Report:
     report = folder.report(unit) or (folder.report(unit, is_fetched_only=True) if is_fetched_only else None)
     if report is not None:
         return report
-    num_rows, dropped, keys = 0, Counter[str](), set[str]()
+    num_rows, dropped, duplicates = 0, Counter[str](), duplicates_of(unit, job.output)
     num_threads = job.download.threads if job.rows.is_remote else 1
     with _without_map_warnings(), folder.writing() as writer:
-        for key, outcome in in_order(partial(_load, job, downloader), job.rows.read(unit), num_threads):
+        numbered = enumerate(job.rows.read(unit), unit.first)
+        for key, outcome in in_order(partial(_load, job, downloader, duplicates), numbered, num_threads):
             num_rows += 1
             if isinstance(outcome, str):
                 dropped[outcome] += 1
-            elif key in keys:
-                dropped["id of an earlier row"] += 1
             else:
-                keys.add(key)
                 writer.add(key, outcome)
     return folder.commit(unit, writer, num_rows, dropped, is_fetched_only=is_fetched_only)
 
@@ -104,7 +101,7 @@ def fetch_unit(job: BuildJob, unit: Unit, downloader: Downloader) -> Report:
 def label_unit(job: BuildJob, unit: Unit, labelers: Mapping[str, Labeler]) -> Report:
     """Add maps to the pictures of a fetched unit; its shard has them in the order of their sizes, so that batches have one.
 
-    Raises: OutputError; ShapeError if a labeler's maps are not of its pictures' size.
+    Raises: OutputError; LabelerError, and what labelers raise; ShapeError if their maps are not of their pictures' size.
     """
     folder = BuildFolder(job.output)
     report = folder.report(unit)
@@ -125,9 +122,12 @@ def label_unit(job: BuildJob, unit: Unit, labelers: Mapping[str, Labeler]) -> Re
 
 
 def make_labelers(job: BuildJob) -> dict[str, Labeler]:
-    """Make the labelers where they run."""
-    device = job.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return {modality: factory().to(device) for modality, factory in job.labels.items()}
+    """Make the labelers where they run. Raises: LabelerError, and what the factories raise."""
+    device, made = job.device or ("cuda" if torch.cuda.is_available() else "cpu"), dict[str, Labeler]()
+    for modality, factory in job.labels.items():
+        with naming_labeler(modality):
+            made[modality] = factory().to(device)
+    return made
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], num_threads: int) -> Iterator[Result]:
@@ -149,10 +149,13 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], num_thre
                 future.cancel()
 
 
-def _load(job: BuildJob, downloader: Downloader, row: Row) -> tuple[str, dict[str, bytes] | str]:
+def _load(
+    job: BuildJob, downloader: Downloader, duplicates: frozenset[int], numbered: tuple[int, Row]
+) -> tuple[str, dict[str, bytes] | str]:
     """Return a row's key, and its files by kind or why it is dropped."""
+    number, row = numbered
     key = key_of(row.id)
-    problem = job.pictures.filters.row_problem(row.facts) if row.facts else None
+    problem = "duplicate" if number in duplicates else job.pictures.filters.row_problem(row.facts) if row.facts else None
     if problem is not None:
         return key, problem
     try:
@@ -197,8 +200,8 @@ def _labelled(job: BuildJob, source: ShardSource, labelers: Mapping[str, Labeler
 
 
 def _maps(labeler: Labeler, pictures: Tensor) -> Tensor:
-    with torch.no_grad():
-        maps = labeler(pictures).cpu()
+    """Raises: LabelerError, ShapeError."""
+    maps = label(labeler, pictures).cpu()
     check_labels(labeler.modality, maps, pictures)
     return maps.float()
 

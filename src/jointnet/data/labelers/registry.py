@@ -108,10 +108,13 @@ class LabelerChoice:
             _depth_of(self.weights).check()
 
     def __call__(self) -> Labeler:
-        """Make the labeler, on the CPU. Raises: ModelFolderError, UnknownNameError, and what the labeler raises."""
+        """Make the labeler, on the CPU. Raises: ModelFolderError, UnknownNameError, LabelerError."""
         known = _KNOWN.get(self.name)
         if known is None:
-            return self._foreign()
+            from jointnet.data.labelers.labeler import naming_labeler
+
+            with naming_labeler(self.modality):
+                return self._foreign()
         weights: Any = self.weights
         if known.published:
             weights = known.published[self.modality].find(self.weights, self.name, self.modality)
