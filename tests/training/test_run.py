@@ -205,10 +205,11 @@ def test_a_folder_in_which_nothing_was_written_goes_again(tmp_path: Path) -> Non
 
 
 @contextmanager
-def running(run_dir: Path, pause: float = 0.02, save_every_minutes: float = 5.0) -> Iterator[subprocess.Popen[str]]:
+def running(run_dir: Path, pause: float = 0.02, save_every_minutes: float = 5.0, workers: int = 0) -> Iterator[subprocess.Popen[str]]:
     """A training in another process, after a few steps."""
-    command = [sys.executable, "-m", "tests.training.slow_run", str(run_dir), str(pause), "1000000", str(save_every_minutes)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    arguments = [str(run_dir), str(pause), "1000000", str(save_every_minutes), str(workers)]
+    command, pipe = [sys.executable, "-m", "tests.training.slow_run", *arguments], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT, start_new_session=True) as process:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(3)] == ["step\n"] * 3
         yield process
@@ -226,6 +227,17 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_it_had_not_come(number: int, c
     assert step >= 3
     cut, whole = (train_slowly(tmp_path / name, 0, step + 4, 5) for name in ("cut", "whole"))
     assert torch.equal(cut, whole)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
+def test_a_signal_to_all_processes_of_a_run_saves(number: int, code: int, tmp_path: Path) -> None:
+    """As a terminal's Ctrl-C and a cluster's scheduler send it: the loader's workers get it too."""
+    with running(tmp_path / "run", workers=2) as process:
+        os.killpg(process.pid, number)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == code, error
+    assert "saved in" in error
+    assert read_progress(tmp_path / "run", {}).step >= 3
 
 
 def test_a_second_signal_ends_the_run_in_the_middle_of_a_step(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -98,10 +99,17 @@ class Batches:
             num_workers=self.num_workers,
             prefetch_factor=4 if self.num_workers else None,
             pin_memory=False,
+            worker_init_fn=_leave_signals_to_the_trainer,
         )
         batches = iter(loader)
         while True:
             yield [next(batches) for _ in range(self.share.accumulation)]
+
+
+def _leave_signals_to_the_trainer(_worker: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM go to the whole group of processes: the trainer ends its step first, then its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _Turns:
