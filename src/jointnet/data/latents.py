@@ -120,6 +120,11 @@ class LatentStore:
         """Read the latents of a good row (M, C, h, w), float32."""
         return torch.stack([self._read(name, number).view(channels, *size) for name in self.modalities]).float()
 
+    def all_latents(self, channels: int, size: tuple[int, int]) -> Tensor:
+        """Read the latents of all rows (N, M, C, h, w), float16, into memory: of a store whose rows are all good and of one size."""
+        chunks = [self._opened(self._path(chunk)) for chunk in range(self.num_chunks)]
+        return torch.cat([torch.stack([chunk[name][0][:].view(-1, channels, *size) for name in self.modalities], 1) for chunk in chunks])
+
     def _read(self, kind: str, number: int) -> Tensor:
         chunk, place = divmod(number, CHUNK)
         values, ends = self._opened(self._path(chunk))[kind]
