@@ -24,7 +24,7 @@ from jointnet.errors import ModelFolderError, RunFolderError, UnknownNameError
 
 @pytest.mark.slow
 def test_every_step_from_nothing(tmp_path: Path) -> None:
-    steps = Chain(tmp_path / "work", budget_minutes=0.05, autoencoder_scenes=1000, training_scenes=1000)
+    steps = Chain(tmp_path / "work", budget_minutes=0.05, autoencoder_scenes=200, training_scenes=200)
     steps.judges()
     steps.stage2()
     steps.masked()

@@ -9,7 +9,7 @@ from torch.nn.functional import avg_pool2d
 
 from jointnet.demo.judges.attributes import check_claims
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor, Reading
-from jointnet.demo.judges.train import attribute_labels, attribute_loss, soften
+from jointnet.demo.judges.train import attribute_labels, attribute_loss, draw_softening, soften
 from jointnet.demo.world.captions import caption
 from jointnet.demo.world.render import render
 from jointnet.demo.world.scene import COLOURS, FLOORS, SETTINGS, SHAPES, SIZES, Scene, sample_scene
@@ -90,7 +90,8 @@ def test_softening_keeps_means_and_is_seeded() -> None:
     images = torch.rand(8, 3, 32, 32)
 
     def softened() -> torch.Tensor:
-        return torch.stack([soften(image, torch.Generator().manual_seed(i)) for i, image in enumerate(images)])
+        draws = [draw_softening(32, torch.Generator().manual_seed(i)) for i in range(len(images))]
+        return soften(images, *(torch.stack([draw[name] for draw in draws]) for name in ("noise", "blur")))
 
     soft = softened()
     assert (soft - images).abs().mean() > 0.005

@@ -218,4 +218,4 @@ def test_a_cached_scene_is_the_rendered_one(tmp_path) -> None:
     assert np.abs(np.load(folder / "disparity.npy")[2] / 65535 - maps.disparity01).max() <= 0.5 / 65535 + 1e-6
     assert not list(tmp_path.glob(".*"))
     cache = SceneCache(tmp_path, "train", CHUNK, 32)
-    assert len(cache.arrays("normal")[0]) == 3
+    assert len(cache.chunks("normal")[0]) == 3

@@ -27,20 +27,20 @@ class Curve:
 
     def __init__(self, run_dir: Path, every: int, log: Callable[..., Any] | None = None) -> None:
         self.run_dir, self.every, self.log = run_dir, every, log
-        self.count, self.sums, self.waited_s, self.since_s = 0, dict[str, float](), 0.0, 0.0
+        self.count, self.sums, self.waited_s, self.since_s = 0, dict[str, Tensor | float](), 0.0, 0.0
 
     def add(self, losses: dict[str, Tensor], waited_s: float) -> None:
         """Add a step's losses, and the seconds that it waited for data."""
         self.count += 1
         self.waited_s += waited_s
         for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+            self.sums[name] = self.sums.get(name, 0.0) + value.detach().double()  # on its device: a number would wait for it
 
     def write(self, progress: Progress, lr: float, *, is_shown: bool) -> None:
         """End a row where one is due."""
         if progress.step % self.every or not self.count:
             return
-        row = {name: value / self.count for name, value in self.sums.items()}
+        row = {name: float(value) / self.count for name, value in self.sums.items()}
         last = progress.curve[-1]["seconds"] if progress.curve else 0.0
         waiting = min(1.0, self.waited_s / max(progress.seconds - last, 1e-9))
         progress.curve.append({"step": progress.step, "seconds": round(progress.seconds, 1), "lr": lr, "waiting": round(waiting, 4), **row})

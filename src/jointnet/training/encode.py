@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import groupby
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from jointnet.data.labelers.labeler import Labeler
 from jointnet.data.latents import LatentStore, Row
 from jointnet.data.sample import Source
 from jointnet.errors import BadSampleError, DataFolderError, PromptTruncatedWarning
+from jointnet.files.fingerprints import of_texts
 from jointnet.text.prompts import PromptEncoder
 from jointnet.training.joint_feed import encoded, framed
 from jointnet.training.parallel import is_main_process, num_processes, rank
@@ -30,6 +33,14 @@ ENCODING_PIXELS = 32 * 128 * 128
 CAPTIONS_AT_ONCE = 64
 
 _REPORT_EVERY = 20
+
+
+def latent_store(
+    folder: Path, num_rows: int, modalities: Sequence[str], sizes: Sequence[tuple[int, int]], codec: Codec, known_by: Mapping[str, Any]
+) -> LatentStore:
+    """Return the store of what a codec makes of a source; ``known_by`` may name "data", "labels" and "texts", see ``stage_feed``."""
+    known = {name: known_by[name] for name in ("data", "labels", "texts") if name in known_by}
+    return LatentStore(folder, num_rows, modalities, of_texts([str(known), str(tuple(modalities)), str(sizes), codec.fingerprint()]))
 
 
 def encode_source(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from jointnet.data.order import BatchPlan, RowDraw, sample_generator
 from jointnet.errors import RunFolderError
 
+Tensors = dict[str, Tensor]
+Reader = Callable[[int, torch.Generator], Tensors]
 Batch = Any
 """Whatever ``Feed.collate`` returns and the objective takes."""
 
@@ -139,12 +141,17 @@ class _Rows(Dataset):
 
 
 class TensorFeed:
-    """A Feed over anything that is read by numbers: ``read(row, generator)`` -> tensors by name, which are stacked."""
+    """A Feed over anything that is read by numbers: ``read(row, generator)`` -> tensors by name, which are stacked.
+
+    Args:
+        held: what else a batch has, of tensors that are held on the trainer's device: a function of the stacked ones, with "row" (B,)
+            among them, before these are moved.
+    """
 
     buckets = None
 
-    def __init__(self, num: int, read: Any) -> None:
-        self.num, self.read = num, read
+    def __init__(self, num: int, read: Reader, held: Callable[[Tensors], Tensors] | None = None) -> None:
+        self.num, self.read, self.held = num, read, held
 
     @property
     def blocks(self) -> Sequence[int]:
@@ -154,10 +161,11 @@ class TensorFeed:
         return str(row)
 
     def item(self, row: int, generator: torch.Generator) -> dict[str, Tensor]:
-        return self.read(row, generator)
+        return {"row": torch.tensor(row), **self.read(row, generator)}
 
     def collate(self, items: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         return {name: torch.stack([item[name] for item in items]) for name in items[0]}
 
     def prepare(self, batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-        return {name: value.to(device) for name, value in batch.items()}
+        moved = {name: value.to(device) for name, value in batch.items()}
+        return moved if self.held is None else {**moved, **self.held(batch)}

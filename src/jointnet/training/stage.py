@@ -19,14 +19,13 @@ from jointnet.data.bad_samples import BadSamples
 from jointnet.data.folder import FolderSource
 from jointnet.data.framing import bucket_sizes, choose_buckets
 from jointnet.data.labelers.labeler import Labeler
-from jointnet.data.latents import LatentStore
 from jointnet.data.sample import Source
 from jointnet.diffusion.schedule import forward_process
 from jointnet.errors import DataFolderError
-from jointnet.files.fingerprints import of_networks, of_texts
+from jointnet.files.fingerprints import of_networks
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.config import RunOptions, TrainConfig
-from jointnet.training.encode import encode_source
+from jointnet.training.encode import encode_source, latent_store
 from jointnet.training.joint import joint_objective, keeping_abilities, train_joint
 from jointnet.training.joint_feed import JointFeed
 from jointnet.training.objective import JointObjective
@@ -178,10 +177,8 @@ def stage_feed(
     bad_samples = BadSamples(max_bad, sys.maxsize)  # read one by one, a run has no end that is known
     store = None
     if config.caches_latents and config.crop == "centre":
-        known = {name: known_by[name] for name in ("data", "labels") if name in known_by}
-        texts = [_fingerprint_of_text_encoders(pipeline)] if config.caches_text else []
-        source_of_store = of_texts([str(known), str(modalities), str(sizes), pipeline.codec.fingerprint(), *texts])
-        store = LatentStore(folder, len(source), modalities, source_of_store)
+        texts = {"texts": _fingerprint_of_text_encoders(pipeline)} if config.caches_text else {}
+        store = latent_store(folder, len(source), modalities, sizes, pipeline.codec, {**known_by, **texts})
         read_captions = encoder if config.caches_text else None
         encode_source(source, store, sizes, size_of, pipeline.codec, labels, BadSamples(max_bad, len(source)), read_captions)
         on_main(lambda: None)  # all have written their share

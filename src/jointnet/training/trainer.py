@@ -61,7 +61,7 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch, counts: Tensor) -> Losses:
         """Return this batch's part of the losses: its sums, divided by the ``counts`` of all that are taken together."""
-        share = float(self.counts(batch) / counts)
+        share = (self.counts(batch).to(counts.device) / counts)[0]  # stays there: a number would wait for the device
         return {name: value * share for name, value in self.losses(batch).items()}
 
 

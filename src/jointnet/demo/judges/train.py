@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, cross_entropy, interpolate
@@ -73,15 +72,19 @@ def attribute_loss(reading: Reading, labels: dict[str, Tensor], normal: Tensor) 
     )
 
 
-def soften(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur every other image by a random amount and add a little noise: judges must not hang on edges finer than any decoder's.
+def draw_softening(size: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Draw a little noise "noise" (3, size, size), and for every other image an amount of blur "blur" (): see ``soften``."""
+    noise = 0.03 * torch.rand((), generator=generator) * torch.randn(3, size, size, generator=generator)
+    return {"noise": noise, "blur": torch.rand((), generator=generator) * (torch.rand((), generator=generator) < 0.5)}
 
-    Shapes: (3, H, W) -> (3, H, W).
+
+def soften(image: Tensor, noise: Tensor, blur: Tensor) -> Tensor:
+    """Blur images and add noise: judges must not hang on edges finer than any decoder's.
+
+    Shapes: image, noise (B, 3, H, W), blur (B,) -> (B, 3, H, W).
     """
-    noisy = image + 0.03 * torch.rand((), generator=generator) * torch.randn(image.shape, generator=generator)
-    amount = torch.rand((), generator=generator) * (torch.rand((), generator=generator) < 0.5)
-    blurred = interpolate(avg_pool2d(image[None], 2), scale_factor=2.0, mode="bilinear")[0]
-    return noisy + amount * (blurred - image)
+    blurred = interpolate(avg_pool2d(image, 2), scale_factor=2.0, mode="bilinear")
+    return image + noise + blur[:, None, None, None] * (blurred - image)
 
 
 def train_attribute_judge(
@@ -91,17 +94,14 @@ def train_attribute_judge(
     torch.manual_seed(3)
     model = AttributeJudge().to(device)
     labels = attribute_labels([sample_scene(s) for s in seeds(scenes.split, scenes.num_scenes)])
-    pictures = _Pictures(scenes)
+    labels = {name: value.to(device) for name, value in labels.items()}
+    rgb, normal = _Pictures(scenes, "rgb", device), _Pictures(scenes, "normal", device)
 
-    def read(row: int, generator: torch.Generator) -> dict[str, Tensor]:
-        chosen = {name: value[row] for name, value in labels.items()}
-        return {"image": soften(pictures.rgb(row), generator), "normal": pictures.normal(row), **chosen}
+    def held(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        chosen = {name: value[batch["row"].to(value.device)] for name, value in labels.items()}
+        return {"rgb": rgb.take(batch["row"]) / 255, "normal": normal.take(batch["row"]) / 127.5 - 1, **chosen}
 
-    def loss_fn(network: AttributeJudge, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        reading = network(batch["image"].contiguous(memory_format=torch.channels_last))
-        return {"loss": attribute_loss(reading, batch, batch["normal"])}
-
-    return model, _fit(model, loss_fn, read, scenes, run_dir, budget_minutes)
+    return model, _fit(model, attribute_losses, held, scenes, run_dir, budget_minutes)
 
 
 def train_depth_regressor(
@@ -110,50 +110,52 @@ def train_depth_regressor(
     """Train (or resume) the depth regressor: L1 of disparity and of its gradients."""
     torch.manual_seed(4)
     model = DepthRegressor().to(device)
-    pictures = _Pictures(scenes)
+    rgb, disparity = _Pictures(scenes, "rgb", device), _Pictures(scenes, "disparity", device)
 
-    def read(row: int, generator: torch.Generator) -> dict[str, Tensor]:
-        return {"image": soften(pictures.rgb(row), generator), "disparity01": pictures.disparity01(row)}
+    def held(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"rgb": rgb.take(batch["row"]) / 255, "disparity01": disparity.take(batch["row"]) / 65535}
 
-    def loss_fn(network: DepthRegressor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        difference = network(batch["image"].contiguous(memory_format=torch.channels_last)).float() - batch["disparity01"]
-        l1 = difference.abs().mean()
-        gradient = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
-        return {"loss": 10 * (l1 + gradient), "l1": l1}
+    return model, _fit(model, depth_losses, held, scenes, run_dir, budget_minutes)
 
-    return model, _fit(model, loss_fn, read, scenes, run_dir, budget_minutes)
+
+def attribute_losses(network: AttributeJudge, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """ "rgb" (B, 3, H, W) in [0, 1] is softened; "normal" as large, and the labels."""
+    reading = network(_softened(batch))
+    return {"loss": attribute_loss(reading, batch, batch["normal"])}
+
+
+def depth_losses(network: DepthRegressor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """L1 of disparity and of its gradients: "rgb" (B, 3, H, W) in [0, 1] is softened, "disparity01" (B, 1, H, W)."""
+    difference = network(_softened(batch)).float() - batch["disparity01"]
+    l1 = difference.abs().mean()
+    gradient = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
+    return {"loss": 10 * (l1 + gradient), "l1": l1}
+
+
+def _softened(batch: dict[str, Tensor]) -> Tensor:
+    return soften(batch["rgb"], batch["noise"], batch["blur"]).contiguous(memory_format=torch.channels_last)
 
 
 def _fit(
     model: nn.Module,
     loss_fn: Callable[[Any, dict[str, Tensor]], dict[str, Tensor]],
-    read: Callable[[int, torch.Generator], dict[str, Tensor]],
+    held: Callable[[dict[str, Tensor]], dict[str, Tensor]],
     scenes: SceneCache,
     run_dir: Path,
     budget_minutes: float | None,
 ) -> Progress:
-    feed = TensorFeed(scenes.num_scenes, read)
+    feed = TensorFeed(scenes.num_scenes, lambda _, generator: draw_softening(scenes.size, generator), held)
     return fit(FunctionObjective(model, loss_fn), feed, config=judge_config(), run_dir=run_dir, budget_minutes=budget_minutes)
 
 
 class _Pictures:
-    """Cached maps by scene index."""
+    """One map of the cached scenes, held on a device."""
 
-    def __init__(self, scenes: SceneCache) -> None:
-        self.rgb_chunks, self.disparity_chunks, self.normal_chunks = (scenes.arrays(name) for name in ("rgb", "disparity", "normal"))
+    def __init__(self, scenes: SceneCache, name: str, device: torch.device | str) -> None:
+        self.chunks = scenes.chunks(name, device)
 
-    def rgb(self, row: int) -> Tensor:
-        """(3, H, W) in [0, 1]."""
-        return torch.from_numpy(self._take(self.rgb_chunks, row)).permute(2, 0, 1).float() / 255
-
-    def disparity01(self, row: int) -> Tensor:
-        """(1, H, W) in [0, 1]."""
-        return torch.from_numpy(self._take(self.disparity_chunks, row).astype(np.float32))[None] / 65535
-
-    def normal(self, row: int) -> Tensor:
-        """(3, H, W), unit, 0 in the sky."""
-        return torch.from_numpy(self._take(self.normal_chunks, row)).permute(2, 0, 1).float() / 127.5 - 1
-
-    @staticmethod
-    def _take(chunks: list[np.ndarray], row: int) -> np.ndarray:
-        return np.array(chunks[row // len(chunks[0])][row % len(chunks[0])])
+    def take(self, rows: Tensor) -> Tensor:
+        """Rows (B,) as the cache has them, float32 (B, c, H, W)."""
+        chunk = len(self.chunks[0])
+        maps = torch.stack([self.chunks[row // chunk][row % chunk].float() for row in rows.tolist()])
+        return maps[:, None] if maps.ndim == 3 else maps.permute(0, 3, 1, 2)

@@ -52,33 +52,35 @@ def new_autoencoder() -> AutoencoderKL:
 
 
 class _Crops:
-    """Random crops of the cached maps (3, CROP, CROP) in [-1, 1], with the noise of their latents."""
+    """Random crops of the cached maps, which are held on a device, with the noise of their latents."""
 
-    def __init__(self, scenes: SceneCache, latent_shape: tuple[int, int, int]) -> None:
-        self.maps = {name: scenes.arrays(name) for name in ("rgb", "disparity", "normal")}
+    def __init__(self, scenes: SceneCache, latent_shape: tuple[int, int, int], device: torch.device | str) -> None:
+        self.maps = {name: scenes.chunks(name, device) for name in ("rgb", "disparity", "normal")}
         self.chunk = len(self.maps["rgb"][0])
         self.kinds = list(KIND_SHARES)
         self.edges = np.cumsum(list(KIND_SHARES.values()))
         self.latent_shape = latent_shape
 
-    def __call__(self, row: int, generator: torch.Generator) -> dict[str, Tensor]:
-        draws = torch.rand(4, generator=generator).tolist()
-        return {"image": self._one(row, *draws), "noise": torch.randn(self.latent_shape, generator=generator)}
+    def draw(self, row: int, generator: torch.Generator) -> dict[str, Tensor]:  # noqa: ARG002 - it decides on the generator only
+        """Which map and part of a scene (4,), and the noise."""
+        return {"crop": torch.rand(4, generator=generator), "noise": torch.randn(self.latent_shape, generator=generator)}
+
+    def cut(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Crops (B, 3, CROP, CROP) in [-1, 1]."""
+        drawn = zip(batch["row"].tolist(), batch["crop"].tolist(), strict=True)
+        return {"image": torch.stack([self._one(row, *crop) for row, crop in drawn])}
 
     def _one(self, index: int, which: float, row: float, column: float, flip: float) -> Tensor:
         kind = self.kinds[min(int(np.searchsorted(self.edges, which)), len(self.kinds) - 1)]
         map_ = self.maps["rgb" if kind == "shuffled rgb" else kind][index // self.chunk][index % self.chunk]
         top, left = (int(v * (map_.shape[0] - CROP + 1)) for v in (row, column))
-        crop = map_[top : top + CROP, left : left + CROP].astype(np.float32)
-        if kind == "disparity":
-            crop = np.repeat(crop[..., None] / 65535, 3, 2)
-        else:
-            crop = crop / 255
+        crop = map_[top : top + CROP, left : left + CROP].float()
+        crop = (crop / 65535)[..., None].expand(-1, -1, 3) if kind == "disparity" else crop / 255
         if kind == "shuffled rgb":
-            crop = crop[..., [1, 2, 0]] if flip < 0.5 else 1 - crop
+            crop = crop.roll(-1, 2) if flip < 0.5 else 1 - crop
         if flip < 0.5:
-            crop = crop[:, ::-1]
-        return torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1) * 2 - 1
+            crop = crop.flip(1)
+        return crop.permute(2, 0, 1) * 2 - 1
 
 
 def reconstruction_loss(model: AutoencoderKL, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -105,10 +107,10 @@ def train_autoencoder(
     model = new_autoencoder()
     cast(nn.Module, model).to(device)
     side = CROP // 2 ** (len(model.config.block_out_channels) - 1)
-    crops = _Crops(scenes, (model.config.latent_channels, side, side))
+    crops = _Crops(scenes, (model.config.latent_channels, side, side), device)
     progress = fit(
         FunctionObjective(model, reconstruction_loss),
-        TensorFeed(scenes.num_scenes, crops),
+        TensorFeed(scenes.num_scenes, crops.draw, crops.cut),
         config=autoencoder_config(),
         run_dir=run_dir,
         budget_minutes=budget_minutes,
@@ -120,6 +122,6 @@ def train_autoencoder(
 @torch.no_grad()
 def latent_scale(model: AutoencoderKL, scenes: SceneCache, num: int = 256) -> float:
     """One over the standard deviation of the posterior mean over the first ``num`` RGB scenes."""
-    rgb = torch.from_numpy(np.array(scenes.arrays("rgb")[0][:num])).permute(0, 3, 1, 2) / 127.5 - 1
-    latents = torch.cat([model.encode(part.to(model.device)).latent_dist.mean for part in rgb.split(32)])
+    rgb = scenes.chunks("rgb")[0][:num].to(model.device).permute(0, 3, 1, 2) / 127.5 - 1
+    latents = torch.cat([model.encode(part).latent_dist.mean for part in rgb.split(32)])
     return round(float(1 / latents.std()), 5)

@@ -129,22 +129,29 @@ class _BaseParts(nn.Module):
         self.unet = new_unet()
 
 
-class _BaseRows:
-    """Readings of the store's rows: latents, token ids of a caption or of none, noise and timestep."""
+class _Samples:
+    """The store's latents and the token ids of its captions, held on a device. All samples have as many captions."""
 
-    def __init__(self, store: LatentStore, parts: _BaseParts, phase: Phase, scheduler: DDPMScheduler) -> None:
-        self.store, self.tokenizer, self.phase = store, parts.tokenizer, phase
-        self.process = DiscreteProcess(scheduler.alphas_cumprod, phase.prediction_type)
-        self.channels, self.side = parts.unet.config.in_channels, parts.unet.config.sample_size
+    def __init__(self, store: LatentStore, parts: _BaseParts, device: torch.device | str) -> None:
+        channels, side = parts.unet.config.in_channels, parts.unet.config.sample_size
+        self.latents = store.all_latents(channels, (side, side)).to(device)  # (N, 1, C, h, w)
+        captions = [store.row(row).captions for row in range(len(store))]
+        self.num_captions = len(captions[0])
+        ids = tokenize(parts.tokenizer, ["", *(text for texts in captions for text in texts)])
+        self.no_ids, self.ids = ids[0].to(device), ids[1:].view(len(store), self.num_captions, -1).to(device)
 
-    def __call__(self, row: int, generator: torch.Generator) -> dict[str, Tensor]:
-        captions = self.store.row(row).captions
-        chosen = captions[int(torch.randint(len(captions), (), generator=generator))]
-        caption = "" if torch.rand((), generator=generator) < TEXT_DROP else chosen
-        x0 = self.store.latents(row, self.channels, (self.side, self.side))  # (1, C, h, w)
-        noise = draw_noise((1, *x0.shape), NOISE_OFFSET, generator)[0]
-        t = self.phase.draw_timesteps(1, self.process, generator)[0]
-        return {"x0": x0, "ids": tokenize(self.tokenizer, [caption])[0], "noise": noise, "t": t}
+    def draw(self, phase: Phase, process: DiscreteProcess, row: int, generator: torch.Generator) -> dict[str, Tensor]:  # noqa: ARG002
+        """Caption, if it is not dropped, noise and timestep of a reading."""
+        caption = torch.randint(self.num_captions, (), generator=generator)
+        is_dropped = torch.rand((), generator=generator) < TEXT_DROP
+        noise = draw_noise((1, *self.latents.shape[1:]), NOISE_OFFSET, generator)[0]
+        t = phase.draw_timesteps(1, process, generator)[0]
+        return {"caption": caption, "is_dropped": is_dropped, "noise": noise, "t": t}
+
+    def held(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Latents and token ids of a batch."""
+        row, caption, is_dropped = (batch[name].to(self.ids.device) for name in ("row", "caption", "is_dropped"))
+        return {"x0": self.latents[row].float(), "ids": torch.where(is_dropped[:, None], self.no_ids, self.ids[row, caption])}
 
 
 def _base_loss(phase: Phase, process: DiscreteProcess, parts: _BaseParts, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -178,16 +185,17 @@ def train_base(
     sample's captions, each reading draws one.
     """
     parts, scheduler = _BaseParts(_kept_tokenizer(run_dir / "tokenizer")).to(device), new_scheduler()
-    progress = {
-        phase.name: fit(
-            FunctionObjective(parts, partial(_base_loss, phase, DiscreteProcess(scheduler.alphas_cumprod, phase.prediction_type))),
-            TensorFeed(len(store), _BaseRows(store, parts, phase, scheduler)),
+    samples = _Samples(store, parts, device)
+    progress: dict[str, Progress] = {}
+    for phase in base_phases():
+        process = DiscreteProcess(scheduler.alphas_cumprod, phase.prediction_type)
+        progress[phase.name] = fit(
+            FunctionObjective(parts, partial(_base_loss, phase, process)),
+            TensorFeed(len(store), partial(samples.draw, phase, process), samples.held),
             config=phase.config,
             run_dir=run_dir / phase.name,
             budget_minutes=None if budget_minutes is None else budget_minutes * phase.share,
         )
-        for phase in base_phases()
-    }
     components: dict[str, Any] = {
         "vae": vae,
         "text_encoder": parts.text_encoder,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
@@ -35,8 +35,8 @@ from jointnet.errors import ModelFolderError, RunFolderError, UnknownNameError
 from jointnet.files.atomic import bring_to_disk, replacing_file, write_json
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import get_recipe
-from jointnet.training.config import TrainConfig
-from jointnet.training.encode import encode_source
+from jointnet.training.config import RunOptions, TrainConfig
+from jointnet.training.encode import encode_source, latent_store
 from jointnet.training.joint import keeping_abilities, train_joint
 from jointnet.training.provenance import code_commit, write_provenance
 from jointnet.training.run import claim, open_run
@@ -44,6 +44,9 @@ from jointnet.training.stage import stage_feed, stage_objective
 from jointnet.training.state import Progress
 
 Judge = TypeVar("Judge", bound=nn.Module)
+
+_NUM_READERS = 4
+"""Processes that read a joint stage's samples ahead, where a GPU would wait for them."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Chain:
     def scenes(self) -> SceneCache:
         """Rendered training scenes."""
         cache = SceneCache(self.root / "scenes", "train", self.training_scenes)
-        cache.build()
+        cache.build(self.device)
         return cache
 
     def autoencoder(self) -> AutoencoderKL:
@@ -67,7 +70,7 @@ class Chain:
         folder = self.root / "autoencoder" / "model"
         if not (folder / PROVENANCE_FILE).exists():
             scenes = SceneCache(self.root / "scenes", "train", self.autoencoder_scenes)
-            scenes.build()
+            scenes.build(self.device)
             vae, progress = train_autoencoder(scenes, folder.parent, budget_minutes=self.budget_minutes, device=self.device)
             vae.half().save_pretrained(folder)
             bring_to_disk(folder)
@@ -79,6 +82,7 @@ class Chain:
         folder = self.root / "base" / "model"
         if not (folder / PROVENANCE_FILE).exists():
             vae = self.autoencoder()
+            cast(nn.Module, vae).to(self.device)
             store = self.latents(("rgb",), LatentCodec(vae))
             pipeline, progress = train_base(vae, store, folder.parent, budget_minutes=self.budget_minutes, device=self.device)
             facts: dict[str, Any] = {"scenes": f"train 0..{self.training_scenes - 1}"}
@@ -125,7 +129,7 @@ class Chain:
         folder = self.root / "regressor"
         weights = folder / "regressor.safetensors"
         if not weights.exists():
-            store = self.latents(("rgb", "depth"), self.stage1().codec)
+            store = self.latents(("rgb", "depth"), self.stage1().to(self.device).codec)
             regressor, progress = train_latent_regressor(store, folder, budget_minutes=self.budget_minutes, device=self.device)
             write_provenance(folder, "demo-regressor", regressor_config(), progress, scenes=f"train 0..{self.training_scenes - 1}")
             with replacing_file(weights) as temporary:
@@ -157,9 +161,10 @@ class Chain:
     def latents(self, modalities: tuple[str, ...], codec: Codec) -> LatentStore:
         """The training scenes, encoded."""
         source = SceneSource(self.scenes())
-        known_by = f"{source.contents(modalities)} by {codec.fingerprint()}"
-        store = LatentStore(self._latents_of(modalities), len(source), modalities, known_by)
-        encode_source(source, store, [(source.scenes.size, source.scenes.size)], None, codec, {}, BadSamples(0, len(source)))
+        size = source.scenes.size
+        known_by = {"data": source.contents(modalities)}
+        store = latent_store(self._latents_of(modalities), len(source), modalities, [(size, size)], codec, known_by)
+        encode_source(source, store, [(size, size)], None, codec, {}, BadSamples(0, len(source)))
         return store
 
     def _latents_of(self, modalities: tuple[str, ...]) -> Path:
@@ -180,7 +185,10 @@ class Chain:
                 objective = stage_objective(pipeline.to(self.device), config)
                 latents = self._latents_of(pipeline.modalities)
                 feed = stage_feed(pipeline, source, config, objective, latents, known_by=facts, max_bad=0)
-                progress = train_joint(objective, feed, config, folder.parent, facts=facts, budget_minutes=self.budget_minutes)
+                options = RunOptions(num_workers=0 if torch.device(self.device).type == "cpu" else _NUM_READERS)
+                progress = train_joint(
+                    objective, feed, config, folder.parent, options=options, facts=facts, budget_minutes=self.budget_minutes
+                )
                 self._save(folder, pipeline, recipe, config, progress, stages)
         return JointNetPipeline.from_pretrained(folder)
 

@@ -50,14 +50,16 @@ def train_latent_regressor(
     torch.manual_seed(5)
     model = LatentRegressor().to(device)
     channels, side = model.unet.config.in_channels, model.unet.config.sample_size
+    latents = store.all_latents(channels, (side, side)).to(device)  # (N, 2, C, h, w)
 
-    def read(row: int, generator: torch.Generator) -> dict[str, Tensor]:  # noqa: ARG001 - nothing is drawn
-        rgb, depth = store.latents(row, channels, (side, side)).unbind(0)
+    def held(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        rgb, depth = latents[batch["row"].to(latents.device)].float().unbind(1)
         return {"rgb": rgb, "depth": depth}
 
     def loss_fn(network: LatentRegressor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"loss": (network(batch["rgb"]).float() - batch["depth"]).square().mean()}
 
     objective = FunctionObjective(model, loss_fn)
-    progress = fit(objective, TensorFeed(len(store), read), config=regressor_config(), run_dir=run_dir, budget_minutes=budget_minutes)
+    feed = TensorFeed(len(store), lambda *_: {}, held)  # nothing is drawn
+    progress = fit(objective, feed, config=regressor_config(), run_dir=run_dir, budget_minutes=budget_minutes)
     return model, progress

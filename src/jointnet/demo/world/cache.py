@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from jointnet.demo.world.captions import describe
-from jointnet.demo.world.render import render
+from jointnet.demo.world.render import render, render_batch
 from jointnet.demo.world.scene import sample_scene
 from jointnet.demo.world.splits import SPLITS, seeds
 
@@ -23,6 +25,8 @@ WORLD_VERSION = 2
 """To be raised when the same seed gives another picture: scenes of another version are rendered anew. 2: no floor nearer than NEAR_M."""
 
 _MAPS = ("rgb", "disparity", "normal")
+_SCENES_AT_ONCE = 128
+"""Scenes of a chunk whose maps are held as float32."""
 
 
 class Scenes(Protocol):
@@ -74,18 +78,19 @@ class RenderedScenes:
         return f"{self.split} 0..{self.num_scenes - 1} rendered at {self.size} px of world {WORLD_VERSION}"
 
 
-def render_chunk(folder: Path, first_seed: int, count: int, size: int) -> Path:
+def render_chunk(folder: Path, first_seed: int, count: int, size: int, device: torch.device | str = "cpu") -> Path:
     """Render ``count`` scenes and write them as 8-bit RGB and normals ((n + 1) / 2) and 16-bit disparity; the folder appears whole."""
     if folder.exists():
         return folder
     rgb = np.empty((count, size, size, 3), np.uint8)
     disparity = np.empty((count, size, size), np.uint16)
     normal = np.empty((count, size, size, 3), np.uint8)
-    for i in range(count):
-        maps = render(sample_scene(first_seed + i), size)
-        rgb[i] = np.round(maps.rgb * 255)
-        disparity[i] = np.round(maps.disparity01 * 65535)
-        normal[i] = np.round((maps.normal + 1) * 127.5)
+    for start in range(0, count, _SCENES_AT_ONCE):
+        some = slice(start, min(start + _SCENES_AT_ONCE, count))
+        maps = render_batch([sample_scene(first_seed + i) for i in range(some.start, some.stop)], size, device)
+        rgb[some] = _rounded(maps.rgb.permute(0, 2, 3, 1) * 255, torch.uint8)
+        disparity[some] = _rounded(maps.disparity01 * 65535, torch.int32)
+        normal[some] = _rounded((maps.normal.permute(0, 2, 3, 1) + 1) * 127.5, torch.uint8)
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     unfinished.mkdir(parents=True)
     for name, array in zip(_MAPS, (rgb, disparity, normal), strict=True):
@@ -95,6 +100,10 @@ def render_chunk(folder: Path, first_seed: int, count: int, size: int) -> Path:
     except OSError:  # another process was faster: its chunk is the same
         shutil.rmtree(unfinished)
     return folder
+
+
+def _rounded(values: Tensor, dtype: torch.dtype) -> np.ndarray:
+    return values.round().to(dtype).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -133,19 +142,26 @@ class SceneCache:
     def _chunks(self) -> Iterator[tuple[Path, int]]:
         return (self._chunk(index) for index in range(-(-self.num_scenes // CHUNK)))
 
-    def build(self, workers: int | None = None) -> None:
-        """Render the missing chunks, one process a core."""
+    def build(self, device: torch.device | str = "cpu") -> None:
+        """Render the missing chunks: on the CPU with one process a core, elsewhere one after the other."""
         missing = [(folder, first) for folder, first in self._chunks() if not folder.exists()]
         if not missing:
             return
-        with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+        if torch.device(device).type != "cpu":
+            for folder, first in missing:
+                render_chunk(folder, first, CHUNK, self.size, device)
+            return
+        with ProcessPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
             jobs = [pool.submit(render_chunk, folder, first, CHUNK, self.size) for folder, first in missing]
             for job in as_completed(jobs):
                 job.result()
 
-    def arrays(self, name: str) -> list[np.ndarray]:
-        """The chunks of one map ("rgb", "disparity", "normal"), memory-mapped, in seed order."""
-        return [np.load(folder / f"{name}.npy", mmap_mode="r") for folder, _ in self._chunks()]
+    def chunks(self, name: str, device: torch.device | str = "cpu") -> list[Tensor]:
+        """Chunks of one map, "rgb" or "normal" (n, H, W, 3) uint8 or "disparity" (n, H, W) uint16, in seed order.
+
+        On the CPU they are read where the system maps their files; another device holds a copy.
+        """
+        return [torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")).to(device) for folder, _ in self._chunks()]
 
     def captions(self, draw: int = 0) -> list[str]:
         """One caption a scene, in seed order."""

@@ -1,22 +1,28 @@
-"""The ray caster of the demo world: a scene -> RGB, exact disparity and exact normals.
+"""The ray caster of the demo world: scenes -> RGB, exact disparity and exact normals, on any device.
 
 RGB averages 2 x 2 samples a pixel; disparity and normals are those of the ray through the pixel's centre, with no filter, so
-they are exact to float32.
+they are exact to float32. Rays are columns (3, N); each knows the number of its scene.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import cos, radians, sin
+from math import cos, inf, radians, sin
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
-from jointnet.demo.world.scene import NEAR_M, Camera, Room, Scene
-from jointnet.demo.world.shapes import intersect
-from jointnet.demo.world.surfaces import floor_colour, sky_colour, wall_colour
+from jointnet.demo.world.scene import FLOORS, NEAR_M, Scene
+from jointnet.demo.world.shapes import intersect, solids_of
+from jointnet.demo.world.surfaces import floor_colour, floors_of, skies_of, sky_colour, wall_colour, walls_of
+from jointnet.demo.world.vectors import at, column, columns, dot, places, take, unit
 
-_RAYS_AT_ONCE = 8192
-"""Bands of the image are shaded one after the other, so that their arrays stay in the cache."""
+_RAYS_AT_ONCE = {"cpu": 2**16}
+"""By the device's type; one that is not here takes _MANY_RAYS. On a CPU the arrays of more would leave its caches."""
+_MANY_RAYS = 2**22
 _SKY, _FLOOR, _WALL, _FIRST_SOLID = -1, 0, 1, 2
 
 
@@ -35,138 +41,210 @@ class Rendered:
 
 
 @dataclass(frozen=True)
-class _Surface:
-    z_m: np.ndarray
-    normal: np.ndarray
-    kind: np.ndarray
+class Maps:
+    """The maps of B scenes, see ``Rendered``, on their device: rgb and normal (B, 3, H, W), disparity01 and solid (B, H, W)."""
+
+    rgb: Tensor
+    disparity01: Tensor
+    normal: Tensor
+    solid: Tensor
 
 
 def render(scene: Scene, size: int = 128) -> Rendered:
     """Render a scene at (size, size) pixels."""
-    origin = np.array([0, scene.camera.height_m, 0], np.float32)
-    bands = np.array_split(camera_rays(scene.camera, 2 * size), max(1, 4 * size * size // _RAYS_AT_ONCE))
-    width = scene.camera.half_width / size
-    shaded = [_shade(scene, origin, rays, _trace(scene, origin, rays), sample_width=width) for rays in bands]
-    rgb = np.concatenate(shaded).reshape(size, 2, size, 2, 3).mean((1, 3))
-
-    centres = _trace(scene, origin, camera_rays(scene.camera, size))
-    disparity01 = np.float32(NEAR_M) / centres.z_m
+    maps = render_batch([scene], size)
     return Rendered(
-        rgb=rgb,
-        disparity01=disparity01.reshape(size, size),
-        normal=(centres.normal @ _world_to_camera(scene.camera).T).reshape(size, size, 3),
-        solid=np.maximum(centres.kind - _FIRST_SOLID, -1).reshape(size, size),
+        rgb=maps.rgb[0].permute(1, 2, 0).contiguous().numpy(),
+        disparity01=maps.disparity01[0].numpy(),
+        normal=maps.normal[0].permute(1, 2, 0).contiguous().numpy(),
+        solid=maps.solid[0].numpy(),
     )
+
+
+def render_batch(scenes: Sequence[Scene], size: int = 128, device: torch.device | str = "cpu") -> Maps:
+    """Render scenes at (size, size) pixels, as many at once as the device takes."""
+    device = torch.device(device)
+    rays_at_once = _RAYS_AT_ONCE.get(device.type, _MANY_RAYS)
+    scenes_at_once = max(1, rays_at_once // (2 * size) ** 2)
+    count = len(scenes)
+    maps = Maps(
+        rgb=torch.empty(count, 3, size, size, device=device),
+        disparity01=torch.empty(count, size, size, device=device),
+        normal=torch.empty(count, 3, size, size, device=device),
+        solid=torch.empty(count, size, size, dtype=torch.int64, device=device),
+    )
+    for start in range(0, count, scenes_at_once):
+        some = slice(start, start + scenes_at_once)
+        world = _World(scenes[some], device)
+        for rows in _bands(size, rays_at_once // 4):
+            samples = slice(2 * rows.start, 2 * rows.stop)
+            maps.rgb[some, :, rows] = avg_pool2d(world.shaded(2 * size, samples), 2)
+            maps.disparity01[some, rows], maps.normal[some, :, rows], maps.solid[some, rows] = world.seen(size, rows)
+    return maps
+
+
+def _bands(size: int, pixels: int) -> Iterator[slice]:
+    """Rows of an image, of about as many pixels at once."""
+    step = max(1, min(size, pixels // size))
+    return (slice(first, min(first + step, size)) for first in range(0, size, step))
 
 
 def depth_along(scene: Scene, rays: np.ndarray) -> np.ndarray:
     """Exact depth of the first surface along camera-frame rays (..., 3), in their lengths: of any projection's; inf in the sky."""
-    origin = np.array([0, scene.camera.height_m, 0], np.float32)
-    world = rays.reshape(-1, 3).astype(np.float32) @ _world_to_camera(scene.camera)
-    return _trace(scene, origin, world).z_m.reshape(rays.shape[:-1])
+    world = _World([scene], torch.device("cpu"))
+    camera = torch.from_numpy(rays.reshape(-1, 3).astype(np.float32)).T
+    return world.trace(world.one, world.turned(world.one, camera)).z_m.numpy().reshape(rays.shape[:-1])
 
 
-def camera_rays(camera: Camera, size: int) -> np.ndarray:
-    """World-frame directions (size * size, 3), row by row, each with camera-frame z = 1: t along them is the depth z."""
-    across = ((np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1) * np.float32(camera.half_width)
-    u, v = np.meshgrid(across, -across)
-    pitch = radians(camera.pitch_deg)
-    y = v * np.float32(cos(pitch)) - np.float32(sin(pitch))
-    z = v * np.float32(sin(pitch)) + np.float32(cos(pitch))
-    return np.stack([u, y, z], -1).reshape(-1, 3)
+@dataclass(frozen=True)
+class _Surface:
+    """What rays meet first: depth z_m (N,), inf in the sky; normal (3, N), world frame; kind (N,)."""
+
+    z_m: Tensor
+    normal: Tensor
+    kind: Tensor
 
 
-def _world_to_camera(camera: Camera) -> np.ndarray:
-    """Rows: the camera's x (right), y (up) and z (backwards) axes in the world frame."""
-    c, s = cos(radians(camera.pitch_deg)), sin(radians(camera.pitch_deg))
-    return np.array([[1, 0, 0], [0, c, s], [0, s, -c]], np.float32)
+class _World:
+    """B scenes on a device."""
 
+    def __init__(self, scenes: Sequence[Scene], device: torch.device) -> None:
+        cameras, lights = [scene.camera for scene in scenes], [scene.light for scene in scenes]
+        rooms = [scene.room for scene in scenes]
+        self.num, self.device = len(scenes), device
+        self.one = torch.zeros(1, dtype=torch.int64, device=device)
+        self.origin = columns(((0, camera.height_m, 0) for camera in cameras), device)
+        self.cos_pitch = column((cos(radians(camera.pitch_deg)) for camera in cameras), device)
+        self.sin_pitch = column((sin(radians(camera.pitch_deg)) for camera in cameras), device)
+        self.half_width = column((camera.half_width for camera in cameras), device)
+        self.has_rooms = any(room is not None for room in rooms)
+        self.walls_m = columns(
+            ((-inf, inf, inf, inf) if room is None else (room.left_m, room.right_m, room.ceiling_m, room.back_m) for room in rooms), device
+        )
+        self.slots = solids_of(scenes, device)
+        self.floor_kinds = frozenset(FLOORS.index(scene.floor) for scene in scenes)
+        self.floors, self.wall_rgb, self.skies = floors_of(scenes, device), walls_of(scenes, device), skies_of(scenes, device)
+        self.light = columns((light.vector for light in lights), device)
+        self.light_colour = columns((light.colour for light in lights), device)
+        self.ambient = columns((light.ambient for light in lights), device)
+        self.has_lamps = any(light.is_lamp for light in lights)
+        self.is_lamp = torch.tensor([light.is_lamp for light in lights], device=device)
 
-def _trace(scene: Scene, origin: np.ndarray, rays: np.ndarray) -> _Surface:
-    """The first surface along each ray; z_m is inf in the sky."""
-    z = np.full(len(rays), np.inf, np.float32)
-    normal = np.zeros_like(rays)
-    kind = np.full(len(rays), _SKY)
+    def shaded(self, size: int, rows: slice) -> Tensor:
+        """Colours (B, 3, rows, size) of some rows of images at (size, size) samples."""
+        scene, rays = self.camera_rays(size, rows)
+        rgb = self.shade(scene, rays, self.trace(scene, rays), sample_width=2 * self.half_width / size)
+        return rgb.view(3, self.num, -1, size).transpose(0, 1)
 
-    def keep_nearer(t: np.ndarray, n: np.ndarray, k: int) -> None:
-        nearer = t < z
-        z[nearer], kind[nearer] = t[nearer], k
-        normal[nearer] = n[nearer] if n.ndim == 2 else n
+    def seen(self, size: int, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Disparity (B, rows, size), normals (B, 3, rows, size) and solids (B, rows, size)."""
+        scene, rays = self.camera_rays(size, rows)
+        surface = self.trace(scene, rays)
+        normal = self.turned(scene, surface.normal).view(3, self.num, -1, size).transpose(0, 1)
+        solid = (surface.kind - _FIRST_SOLID).clamp(min=-1)
+        return (NEAR_M / surface.z_m).view(self.num, -1, size), normal, solid.view(self.num, -1, size)
 
-    for axis, position, facing in _planes(scene.room):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            t = (np.float32(position) - origin[axis]) / rays[:, axis]
-        n = np.zeros(3, np.float32)
-        n[axis] = facing
-        keep_nearer(np.where(t > 0, t, np.inf), n, _FLOOR if axis == 1 and facing > 0 else _WALL)
-    for index, solid in enumerate(scene.solids):
-        keep_nearer(*intersect(solid, origin, rays), _FIRST_SOLID + index)
-    return _Surface(z, normal, kind)
+    def camera_rays(self, size: int, rows: slice) -> tuple[Tensor, Tensor]:
+        """Scenes (N,) and world-frame directions (3, N), row by row, each with camera-frame z = 1: t along them is the depth z."""
+        across = ((torch.arange(size, dtype=torch.float32, device=self.device) + 0.5) * (2 / size) - 1) * self.half_width[:, None]
+        x, down = across[:, None, :], across[:, rows, None]  # (B, 1, W), (B, rows, 1)
+        c, s = self.cos_pitch[:, None, None], self.sin_pitch[:, None, None]
+        rays = torch.stack(torch.broadcast_tensors(x, -down * c - s, c - down * s)).view(3, -1)
+        if self.num == 1:
+            return self.one, rays
+        return torch.arange(self.num, device=self.device).repeat_interleave(rays.shape[1] // self.num), rays
 
+    def turned(self, scene: Tensor, vector: Tensor) -> Tensor:
+        """Between world and camera frame (x right, y up, z backwards), either way: the matrix is its own inverse."""
+        c, s = at(self.cos_pitch, scene), at(self.sin_pitch, scene)
+        x, y, z = vector
+        return torch.stack([x, c * y + s * z, s * y - c * z])
 
-def _planes(room: Room | None) -> list[tuple[int, float, float]]:
-    """(axis, position, sign of the normal) of the floor and of a room's walls."""
-    if room is None:
-        return [(1, 0.0, 1.0)]
-    return [
-        (1, 0.0, 1.0),
-        (1, room.ceiling_m, -1.0),
-        (0, room.left_m, 1.0),
-        (0, room.right_m, -1.0),
-        (2, room.back_m, -1.0),
-    ]
+    def trace(self, scene: Tensor, rays: Tensor) -> _Surface:
+        """The first surface along each ray from its camera."""
+        origin = at(self.origin, scene)
+        z, normal, kind = self._planes(scene, origin, rays)
+        for number, (shapes, solids) in enumerate(self.slots):
+            for hits in intersect(shapes, solids, scene, origin, rays):
+                nearer = places(hits.t < take(z, hits.ray))
+                if len(nearer):
+                    ray = take(hits.ray, nearer)
+                    z.index_copy_(0, ray, take(hits.t, nearer))
+                    kind.index_fill_(0, ray, _FIRST_SOLID + number)
+                    normal.index_copy_(1, ray, hits.normal(nearer))
+        return _Surface(z, normal, kind)
 
+    def _planes(self, scene: Tensor, origin: Tensor, rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Depth, normal and kind of the floor, of a room's walls, or of the sky."""
+        left, right, ceiling, back = at(self.walls_m, scene)
+        x, y, z = rays
+        depth = ((torch.where(y < 0, 0.0, ceiling) - origin[1]) / y).abs()
+        normal = torch.zeros_like(rays)
+        is_sky = depth == inf
+        normal[1] = torch.where(is_sky, 0.0, -y.sign())
+        kind = torch.where(is_sky, _SKY, torch.where(y < 0, _FLOOR, _WALL))
+        if self.has_rooms:
+            side = ((torch.where(x > 0, right, left) - origin[0]) / x).abs()
+            behind = torch.where(z > 0, (back - origin[2]) / z, inf)
+            for axis, t in ((0, side), (2, behind)):
+                is_nearer = t < depth
+                depth = torch.where(is_nearer, t, depth)
+                normal.masked_fill_(is_nearer, 0)
+                normal[axis] = torch.where(is_nearer, -rays[axis].sign(), normal[axis])
+                kind.masked_fill_(is_nearer, _WALL)
+        return depth, normal, kind
 
-def _shade(scene: Scene, origin: np.ndarray, rays: np.ndarray, surface: _Surface, *, sample_width: float) -> np.ndarray:
-    """Colour (N, 3) in [0, 1]: albedo x (ambient + sun or lamp, with cast shadows) + highlight."""
-    rgb = np.empty_like(rays)
-    sky = surface.kind == _SKY
-    unit = _unit(rays)
-    if sky.any():
-        rgb[sky] = sky_colour(scene, unit[sky])
-    hit = np.flatnonzero(~sky)
-    z, normal, kind, view = surface.z_m[hit], surface.normal[hit], surface.kind[hit], unit[hit]
-    point = origin + z[:, None] * rays[hit]
+    def shade(self, scene: Tensor, rays: Tensor, surface: _Surface, *, sample_width: Tensor) -> Tensor:
+        """Colour (3, N) in [0, 1]: albedo x (ambient + sun or lamp, with cast shadows) + highlight."""
+        rgb = torch.empty_like(rays)
+        unit_rays = unit(rays)
+        sky, hit = places(surface.kind == _SKY), places(surface.kind != _SKY)
+        if len(sky):
+            rgb.index_copy_(1, sky, sky_colour(self.skies, at(scene, sky), take(unit_rays, sky)))
+        if not len(hit):
+            return rgb
+        z, normal, kind, view = (take(values, hit) for values in (surface.z_m, surface.normal, surface.kind, unit_rays))
+        scene = at(scene, hit)
+        point = at(self.origin, scene) + z * take(rays, hit)
+        albedo, gloss = self._material(scene, point, normal, kind, z * at(sample_width, scene) / (-view[1]).clamp(min=0.02))
 
-    albedo = np.empty_like(point)
-    gloss = np.zeros(len(hit), np.float32)
-    on_floor, on_wall = kind == _FLOOR, kind == _WALL
-    grazing = np.maximum(-view[on_floor, 1], 0.02)
-    albedo[on_floor] = floor_colour(scene, point[on_floor], z[on_floor] * np.float32(sample_width) / grazing)
-    if on_wall.any():
-        albedo[on_wall] = wall_colour(scene, point[on_wall], normal[on_wall])
-    for index, solid in enumerate(scene.solids):
-        mine = kind == _FIRST_SOLID + index
-        albedo[mine], gloss[mine] = solid.albedo, solid.gloss
+        towards = at(self.light, scene)
+        if self.has_lamps:
+            towards = torch.where(at(self.is_lamp, scene), unit(towards - point), towards)
+        facing = dot(normal, towards)
+        lit = facing.clamp(min=0) * ~self._in_shadow(scene, point + 2e-3 * normal, towards, facing)
+        colour = at(self.light_colour, scene)
+        rgb_hit = albedo * (at(self.ambient, scene) * (0.85 + 0.15 * normal[1]) + lit * colour)
+        shiny = places((gloss > 0) & (lit > 0))
+        if len(shiny):
+            glint = dot(take(normal, shiny), unit(at(towards, shiny) - take(view, shiny)))
+            rgb_hit.index_add_(1, shiny, take(gloss, shiny) * glint.clamp(min=0) ** 40 * at(colour, shiny))
+        return rgb.index_copy_(1, hit, rgb_hit).clamp_(0, 1)
 
-    towards = np.array(scene.light.vector, np.float32)
-    if scene.light.is_lamp:
-        towards = _unit(towards - point)
-    else:
-        towards = np.broadcast_to(towards, point.shape)
-    facing = _dot(normal, towards)
-    lit = np.maximum(facing, 0) * ~_in_shadow(scene, point + 2e-3 * normal, towards, facing)
-    colour = np.array(scene.light.colour, np.float32)
-    sheltered = np.float32(0.85) + np.float32(0.15) * normal[:, 1:2]
-    rgb[hit] = albedo * (np.array(scene.light.ambient, np.float32) * sheltered + lit[:, None] * colour)
-    shiny = np.flatnonzero((gloss > 0) & (lit > 0))
-    glint = _dot(normal[shiny], _unit(towards[shiny] - view[shiny]))
-    rgb[hit[shiny]] += (gloss[shiny] * np.maximum(glint, 0) ** 40)[:, None] * colour
-    return rgb.clip(0, 1)
+    def _material(self, scene: Tensor, point: Tensor, normal: Tensor, kind: Tensor, footprint_m: Tensor) -> tuple[Tensor, Tensor]:
+        """Albedo (3, N) and gloss (N,) of what is no sky."""
+        albedo, gloss = torch.empty_like(point), torch.zeros_like(footprint_m)
+        floor = places(kind == _FLOOR)
+        if len(floor):
+            colour = floor_colour(self.floor_kinds, self.floors, at(scene, floor), take(point, floor), take(footprint_m, floor))
+            albedo.index_copy_(1, floor, colour)
+        if self.has_rooms:
+            wall = places(kind == _WALL)
+            albedo.index_copy_(1, wall, wall_colour(at(self.wall_rgb, at(scene, wall)), take(point, wall), take(normal, wall)))
+        for number, (_, solids) in enumerate(self.slots):
+            mine = places(kind == _FIRST_SOLID + number)
+            if len(mine):
+                solid = solids.take(at(scene, mine))
+                albedo.index_copy_(1, mine, solid.albedo.expand(-1, len(mine)))
+                gloss.index_copy_(0, mine, solid.gloss.expand(len(mine)))
+        return albedo, gloss
 
-
-def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.einsum("ij,ij->i", a, b)
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.sqrt(_dot(vector, vector))[:, None]
-
-
-def _in_shadow(scene: Scene, point: np.ndarray, towards: np.ndarray, facing: np.ndarray) -> np.ndarray:
-    shadow = np.zeros(len(point), bool)
-    for solid in scene.solids:
-        ask = np.flatnonzero((facing > 0) & ~shadow)
-        t, _ = intersect(solid, point[ask], towards[ask])
-        shadow[ask] = np.isfinite(t)
-    return shadow
+    def _in_shadow(self, scene: Tensor, point: Tensor, towards: Tensor, facing: Tensor) -> Tensor:
+        """True (N,) where a solid stands between a point that faces the light and the light."""
+        asked = places(facing > 0)
+        scene, point, towards = at(scene, asked), take(point, asked), at(towards, asked)
+        is_dark = torch.zeros_like(asked, dtype=torch.bool)
+        for shapes, solids in self.slots:
+            for hits in intersect(shapes, solids, scene, point, towards):
+                is_dark.index_copy_(0, hits.ray, take(is_dark, hits.ray) | (hits.t < inf))
+        return torch.zeros_like(facing, dtype=torch.bool).index_copy_(0, asked, is_dark)

@@ -1,134 +1,219 @@
 """Exact ray intersections with the solids of the demo world.
 
-Every function takes rays ``origin + t * direction`` as (N, 3) arrays in the solid's own frame (its foot at the origin, y up)
-and returns ``(t, normal)``: t (N,), inf where the ray misses, the nearest t > 0 otherwise; normal (N, 3), outward, unit.
+Rays are ``origin + t * direction``, (3, N) each; a shape's functions take them in the solid's own frame (its foot at the origin, y up).
+Its distance is the nearest t > 0, (N,), inf where the ray misses; its normal at a hit is outward and unit, (3, N).
 """
 
 from __future__ import annotations
 
-from math import cos, radians, sin
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from math import cos, inf, radians, sin
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from jointnet.demo.world.scene import Solid
+from jointnet.demo.world.scene import SHAPES, Scene, Solid
+from jointnet.demo.world.vectors import at, column, columns, dot, places, take
 
-Hit = tuple[np.ndarray, np.ndarray]
-_EPSILON = np.float32(1e-4)
-
-
-def intersect(solid: Solid, origin: np.ndarray, direction: np.ndarray) -> Hit:
-    """Nearest hit of world-frame rays (N, 3) with a solid; a bounding sphere discards most rays first."""
-    t = np.full(len(direction), np.inf, np.float32)
-    normal = np.zeros((len(direction), 3), np.float32)
-    foot = np.array([solid.x_m, 0.0, solid.z_m], np.float32)
-    local = origin - foot
-    near = np.flatnonzero(_may_hit(solid, local, direction))
-    if len(near) == 0:
-        return t, normal
-    turn = _yaw(solid.yaw_deg)
-    local_near = np.broadcast_to(local, direction.shape)[near] @ turn
-    t_near, normal_near = _SHAPES[solid.shape](solid, local_near, direction[near] @ turn)
-    t[near], normal[near] = t_near, normal_near @ turn.T
-    return t, normal
+_EPSILON = 1e-4
 
 
-def _yaw(yaw_deg: float) -> np.ndarray:
-    c, s = cos(radians(yaw_deg)), sin(radians(yaw_deg))
-    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]], np.float32)
+@dataclass(frozen=True)
+class Solids:
+    """One solid of each of B scenes, or of each of N rays: a column each, lengths in metres.
+
+    ``shape`` is a place in SHAPES; ``reach_m2`` the squared radius of a bounding sphere, -inf where a scene has no such solid.
+    """
+
+    shape: Tensor
+    x_m: Tensor
+    z_m: Tensor
+    radius_m: Tensor
+    height_m: Tensor
+    half_m: Tensor
+    cos_yaw: Tensor
+    sin_yaw: Tensor
+    reach_m2: Tensor
+    albedo: Tensor
+    gloss: Tensor
+
+    def take(self, index: Tensor) -> Solids:
+        """The solids at places (N,)."""
+        return Solids(*(at(getattr(self, field.name), index) for field in fields(self)))
 
 
-def _may_hit(solid: Solid, local: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    half = np.float32(solid.height_m / 2)
-    radius_squared = np.float32((solid.radius_m**2 + float(half) ** 2) * 1.01)
-    x, y, z = local[..., 0], local[..., 1] - half, local[..., 2]
-    dx, dy, dz = direction[:, 0], direction[:, 1], direction[:, 2]
-    along = x * dx + y * dy + z * dz
-    missed_by = (x * x + y * y + z * z - radius_squared) * (dx * dx + dy * dy + dz * dz)
-    return along * along > missed_by
+def solids_of(scenes: Sequence[Scene], device: torch.device) -> list[tuple[frozenset[int], Solids]]:
+    """The first solid of every scene, the second, and so on, each with the shapes that are among them."""
+    slots: list[tuple[frozenset[int], Solids]] = []
+    for number in range(max(len(scene.solids) for scene in scenes)):
+        present = [scene.solids[number] if number < len(scene.solids) else None for scene in scenes]
+        solids = [solid or scene.solids[0] for solid, scene in zip(present, scenes, strict=True)]
+        shapes = [SHAPES.index(solid.shape) for solid in solids]
+        slot = Solids(
+            shape=torch.tensor(shapes, device=device),
+            x_m=column((s.x_m for s in solids), device),
+            z_m=column((s.z_m for s in solids), device),
+            radius_m=column((s.radius_m for s in solids), device),
+            height_m=column((s.height_m for s in solids), device),
+            half_m=columns((s.half_extents_m for s in solids), device),
+            cos_yaw=column((cos(radians(s.yaw_deg)) for s in solids), device),
+            sin_yaw=column((sin(radians(s.yaw_deg)) for s in solids), device),
+            reach_m2=column((-inf if s is None else _reach_m2(s) for s in present), device),
+            albedo=columns((s.albedo for s in solids), device),
+            gloss=column((s.gloss for s in solids), device),
+        )
+        slots.append((frozenset(shapes), slot))
+    return slots
 
 
-def _ball(solid: Solid, o: np.ndarray, d: np.ndarray) -> Hit:
-    r = np.float32(solid.radius_m)
-    centre = np.array([0, r, 0], np.float32)
-    t = _nearest_root(_dot(d, d), _dot(d, o - centre), _dot(o - centre, o - centre) - r * r)
-    return t, (_at(o, d, t) - centre) / r
+def _reach_m2(solid: Solid) -> float:
+    return (solid.radius_m**2 + (solid.height_m / 2) ** 2) * 1.01
 
 
-def _box(solid: Solid, o: np.ndarray, d: np.ndarray) -> Hit:
-    a, b = solid.half_extents_m
-    low = np.array([-a, 0, -b], np.float32)
-    high = np.array([a, solid.height_m, b], np.float32)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        first, second = (low - o) / d, (high - o) / d
-    enter, leave = np.minimum(first, second), np.maximum(first, second)
-    axis = enter.argmax(1)
-    t_in, t_out = enter.max(1), leave.min(1)
-    t = np.where((t_in <= t_out) & (t_in > _EPSILON), t_in, np.inf).astype(np.float32)
-    normal = np.zeros_like(d)
-    rows = np.arange(len(d))
-    normal[rows, axis] = -np.sign(d[rows, axis])
-    return t, normal
+@dataclass(frozen=True)
+class Hits:
+    """Rays that come near solids of one shape. ``ray`` (N,): their places among all rays; ``t`` (N,): inf where one misses."""
+
+    ray: Tensor
+    t: Tensor
+    shape: int
+    solids: Solids
+    origin: Tensor
+    direction: Tensor
+
+    def normal(self, which: Tensor) -> Tensor:
+        """Outward normals (3, n) of some of the rays, at least one, which hit."""
+        solids, o, d = self.solids.take(which), at(self.origin, which), at(self.direction, which)
+        return _SHAPES[SHAPES[self.shape]].normal(solids, o, d, take(self.t, which))
 
 
-def _cylinder(solid: Solid, o: np.ndarray, d: np.ndarray) -> Hit:
-    r, h = np.float32(solid.radius_m), np.float32(solid.height_m)
-    oh, dh = o[:, [0, 2]], d[:, [0, 2]]
-    side = _nearest_root(_dot(dh, dh), _dot(dh, oh), _dot(oh, oh) - r * r)
-    y = _at(o, d, side)[:, 1]
-    side = np.where((y >= 0) & (y <= h), side, np.inf)
-    top = _plane(o[:, 1] - h, d[:, 1])
-    p = _at(o, d, top)
-    top = np.where(p[:, 0] ** 2 + p[:, 2] ** 2 <= r * r, top, np.inf)
-    t = np.minimum(side, top)
-    normal = _at(o, d, t) / r
-    normal[:, 1] = 0
-    normal[top < side] = (0, 1, 0)
-    return t, normal
+def intersect(shapes: frozenset[int], solids: Solids, scene: Tensor, origin: Tensor, direction: Tensor) -> Iterator[Hits]:
+    """Yield the hits of rays with their scenes' solids, shape by shape; a bounding sphere discards most rays first.
+
+    Shapes: scene (N,), which of the B scenes a ray belongs to; origin, direction (3, N), or (3, 1) if all rays have the same.
+    """
+    foot_x, foot_z = at(solids.x_m, scene), at(solids.z_m, scene)
+    local = torch.stack(torch.broadcast_tensors(origin[0] - foot_x, origin[1], origin[2] - foot_z))
+    near = places(_may_hit(at(solids.height_m, scene) / 2, at(solids.reach_m2, scene), local, direction))
+    for shape in sorted(shapes):
+        ray = near if len(shapes) == 1 else near[solids.shape[scene[near]] == shape]
+        if len(ray):
+            mine, o, d = solids.take(at(scene, ray)), at(local, ray), at(direction, ray)
+            yield Hits(ray, _SHAPES[SHAPES[shape]].distance(mine, o, d), shape, mine, o, d)
 
 
-def _cone(solid: Solid, o: np.ndarray, d: np.ndarray) -> Hit:
-    r, h = np.float32(solid.radius_m), np.float32(solid.height_m)
-    slope = (r / h) ** 2
-    apex = h - o[:, 1]
-    a = d[:, 0] ** 2 + d[:, 2] ** 2 - slope * d[:, 1] ** 2
-    b = o[:, 0] * d[:, 0] + o[:, 2] * d[:, 2] + slope * apex * d[:, 1]
-    c = o[:, 0] ** 2 + o[:, 2] ** 2 - slope * apex**2
-    best = np.full(len(d), np.inf, np.float32)
-    for t in _roots(a, b, c):
-        y = _at(o, d, t)[:, 1]
-        best = np.where((y >= 0) & (y <= h) & (t < best), t, best)
-    p = _at(o, d, best)
-    normal = np.stack([p[:, 0], slope * (h - p[:, 1]), p[:, 2]], 1)
-    return best, normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
+def _may_hit(half_m: Tensor, reach_m2: Tensor, local: Tensor, direction: Tensor) -> Tensor:
+    centred = torch.stack(torch.broadcast_tensors(local[0], local[1] - half_m, local[2]))
+    along = dot(centred, direction)
+    return along * along > (dot(centred, centred) - reach_m2) * dot(direction, direction)
 
 
-_SHAPES = {"ball": _ball, "box": _box, "cylinder": _cylinder, "cone": _cone}
+def _ball_distance(solid: Solids, o: Tensor, d: Tensor) -> Tensor:
+    x, y, z = o[0], o[1] - solid.radius_m, o[2]
+    return _nearest_root(dot(d, d), x * d[0] + y * d[1] + z * d[2], x * x + y * y + z * z - solid.radius_m**2)
 
 
-def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.einsum("ij,ij->i", a, b)
+def _ball_normal(solid: Solids, o: Tensor, d: Tensor, t: Tensor) -> Tensor:
+    x, y, z = _point(o, d, t)
+    return torch.stack([x, y - solid.radius_m, z]) / solid.radius_m
 
 
-def _at(o: np.ndarray, d: np.ndarray, t: np.ndarray) -> np.ndarray:
-    return o + np.where(np.isfinite(t), t, 0)[:, None] * d
+def _box_distance(solid: Solids, o: Tensor, d: Tensor) -> Tensor:
+    enter, leave = _slabs(solid, _turned(o, solid), _turned(d, solid))
+    t_in, t_out = enter.amax(0), leave.amin(0)
+    return torch.where((t_in <= t_out) & (t_in > _EPSILON), t_in, inf)
 
 
-def _plane(height: np.ndarray, dy: np.ndarray) -> np.ndarray:
-    """t at which a ray ``height`` above a horizontal plane meets it; inf if it does not."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = -height / dy
-    return np.where(t > _EPSILON, t, np.inf).astype(np.float32)
+def _box_normal(solid: Solids, o: Tensor, d: Tensor, t: Tensor) -> Tensor:  # noqa: ARG001 - the same for every shape
+    d = _turned(d, solid)
+    enter, _ = _slabs(solid, _turned(o, solid), d)
+    is_axis = torch.arange(3, device=d.device)[:, None] == enter.argmax(0)
+    x, y, z = torch.where(is_axis, -d.sign(), 0.0)
+    return torch.stack([x * solid.cos_yaw + z * solid.sin_yaw, y, z * solid.cos_yaw - x * solid.sin_yaw])
 
 
-def _roots(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _slabs(solid: Solids, o: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    """Where rays enter and leave the space between each pair of faces, (3, N) each."""
+    (a, b), nil = solid.half_m, torch.zeros_like(solid.height_m)
+    first, second = (torch.stack([-a, nil, -b]) - o) / d, (torch.stack([a, solid.height_m, b]) - o) / d
+    return torch.minimum(first, second), torch.maximum(first, second)
+
+
+def _turned(v: Tensor, solid: Solids) -> Tensor:
+    """A vector in the frame of a box that is turned by its yaw."""
+    return torch.stack(
+        torch.broadcast_tensors(v[0] * solid.cos_yaw - v[2] * solid.sin_yaw, v[1], v[0] * solid.sin_yaw + v[2] * solid.cos_yaw)
+    )
+
+
+def _cylinder_distance(solid: Solids, o: Tensor, d: Tensor) -> Tensor:
+    across, along = o[::2], d[::2]
+    side = _nearest_root(dot(along, along), dot(along, across), dot(across, across) - solid.radius_m**2)
+    return torch.minimum(_between_ends(solid, o, d, side), _top(solid, o, d))
+
+
+def _top(solid: Solids, o: Tensor, d: Tensor) -> Tensor:
+    """Where rays meet the disc at the top."""
+    t = (solid.height_m - o[1]) / d[1]
+    x, z = o[0] + t * d[0], o[2] + t * d[2]
+    return torch.where((t > _EPSILON) & (x * x + z * z <= solid.radius_m**2), t, inf)
+
+
+def _cylinder_normal(solid: Solids, o: Tensor, d: Tensor, t: Tensor) -> Tensor:
+    x, _, z = _point(o, d, t) / solid.radius_m
+    is_top = t == _top(solid, o, d)
+    return torch.stack([x.masked_fill(is_top, 0), is_top.float(), z.masked_fill(is_top, 0)])
+
+
+def _cone_distance(solid: Solids, o: Tensor, d: Tensor) -> Tensor:
+    slope = (solid.radius_m / solid.height_m) ** 2
+    apex = solid.height_m - o[1]
+    a = dot(d[::2], d[::2]) - slope * d[1] * d[1]
+    b = dot(o[::2], d[::2]) + slope * apex * d[1]
+    c = dot(o[::2], o[::2]) - slope * apex * apex
+    first, second = (_between_ends(solid, o, d, t) for t in _roots(a, b, c))
+    return torch.minimum(first, second)
+
+
+def _cone_normal(solid: Solids, o: Tensor, d: Tensor, t: Tensor) -> Tensor:
+    x, y, z = _point(o, d, t)
+    normal = torch.stack([x, (solid.radius_m / solid.height_m) ** 2 * (solid.height_m - y), z])
+    return normal / dot(normal, normal).sqrt().clamp(min=1e-9)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Functions of the solids and of rays' origins and directions; the normal's last argument is the distance to the hit."""
+
+    distance: Callable[[Solids, Tensor, Tensor], Tensor]
+    normal: Callable[[Solids, Tensor, Tensor, Tensor], Tensor]
+
+
+_SHAPES = {
+    "ball": _Shape(_ball_distance, _ball_normal),
+    "box": _Shape(_box_distance, _box_normal),
+    "cylinder": _Shape(_cylinder_distance, _cylinder_normal),
+    "cone": _Shape(_cone_distance, _cone_normal),
+}
+
+
+def _point(o: Tensor, d: Tensor, t: Tensor) -> Tensor:
+    return o + t * d
+
+
+def _between_ends(solid: Solids, o: Tensor, d: Tensor, t: Tensor) -> Tensor:
+    """t where its point lies between foot and top, inf elsewhere."""
+    y = o[1] + t * d[1]
+    return torch.where((y >= 0) & (y <= solid.height_m), t, inf)
+
+
+def _roots(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """Both roots t > 0 of a t^2 + 2 b t + c = 0, inf where there is none."""
-    discriminant = b * b - a * c
-    with np.errstate(divide="ignore", invalid="ignore"):
-        root = np.sqrt(np.maximum(discriminant, 0))
-        pair = (-b - root) / a, (-b + root) / a
-    first, second = (np.where((discriminant >= 0) & (t > _EPSILON), t, np.inf).astype(np.float32) for t in pair)
-    return first, second
+    root = (b * b - a * c).sqrt()  # nan where there is none: then no comparison holds
+    first, second = (-b - root) / a, (root - b) / a
+    return torch.where(first > _EPSILON, first, inf), torch.where(second > _EPSILON, second, inf)
 
 
-def _nearest_root(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    return np.minimum(*_roots(a, b, c))
+def _nearest_root(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    return torch.minimum(*_roots(a, b, c))
