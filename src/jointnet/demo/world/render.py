@@ -118,7 +118,7 @@ def _planes(room: Room | None) -> list[tuple[int, float, float]]:
 
 
 def _shade(scene: Scene, origin: np.ndarray, rays: np.ndarray, surface: _Surface, *, sample_width: float) -> np.ndarray:
-    """Colour (N, 3) in [0, 1]: albedo x (ambient + sun or lamp, with cast shadows) + highlight."""
+    """Colour (N, 3) in [0, 1]: albedo x (ambient + sun or lamp, with cast shadows) + highlight; albedo in a scene without light."""
     rgb = np.empty_like(rays)
     sky = surface.kind == _SKY
     unit = _unit(rays)
@@ -138,6 +138,9 @@ def _shade(scene: Scene, origin: np.ndarray, rays: np.ndarray, surface: _Surface
     for index, solid in enumerate(scene.solids):
         mine = kind == _FIRST_SOLID + index
         albedo[mine], gloss[mine] = solid.albedo, solid.gloss
+    if scene.light is None:
+        rgb[hit] = albedo
+        return rgb.clip(0, 1)
 
     towards = np.array(scene.light.vector, np.float32)
     if scene.light.is_lamp:
