@@ -89,28 +89,26 @@ def measure(pipe: jointnet.JointNetPipeline, num_scenes: int, size: int = 128, s
     """Compare with exact albedo.
 
     Returns:
-        Figures, and rows of pictures (N, 3, size, size) in [0, 1]: drawn from the scenes' captions, their albedo, the scenes, their
-        predicted albedo, their exact albedo.
+        Figures, and rows of pictures (N, 3, size, size) in [0, 1]: drawn from the scenes' captions, their albedo, the scenes, the albedo
+        predicted from them, their exact albedo.
     """
     held_out = seeds("test", num_scenes)
     pairs = np.stack([image_and_albedo(seed, size) for seed in held_out])  # (N, 2, size, size, 3)
     image, exact = torch.from_numpy(pairs).float().permute(1, 0, 4, 2, 3)  # (N, 3, size, size) each
-    drawn, drawn_albedo, predicted, refined = [], [], [], []
+    drawn, drawn_albedo, blended, resampled = [], [], [], []
     for rows in torch.arange(num_scenes).split(16):
         captions = [describe(sample_scene(held_out[row]), 0) for row in rows]
-        generators = [torch.Generator().manual_seed(int(row)) for row in rows]
-        options: dict[str, Any] = {"num_inference_steps": steps, "generator": generators, "output_type": "pt"}
-        out = pipe(captions, height=size, width=size, guidance_scale=3.0, **options)
+        out = pipe(captions, height=size, width=size, num_inference_steps=steps, guidance_scale=3.0, **seeded(rows))
         drawn.append(out.images)
         drawn_albedo.append(out.dense["albedo"])
-        predicted.append(pipe.predict(image[rows], **options).dense["albedo"])
-        refined.append(pipe.refine(image[rows], {"albedo": image[rows]}, only="albedo", strength=0.7, **options).dense["albedo"])
-    drawn, drawn_albedo, predicted, refined = map(torch.cat, (drawn, drawn_albedo, predicted, refined))
+        blended.append(pipe.predict(image[rows], num_inference_steps=steps, **seeded(rows)).dense["albedo"])
+        resampled.append(pipe.predict(image[rows], num_inference_steps=steps // 2, num_resamples=4, **seeded(rows)).dense["albedo"])
+    drawn, drawn_albedo, blended, resampled = map(torch.cat, (drawn, drawn_albedo, blended, resampled))
     figures = {
         "error": {
             "exact albedo through the autoencoder": distance(pipe.codec.decode("albedo", pipe.codec.encode("albedo", exact)), exact),
-            "predicted from the image, from noise": distance(predicted, exact),
-            "predicted from the image, from the image noised": distance(refined, exact),
+            "predicted from the image": distance(blended, exact),
+            "predicted from the image, each step repeated": distance(resampled, exact),
             "the image as it is": distance(image, exact),
             "exact albedo of another scene": distance(exact.roll(1, 0), exact),
         },
@@ -120,7 +118,12 @@ def measure(pipe: jointnet.JointNetPipeline, num_scenes: int, size: int = 128, s
             "drawn image and another one's albedo": correlation(drawn, drawn_albedo.roll(1, 0)),
         },
     }
-    return figures, [drawn, drawn_albedo, image, refined, exact]
+    return figures, [drawn, drawn_albedo, image, resampled, exact]
+
+
+def seeded(rows: Tensor) -> dict[str, Any]:
+    """Sampling options: picture i has seed i."""
+    return {"generator": [torch.Generator().manual_seed(int(row)) for row in rows], "output_type": "pt"}
 
 
 def distance(a: Tensor, b: Tensor) -> float:
@@ -151,9 +154,9 @@ def main() -> None:
     """Do all of it."""
     parser = argparse.ArgumentParser(description="Albedo of the demo world: data, training, pictures, figures.")
     parser.add_argument("-o", dest="output", type=Path, required=True, help="folder for all of it")
-    parser.add_argument("--scenes", type=int, default=2000, help="to train on")
+    parser.add_argument("--scenes", type=int, default=1600, help="to train on")
     parser.add_argument("--budget", type=float, default=12, help="minutes of training")
-    parser.add_argument("--held-out", type=int, default=32, help="scenes to measure on")
+    parser.add_argument("--held-out", type=int, default=24, help="scenes to measure on")
     options = parser.parse_args()
     data, trained = options.output / "data", options.output / "run"
 
@@ -162,12 +165,12 @@ def main() -> None:
         "--set", "warmup_steps=50", "--log-every", "20", "-o", trained)  # fmt: skip
     model = trained / "model"
     run("generate", "a large red ball left of a small blue box on grass at sunset", "--guidance", "3", "--model", model,
-        "-o", options.output / "generate")  # fmt: skip
+        "-o", options.output / "drawn")  # fmt: skip
 
     pipe = jointnet.load(model)
     pipe.set_progress_bar_config(disable=True)
     figures, rows = measure(pipe, options.held_out)
-    figures = {"loss": losses(trained), **figures}
+    figures = {"scenes": options.scenes, "held_out": options.held_out, "loss": losses(trained), **figures}
     sheet(rows).save(options.output / "sheet.png", optimize=True)
     (options.output / "figures.json").write_text(json.dumps(figures, indent=1))
     print(json.dumps(figures, indent=1))

@@ -19,6 +19,7 @@ from jointnet.demo.bundled import BUNDLED, WEIGHTS, bundled_folder
 from jointnet.demo.measure.page import load_figures
 from jointnet.demo.measure.report import write_report
 from jointnet.demo.measure.tasks_report import write_tasks_report
+from jointnet.modalities import registered_modalities
 from jointnet.pipelines.joint_net import JointNetPipeline
 from tests.cli.parsing import parse
 
@@ -90,8 +91,15 @@ def test_all_code_of_the_page_of_labels_runs(shortened: Path, monkeypatch: pytes
     exec("".join(block for block in blocks if block != module), {})
 
 
-def readme() -> Any:
-    spec = importlib.util.spec_from_file_location("record_commands", ROOT / "docs" / "record_commands.py")
+def test_the_definition_of_an_own_modality_runs(registry: None) -> None:
+    definition = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "own-modality.md").read_text(), re.S | re.M)[0]
+    exec(definition, {})
+    assert "albedo" in registered_modalities()
+
+
+def script(name: str) -> Any:
+    """A script of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -101,7 +109,7 @@ def readme() -> Any:
 
 def test_all_code_of_the_readme_runs(shortened: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """But for training, which the slow test runs, and the commands of weights from elsewhere."""
-    recorded = readme()
+    recorded = script("record_commands")
     commands = [command for command in recorded.readme_commands() if not command.startswith("jointnet train")]
     assert len(commands) > 5
     for command in [*recorded.README_INPUTS.strip().splitlines(), *commands]:
@@ -112,7 +120,7 @@ def test_all_code_of_the_readme_runs(shortened: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.slow
 def test_the_readmes_training_runs(shortened: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recorded = readme()
+    recorded = script("record_commands")
     for command in [
         *recorded.README_INPUTS.strip().splitlines(),
         *(c for c in recorded.readme_commands() if c.startswith("jointnet train")),
@@ -133,6 +141,14 @@ def test_the_page_of_benchmarks_is_what_its_command_writes(tmp_path: Path, monke
     monkeypatch.setattr(benchmarks, "FIGURES", tmp_path / "benchmarks.json")
     benchmarks.write(load_figures(ROOT / "docs" / "benchmarks.json"))
     assert (tmp_path / "benchmarks.md").read_text() == (ROOT / "docs" / "benchmarks.md").read_text()
+
+
+def test_the_figures_of_the_page_of_an_own_modality_are_what_their_command_writes(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "own-modality.md"
+    copy = tmp_path / page.name
+    copy.write_text(page.read_text())
+    script("run_own_modality").write(load_figures(page.with_suffix(".json")), copy)
+    assert copy.read_text() == page.read_text()
 
 
 def test_the_readme_and_the_guide_show_commands() -> None:

@@ -74,10 +74,9 @@ def test_it_trains_to_a_visible_result(tmp_path: Path) -> None:
     subprocess.run([sys.executable, EXAMPLE, "-o", tmp_path], check=True)
     figures = json.loads((tmp_path / "figures.json").read_text())
     loss, error, correlation = figures["loss"], figures["error"], figures["correlation"]
-    assert loss["last"] < loss["first"] / 2
-    floors = [error["the image as it is"], error["exact albedo of another scene"]]
-    predicted = error["predicted from the image, from the image noised"]
-    assert predicted < min(floors) / 2
-    drawn = correlation["drawn image and its albedo"]
-    assert drawn > 0.8
-    assert drawn > correlation["drawn image and another one's albedo"] + 0.3
+    assert loss["last"] < 0.75 * loss["first"]
+    floors = error["the image as it is"], error["exact albedo of another scene"]
+    assert error["predicted from the image, each step repeated"] < 0.6 * min(floors)
+    drawn, of_another = correlation["drawn image and its albedo"], correlation["drawn image and another one's albedo"]
+    assert drawn > 0.6
+    assert drawn > of_another + 0.3
