@@ -13,7 +13,9 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
+from jointnet.cli import plugins
 from jointnet.demo.training.text import new_text_encoder, new_tokenizer
+from jointnet.modalities import modality
 from jointnet.pipelines.joint_net import JointNetPipeline
 
 torch.set_num_threads(1)  # a process for each core runs tests
@@ -77,6 +79,16 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "rgbd"
     tiny_pipeline().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """Modalities that a test registers, and the plugins that it runs, are forgotten after it."""
+    before = dict(modality._REGISTRY)
+    yield
+    plugins._run.cache_clear()
+    modality._REGISTRY.clear()
+    modality._REGISTRY.update(before)
 
 
 @pytest.fixture

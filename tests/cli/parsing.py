@@ -11,8 +11,13 @@ from jointnet.cli.main import app
 
 
 def parse(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """Return the path of a command ("demo scene") and its arguments by name. Raises: what typer raises for arguments it cannot parse."""
+    """Return the path of a command ("demo scene") and its arguments by name; ``--plugin FILE`` may stand before it.
+
+    Raises: what typer raises for arguments it cannot parse.
+    """
     command, path, rest = typer.main.get_command(app), [], list(words)
+    while rest[0] == "--plugin":
+        del rest[:2]
     while hasattr(command, "commands"):
         path.append(rest.pop(0))
         command = command.commands[path[-1]]

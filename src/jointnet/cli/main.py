@@ -6,6 +6,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -14,8 +15,9 @@ import typer.main
 from jointnet import __version__
 from jointnet.cli import condition, convert, data, demo, edit, generate, held_warnings, info, mesh, panorama, predict, refine, train
 from jointnet.cli.command import BAD_INPUT, INTERRUPTED, epilog
+from jointnet.cli.plugins import load_plugin
 from jointnet.cli.streams import CLOSED_PIPE, drop_stdout, usable_streams
-from jointnet.errors import JointNetWarning
+from jointnet.errors import InputFileError, JointNetWarning
 from jointnet.training.stopping import tidy_termination
 
 EXAMPLES = """
@@ -40,9 +42,20 @@ def _print_version(is_asked: bool) -> None:
 
 @app.callback()
 def _jointnet(
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")] = False,
+    version: Annotated[  # noqa: ARG001 - its callback prints it
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
+    ] = False,
+    plugins: Annotated[
+        list[Path] | None,
+        typer.Option("--plugin", metavar="FILE", help="run a Python file that registers modalities of yours; it stands before the command"),
+    ] = None,
 ) -> None:
     """Images and their geometry from one diffusion model."""
+    for path in plugins or ():
+        try:
+            load_plugin(path)
+        except InputFileError as error:
+            raise typer.BadParameter(str(error), param_hint="--plugin") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -141,7 +141,7 @@ class LatentStore:
 
     def all_latents(self, channels: int, size: tuple[int, int]) -> Tensor:
         """Read the latents of all rows (N, M, C, h, w), float16, into memory: of a store whose rows are all good and of one size."""
-        chunks = [self._opened(self._path(chunk)) for chunk in range(self.num_chunks)]
+        chunks = [self._opened(self._path(chunk)).parts for chunk in range(self.num_chunks)]
         return torch.cat([torch.stack([chunk[name][0][:].view(-1, channels, *size) for name in self.modalities], 1) for chunk in chunks])
 
     def _read(self, kind: str, number: int) -> Tensor:

@@ -224,7 +224,8 @@ def get_modality(name: str) -> Modality:
         _load_installed()
     if name not in _REGISTRY:
         raise UnknownNameError(
-            f"got modality {name!r}; expected one of {', '.join(sorted(_REGISTRY))}, or register your own with jointnet.register_modality"
+            f"got modality {name!r}; expected one of {', '.join(sorted(_REGISTRY))}, or register your own with "
+            "jointnet.register_modality, in a file that commands are told of by --plugin FILE"
         )
     return _REGISTRY[name]
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from jointnet.demo.world.scene import FLOORS, NEAR_M, Scene
+from jointnet.demo.world.scene import FLOORS, NEAR_M, Light, Scene
 from jointnet.demo.world.shapes import intersect, solids_of
 from jointnet.demo.world.surfaces import floor_colour, floors_of, skies_of, sky_colour, wall_colour, walls_of
 from jointnet.demo.world.vectors import at, column, columns, dot, places, take, unit
@@ -24,6 +24,7 @@ _RAYS_AT_ONCE = {"cpu": 2**16}
 """By the device's type; one that is not here takes _MANY_RAYS. On a CPU the arrays of more would leave its caches."""
 _MANY_RAYS = 2**22
 _SKY, _FLOOR, _WALL, _FIRST_SOLID = -1, 0, 1, 2
+_NO_LIGHT = Light(is_lamp=False, vector=(0, 1, 0), colour=(0, 0, 0), ambient=(0, 0, 0))
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class _World:
     """B scenes on a device."""
 
     def __init__(self, scenes: Sequence[Scene], device: torch.device) -> None:
-        cameras, lights = [scene.camera for scene in scenes], [scene.light for scene in scenes]
+        cameras, lights = [scene.camera for scene in scenes], [scene.light or _NO_LIGHT for scene in scenes]
         rooms = [scene.room for scene in scenes]
         self.num, self.device = len(scenes), device
         self.one = torch.zeros(1, dtype=torch.int64, device=device)
@@ -127,6 +128,8 @@ class _World:
         self.light = columns((light.vector for light in lights), device)
         self.light_colour = columns((light.colour for light in lights), device)
         self.ambient = columns((light.ambient for light in lights), device)
+        self.is_unlit = torch.tensor([scene.light is None for scene in scenes], device=device)
+        self.has_unlit = any(scene.light is None for scene in scenes)
         self.has_lamps = any(light.is_lamp for light in lights)
         self.is_lamp = torch.tensor([light.is_lamp for light in lights], device=device)
 
@@ -195,7 +198,7 @@ class _World:
         return depth, normal, kind
 
     def shade(self, scene: Tensor, rays: Tensor, surface: _Surface, *, sample_width: Tensor) -> Tensor:
-        """Colour (3, N) in [0, 1]: albedo x (ambient + sun or lamp, with cast shadows) + highlight."""
+        """Colour (3, N) in [0, 1]: albedo x (ambient + sun or lamp, with cast shadows) + highlight; albedo in a scene without light."""
         rgb = torch.empty_like(rays)
         unit_rays = unit(rays)
         sky, hit = places(surface.kind == _SKY), places(surface.kind != _SKY)
@@ -219,6 +222,8 @@ class _World:
         if len(shiny):
             glint = dot(take(normal, shiny), unit(at(towards, shiny) - take(view, shiny)))
             rgb_hit.index_add_(1, shiny, take(gloss, shiny) * glint.clamp(min=0) ** 40 * at(colour, shiny))
+        if self.has_unlit:
+            rgb_hit = torch.where(at(self.is_unlit, scene), albedo, rgb_hit)
         return rgb.index_copy_(1, hit, rgb_hit).clamp_(0, 1)
 
     def _material(self, scene: Tensor, point: Tensor, normal: Tensor, kind: Tensor, footprint_m: Tensor) -> tuple[Tensor, Tensor]:

@@ -91,7 +91,12 @@ class Room:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that decides the picture; ``texture_seed`` feeds the floor's and the sky's noise."""
+    """Everything that decides the picture.
+
+    Attributes:
+        light: None: the picture shows what colour every surface has, without light and shadows (its albedo), and the sky as it is.
+        texture_seed: feeds the floor's and the sky's noise.
+    """
 
     seed: int
     camera: Camera
@@ -102,7 +107,7 @@ class Scene:
     floor_tint: tuple[float, float, float]
     setting: str
     room: Room | None
-    light: Light
+    light: Light | None
     texture_seed: int
 
     def column(self, solid: Solid) -> float:
