@@ -1,7 +1,7 @@
 """What data sets cost, each measurement in a process of its own: scanning names, memory of reading, and rates of ``jointnet data build``.
 
-For benchmarks/run.py: python benchmarks/data.py scan FOLDER | read SOURCE CACHE | build LINKS OUT WORKERS CORES ROWS_PER_SHARD [LABEL]
-prints one line of JSON; serve FOLDER serves its files at the port that it prints, until stdin ends.
+Commands for benchmarks/run.py: scan FOLDER | read folder|shards PATH CACHE | build LINKS OUT WORKERS CORES ROWS_PER_SHARD [LABEL], which
+print one line of JSON; serve FOLDER serves its files at the port that it prints, until stdin ends.
 """
 
 from __future__ import annotations
@@ -67,10 +67,11 @@ def memory_of_reading(sizes: tuple[int, int] = (1_000, 100_000), rounds: int = 3
     """Peak memory of reading 200 random samples of a source, beyond what the imports take; shards are indexed by the same process."""
     peaks: dict[str, list[float]] = {}
     with TemporaryDirectory() as scratch:
-        sources = {f"{kind} of {size}": _linked_samples(Path(scratch), kind, size) for size in sizes for kind in ("folder", "shards")}
+        sources = [(kind, size, _linked_samples(Path(scratch), kind, size)) for size in sizes for kind in ("folder", "shards")]
         for number in range(rounds):
-            for name, path in sources.items():
-                peaks.setdefault(name, []).append(_printed("read", path, Path(scratch) / f"cache {number}")["peak_mib"])
+            for kind, size, path in sources:
+                peak = _printed("read", kind, path, Path(scratch) / f"cache {number}")["peak_mib"]
+                peaks.setdefault(f"{kind} of {size:,}", []).append(peak)
     return {"sizes": list(sizes), "seed": 0, "peak_mib": peaks}
 
 
@@ -250,10 +251,9 @@ def _scan(folder: str) -> dict[str, Any]:
     return {**_measured(lambda: len(source)), "samples": len(source)}
 
 
-def _read(path: str, cache: str) -> dict[str, Any]:
+def _read(kind: str, path: str, cache: str) -> dict[str, Any]:
     def read() -> None:
-        is_shards = any(Path(path).glob("*.tar"))
-        source = ShardSource(path, cache) if is_shards else FolderSource(Path(path))
+        source = ShardSource(path, cache) if kind == "shards" else FolderSource(Path(path))
         for row in np.random.default_rng(0).integers(0, len(source), 200).tolist():
             source.read(row, ("rgb", "depth"))
 
