@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -286,3 +287,17 @@ def test_a_text_encoder_in_half_precision_trains_a_network_in_float32() -> None:
     embeds = torch.randn(1, 7, 32).half()
     losses = [objective(x0, Text(e), objective.draw(x0, seeded(1)))["loss"] for e in (embeds, embeds.float())]
     assert torch.equal(*losses)
+
+
+def test_what_is_sent_to_workers_holds_no_network(tmp_path: Path) -> None:
+    """On systems that start workers anew, a feed is pickled; a copy reads the same items."""
+    objective = JointObjective(JointUNet.from_unet(tiny_unet("sd1")), PROCESS)
+    feed = feed_of(objective, stage1(), tmp_path)
+    feed.text_encoder = torch.nn.Linear(1000, 1000)
+    sent = pickle.dumps(feed)
+    assert len(sent) < 100_000
+    there = pickle.loads(sent)
+    here, copied = (one.collate([one.item(row, seeded(row)) for row in (3, 5)]) for one in (feed, there))
+    assert torch.equal(here.x0, copied.x0)
+    assert torch.equal(here.draws.noise, copied.draws.noise)
+    assert here.captions == copied.captions

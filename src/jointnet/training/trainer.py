@@ -201,7 +201,8 @@ class _Run:
             # the main process's clock and wish to save count, and anybody's signal
             wants_to_save = self._is_due(progress.step, now - saved, saving_s)
             is_main = is_main_process()
-            shared = summed(torch.tensor([(now - clock) * is_main, wants_to_save * is_main, stop.signal is not None], dtype=torch.float64))
+            told = torch.tensor([(now - clock) * is_main, wants_to_save * is_main, stop.signal is not None], dtype=torch.float64)
+            shared = summed(told.to(self.device)) if num_processes() > 1 else told
             progress.seconds += float(shared[0])
             clock, is_stopped = now, bool(shared[2])
             if is_finite:
