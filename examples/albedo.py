@@ -1,7 +1,7 @@
 """A modality of one's own, from its definition to pictures: the albedo of the demo world (docs/own-modality.md walks through this file).
 
 jointnet --plugin examples/albedo.py COMMAND ...    every command knows albedo
-python examples/albedo.py -o runs/albedo            all of it, in less than 20 minutes on two idle cores; stopped, it goes on
+python examples/albedo.py -o runs/albedo            all of it, in less than 20 minutes on two cores; stopped, it goes on
 """
 
 from __future__ import annotations
@@ -157,10 +157,10 @@ def main() -> None:
     """Do all of it."""
     parser = argparse.ArgumentParser(description="Albedo of the demo world: data, training, pictures, figures.")
     parser.add_argument("-o", dest="output", type=Path, required=True, help="folder for all of it")
-    parser.add_argument("--scenes", type=int, default=1600, help="to train on")
+    parser.add_argument("--scenes", type=int, default=1200, help="to train on")
     parser.add_argument("--steps", type=int, default=400, help="of training")
-    parser.add_argument("--budget", type=float, default=14, help="minutes after which training ends, however many steps it has done")
-    parser.add_argument("--held-out", type=int, default=24, help="scenes to measure on")
+    parser.add_argument("--budget", type=float, default=11, help="minutes after which training ends, however many steps it has done")
+    parser.add_argument("--held-out", type=int, default=16, help="scenes to measure on")
     options = parser.parse_args()
     data, trained = options.output / "data", options.output / "run"
 
