@@ -68,7 +68,7 @@ def test_every_option_of_the_first_command_line_is_accepted(command: str) -> Non
         "panorama": {"depth_file"},
         "demo scene": {"num"},
         "demo build": {"device"},
-        "train": {"label", "settings", "validation", "micro_batch", "trackers"},
+        "train": {"label", "settings", "validation", "micro_batch", "trackers", "hub"},
     }.get(path, set())
     new = {"as_json", "map_", "mask_of", "prompt_option", *maps}
     missing = {name for name, value in values.items() if value is None or value in ((), [])}
@@ -148,7 +148,6 @@ def test_info_mesh_and_bad_files_need_no_torch(tmp_path: Path) -> None:
         ["info", "demo-tasks"],
         ["mesh", "i.png", "d.npy", "-o", "below/x.glb"],
         ["mesh", "i.png", "--depth", "d.npy", "-o", "x.ply"],
-        ["demo", "scene", "--num", "1", "--size", "16", "-o", "data"],
     ]
     edit = ["edit", "--image", "i.png", "--depth", "d.npy", "-o", "o"]
     bad = [
