@@ -44,7 +44,7 @@ def section(figures: dict[str, Any]) -> str:
 ![drawn image and albedo; held-out image, predicted and exact albedo](pictures/{PICTURE.name})
 
 From above: images drawn from the captions of held-out scenes, and their albedo; the scenes themselves, the albedo predicted from them
-(each step repeated), and the exact one. The first six scenes, none picked.
+(each step repeated), and the exact one. The first four scenes, none picked.
 
 Training: {figures["scenes"]} scenes, {training["steps"]} steps, {training["samples_seen"]} samples, {training["seconds"] / 60:.0f} minutes;
 the loss of the albedo fell from {loss["first"]:.3f} (mean of the first 20 steps) to {loss["last"]:.3f} (of the last ones).

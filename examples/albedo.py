@@ -140,7 +140,7 @@ def correlation(a: Tensor, b: Tensor) -> float:
     return float(torch.cosine_similarity(a, b).mean())
 
 
-def sheet(rows: list[Tensor], columns: int = 6) -> Image.Image:
+def sheet(rows: list[Tensor], columns: int = 4) -> Image.Image:
     """Lay out the first pictures of every row."""
     whole = torch.cat([torch.cat(list(row[:columns]), 2) for row in rows], 1)  # (3, rows * H, columns * W)
     return Image.fromarray((whole.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
