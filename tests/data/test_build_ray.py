@@ -58,7 +58,8 @@ def test_a_worker_that_is_killed_midway_costs_nothing(tmp_path: Path) -> None:
         label = ("--label", "depth=tests.data.labelers.own:red", "--device", "cpu")
         process = start_build([links, "-o", out, "--rows-per-shard", "3", "--workers", "2", "--threads", "1", *QUICK, *label])
         try:
-            while num_done(out) < 4 and process.poll() is None:
+            deadline = time.monotonic() + 240
+            while num_done(out) < 4 and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.05)
             workers = workers_of(process.pid)
             assert len(workers) == 2, process.poll()
