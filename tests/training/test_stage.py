@@ -103,7 +103,9 @@ def test_a_start_with_other_weights_is_another_run_and_a_moved_one_is_not(data: 
     assert contents_of_model(start) != contents_of_model(model_folder)
 
 
-@pytest.mark.parametrize(("more", "got"), [({"size": 16}, "size 32, now 16"), ({"depth_near_m": 2.0}, "depth_near_m None, now 2.0")])
+@pytest.mark.parametrize(
+    ("more", "got"), [({"config": replace(CONFIG, size=16)}, "size 32, now 16"), ({"depth_near_m": 2.0}, "depth_near_m None, now 2.0")]
+)
 def test_other_sizes_and_units_are_another_run(more: dict[str, Any], got: str, data: Path, model_folder: Path, tmp_path: Path) -> None:
     train(data, model_folder, tmp_path / "run", config=steps(1))
     with pytest.raises(RunFolderError, match=got):
