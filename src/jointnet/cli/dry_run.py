@@ -42,12 +42,10 @@ def dry_run(
     from jointnet.data.order import BatchPlan, sample_generator
     from jointnet.errors import DataFolderError
     from jointnet.training.feed import share_of
-    from jointnet.training.joint import keeping_abilities
     from jointnet.training.parallel import num_processes, rank
-    from jointnet.training.stage import stage_feed, stage_objective
+    from jointnet.training.stage import of_pipeline, stage_feed, stage_objective
 
-    config = replace(config, modalities=pipeline.modalities, size=config.size or pipeline.default_size)
-    config = keeping_abilities(config, pipeline.joint_unet)
+    config = of_pipeline(config, pipeline)
     objective = stage_objective(pipeline, config)
     read = replace(config, caches_latents=False, caches_text=False)  # nothing is encoded ahead
     feed = stage_feed(pipeline, source, read, objective, run_dir, known_by={}, labels=labels, max_bad=1)
@@ -98,8 +96,7 @@ def _memory(
 
     prepared = feed.prepare(batch, pipeline.device)
     text = prepared.text if prepared.text is not None else feed.encode_text(prepared)
-    several = [0] * micro_batch
-    rows = batch.draws.noise.new_tensor(several).long()
+    rows = batch.draws.levels.t.new_zeros(micro_batch).long()
     others = sum(bytes_of(part) for name, part in pipeline.components.items() if name != "joint_unet" and hasattr(part, "parameters"))
     memory = estimate_memory(
         objective,

@@ -18,6 +18,7 @@ from pathlib import Path
 from jointnet.data.remote_files import download, scheme_of
 from jointnet.data.shard_index import INDEX_SUFFIX, ShardIndex, index_tar
 from jointnet.errors import DataFolderError
+from jointnet.files.lock import waiting_for
 from jointnet.files.write_errors import naming_write_errors, reason
 
 _NUM_LOCKS = 64
@@ -127,18 +128,8 @@ class ShardCache:
         """
         for folder in (kind, "locks"):
             (self.folder / folder).mkdir(parents=True, exist_ok=True)
-        try:
-            import fcntl
-        except ImportError:
+        with waiting_for(self.folder / "locks" / f"{kind}-{int(_hash(name), 16) % _NUM_LOCKS}"):
             yield
-            return
-        handle = os.open(self.folder / "locks" / f"{kind}-{int(_hash(name), 16) % _NUM_LOCKS}", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            with suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
 
 
 def _hash(*parts: object) -> str:

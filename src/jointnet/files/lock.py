@@ -125,3 +125,23 @@ def _let_go_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+@contextmanager
+def waiting_for(path: Path) -> Iterator[None]:
+    """Hold a folder, or a file that is made for it, once no other process or thread does; where the system has no such locks, do not wait.
+
+    Raises: OSError.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from jointnet.errors import OutputError
 from jointnet.files.atomic import json_text, replacing_files, write_json
 from jointnet.files.fingerprints import of_content
+from jointnet.files.lock import waiting_for
 from jointnet.files.result_facts import PROGRAM, RESULT_FILE, UNFINISHED, command_of, is_as_written, known_names, our_facts, removable
 
 
@@ -122,7 +123,7 @@ def write_result_set(folder: Path, files: Mapping[str, Writable], result: Mappin
     Raises: OutputError, also as ``check_result_set``.
     """
     try:
-        with filling(folder), _only_writer(folder):
+        with filling(folder), waiting_for(folder):
             check_result_set(folder, files, inputs)
             earlier = our_facts(folder / RESULT_FILE)
             held = {name: of_content(folder / name) for name in sorted(known_names(earlier)) if is_as_written(folder / name, earlier)}
@@ -164,7 +165,7 @@ def remove_numbered_sets(folder: Path, command: str, besides: Iterable[str] = ()
         for place in sorted(folder.iterdir()) if folder.is_dir() else ():
             if not place.name.isdecimal() or place.name in kept or place.is_symlink() or not place.is_dir():
                 continue
-            with _only_writer(place):
+            with waiting_for(place):
                 facts = our_facts(place / RESULT_FILE)
                 if "numbered" not in facts or command_of(facts) != command:
                     continue
@@ -190,23 +191,6 @@ def _file_id(path: Path) -> FileId | None:
     except OSError:
         return None
     return facts.st_dev, facts.st_ino
-
-
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Wait until no other process or thread writes into the folder; where the system has no such locks, do not wait. Raises: OSError."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _cannot_write_to(folder: Path, error: OSError) -> OutputError:

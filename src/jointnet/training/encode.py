@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import groupby
@@ -20,10 +19,10 @@ from jointnet.data.framing import largest_frame
 from jointnet.data.labelers.labeler import Labeler
 from jointnet.data.latents import LatentStore, Row
 from jointnet.data.sample import Source
-from jointnet.errors import BadSampleError, DataFolderError, PromptTruncatedWarning
+from jointnet.errors import BadSampleError, DataFolderError
 from jointnet.files.fingerprints import of_texts
 from jointnet.text.prompts import PromptEncoder
-from jointnet.training.joint_feed import encoded, framed
+from jointnet.training.joint_feed import encoded, framed, tokenized
 from jointnet.training.parallel import is_main_process, num_processes, rank
 from jointnet.types import Text
 
@@ -132,12 +131,8 @@ def _encode_captions(rows: Sequence[Row], text_encoder: PromptEncoder) -> list[T
     """Encode the captions of every row; None for bad ones."""
     numbers = [number for number, row in enumerate(rows) for _ in row.captions]
     captions = [caption for row in rows for caption in row.captions]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PromptTruncatedWarning)
-        parts = [
-            text_encoder.encode(text_encoder.tokenize(captions[start : start + CAPTIONS_AT_ONCE]))
-            for start in range(0, len(captions), CAPTIONS_AT_ONCE)
-        ]
+    starts = range(0, len(captions), CAPTIONS_AT_ONCE)
+    parts = [text_encoder.encode(tokenized(text_encoder, captions[start : start + CAPTIONS_AT_ONCE])) for start in starts]
     if not parts:
         return [None] * len(rows)
     text = reduce(Text.concat, (part.map(Tensor.cpu) for part in parts))

@@ -117,7 +117,7 @@ class JointFeed:
         self.labels, self.store, self.sizes = dict(labels or {}), store, sizes
         self.buckets = buckets
         self.bad_samples = bad_samples
-        self._size_of_row = None if buckets is None or sizes is None else _sizes_of_rows(buckets, len(source))
+        self._size_of_row = None if buckets is None or sizes is None else sizes_of_rows(buckets, len(source))
         self._no_tokens: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -195,11 +195,6 @@ class JointFeed:
         texts = [good.zeros_like() if item.text is None else item.text for item in items]
         return reduce(Text.concat, texts)
 
-    def _tokenized(self, captions: Sequence[str]) -> Tensor:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PromptTruncatedWarning)  # captions of data are longer often, and come again each epoch
-            return self.text_encoder.tokenize(captions)
-
     def prepare(self, batch: JointBatch, device: torch.device) -> JointBatch:
         """Label and encode what is not yet encoded. Raises: DataFolderError if too many samples are bad."""
         if self.bad_samples is not None and self.store is None:
@@ -213,7 +208,7 @@ class JointFeed:
         batch = replace(batch, maps=None, x0=x0.to(device, torch.float32))
         if self._no_tokens is None:
             self._no_tokens = self.text_encoder.tokenize([""])
-        tokens = self._tokenized(batch.captions)
+        tokens = tokenized(self.text_encoder, batch.captions)
         batch = replace(batch, tokens=tokens, no_text=batch.no_text | (tokens == self._no_tokens).flatten(1).all(1))
         return batch if self.config.trains_text_encoder else replace(batch, text=self.encode_text(batch))
 
@@ -243,6 +238,13 @@ def encoded(maps: Mapping[str, Tensor], modalities: Sequence[str], labels: Mappi
     return torch.stack([codec.encode(name, complete[name]).float() for name in modalities], 1)
 
 
+def tokenized(text_encoder: PromptEncoder, captions: Sequence[str]) -> Tensor:
+    """Return the tokens (B, K, L) of captions; of those too long nobody is warned: data often has them, and they come again each epoch."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PromptTruncatedWarning)
+        return text_encoder.tokenize(captions)
+
+
 def count_bad(bad_samples: BadSamples, batch: JointBatch) -> None:
     """Count a batch's samples. Raises: DataFolderError if too many are bad."""
     bad_samples.add_good(int(batch.is_good.sum()))
@@ -251,7 +253,7 @@ def count_bad(bad_samples: BadSamples, batch: JointBatch) -> None:
     bad_samples.check()
 
 
-def _sizes_of_rows(buckets: Sequence[Any], num_rows: int) -> Any:
+def sizes_of_rows(buckets: Sequence[Any], num_rows: int) -> Any:
     """Return the number of each row's bucket (N,)."""
     import numpy as np
 

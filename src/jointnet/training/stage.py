@@ -27,7 +27,7 @@ from jointnet.models.joint_unet import JointUNet
 from jointnet.training.config import RunOptions, TrainConfig
 from jointnet.training.encode import encode_source, latent_store
 from jointnet.training.joint import joint_objective, keeping_abilities, train_joint
-from jointnet.training.joint_feed import JointFeed
+from jointnet.training.joint_feed import JointFeed, sizes_of_rows
 from jointnet.training.objective import JointObjective
 from jointnet.training.parallel import is_main_process, join_processes, num_processes, on_main, process_device, whole
 from jointnet.training.provenance import code_commit, holds_result, is_same_depth, write_provenance
@@ -79,8 +79,7 @@ def train_stage(
         earlier = provenance_of(start)
         if depth_near_m is not None or not is_same_depth(earlier, _place_of(source), contents):
             pipeline.register_to_config(depth_near_m=depth_near_m)
-        size = config.size or pipeline.default_size
-        config = keeping_abilities(replace(config, modalities=pipeline.modalities, size=size), pipeline.joint_unet)
+        config = of_pipeline(config, pipeline)
         facts = {
             "recipe": recipe,
             "start": on_main(lambda: contents_of_model(start)),
@@ -133,6 +132,12 @@ def train_stage(
     return run_dir / MODEL
 
 
+def of_pipeline(config: TrainConfig, pipeline: Any) -> TrainConfig:
+    """Return a stage with the modalities of a pipeline, its size where the recipe has none, and the abilities that its network has."""
+    resolved = replace(config, modalities=pipeline.modalities, size=config.size or pipeline.default_size)
+    return keeping_abilities(resolved, pipeline.joint_unet)
+
+
 def stage_objective(pipeline: Any, config: TrainConfig) -> JointObjective:
     """Prepare a pipeline's network for a stage and return its objective."""
     side = (config.size or pipeline.default_size) // pipeline.codec.factor
@@ -171,9 +176,7 @@ def stage_feed(
         originals = on_main(lambda: _original_sizes(source))
         rows = choose_buckets(originals, sizes, config.optim.batch_size)
         sizes, buckets = [one for one, of in zip(sizes, rows, strict=True) if len(of)], [of for of in rows if len(of)]
-        size_of = np.zeros(len(source), np.uint16)
-        for number, of in enumerate(buckets):
-            size_of[of] = number
+        size_of = sizes_of_rows(buckets, len(source))
     bad_samples = BadSamples(max_bad, sys.maxsize)  # read one by one, a run has no end that is known
     store = None
     if config.caches_latents and config.crop == "centre":

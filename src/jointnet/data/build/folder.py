@@ -31,7 +31,7 @@ from jointnet.data.shard_writer import ShardWriter
 from jointnet.errors import OutputError
 from jointnet.files.atomic import write_json
 from jointnet.files.json_files import read_named_values
-from jointnet.files.lock import LOCK_FILE
+from jointnet.files.lock import LOCK_FILE, waiting_for
 from jointnet.files.result_set import PROGRAM, check_folder
 from jointnet.files.write_errors import naming_write_errors, reason
 
@@ -196,18 +196,8 @@ class BuildFolder:
     @contextmanager
     def _committing(self) -> Iterator[None]:
         """Wait until no other process of this machine commits; a worker may outlive a build that was killed."""
-        try:
-            import fcntl
-        except ImportError:
+        with waiting_for(self._units / _COMMIT_LOCK):
             yield
-            return
-        handle = os.open(self._units / _COMMIT_LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            with suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
 
 
 def _store(source: Path, target: Path) -> None:

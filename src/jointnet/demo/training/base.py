@@ -140,7 +140,7 @@ class _Samples:
         ids = tokenize(parts.tokenizer, ["", *(text for texts in captions for text in texts)])
         self.no_ids, self.ids = ids[0].to(device), ids[1:].view(len(store), self.num_captions, -1).to(device)
 
-    def draw(self, phase: Phase, process: DiscreteProcess, row: int, generator: torch.Generator) -> dict[str, Tensor]:  # noqa: ARG002
+    def draw(self, phase: Phase, process: DiscreteProcess, row: int, generator: torch.Generator) -> dict[str, Tensor]:  # noqa: ARG002 - as the trainer's feeds draw
         """Caption, if it is not dropped, noise and timestep of a reading."""
         caption = torch.randint(self.num_captions, (), generator=generator)
         is_dropped = torch.rand((), generator=generator) < TEXT_DROP
