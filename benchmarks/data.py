@@ -189,12 +189,17 @@ def _linked_samples(scratch: Path, kind: str, size: int) -> Path:
     return shards
 
 
-@contextmanager
-def _serving(folder: Path) -> Iterator[str]:
-    """Serve pictures from a process of its own; yield the address."""
+def write_pictures(folder: Path) -> None:
+    """The pictures that builds are measured with, into a new folder."""
     folder.mkdir()
     for number in range(NUM_PICTURES):
         (folder / f"{number}.jpg").write_bytes(_picture(number))
+
+
+@contextmanager
+def _serving(folder: Path) -> Iterator[str]:
+    """Serve pictures from a process of its own; yield the address."""
+    write_pictures(folder)
     server = subprocess.Popen([sys.executable, __file__, "serve", folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert server.stdin is not None
     assert server.stdout is not None

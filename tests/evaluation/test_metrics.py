@@ -7,7 +7,7 @@ from scipy.linalg import sqrtm
 from torch.nn.functional import avg_pool2d
 
 from jointnet.evaluation.metrics.depth import abs_rel, align_disparity, boundary_f1, delta, fit_scale_shift, rmse
-from jointnet.evaluation.metrics.frechet import Gaussian, bootstrap_frechet, frechet_distance, kernel_distance
+from jointnet.evaluation.metrics.distribution import Gaussian, bootstrap_frechet, frechet_distance, kernel_distance
 from jointnet.evaluation.metrics.image import psnr
 from jointnet.evaluation.metrics.normal import angles_deg
 

@@ -44,17 +44,25 @@ class RowOrder:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def take(self, first: int, count: int) -> list[RowDraw]:
-        """Return readings ``first`` to ``first + count`` of the endless sequence."""
+    def take(self, first: int, count: int, *, are_neighbours_together: bool = False) -> list[RowDraw]:
+        """Return readings ``first`` to ``first + count`` of the endless sequence.
+
+        Args:
+            are_neighbours_together: sort those of each window by row, so that processes that divide them read few blocks each.
+        """
         drawn: list[RowDraw] = []
         while count > 0:
             epoch, place = divmod(first, len(self))
             here = min(count, len(self) - place)
-            drawn += [RowDraw(epoch, int(row)) for row in self._rows(epoch, place, here)]
+            rows = self._rows(epoch, place, here)
+            if are_neighbours_together:
+                rows = [np.sort(of_window) for of_window in rows]
+            drawn += [RowDraw(epoch, row) for row in np.concatenate(rows).tolist()]
             first, count = first + here, count - here
         return drawn
 
-    def _rows(self, epoch: int, place: int, count: int) -> np.ndarray:
+    def _rows(self, epoch: int, place: int, count: int) -> list[np.ndarray]:
+        """The rows of each window."""
         order, ends = self._epoch(epoch)
         rows: list[np.ndarray] = []
         while count > 0:
@@ -68,7 +76,7 @@ class RowOrder:
             which = np.searchsorted(inner, within, side="right")
             rows.append(self.starts[blocks[which]] + within - (inner - self.sizes[blocks])[which])
             place, count = place + here, count - here
-        return np.concatenate(rows)
+        return rows
 
     def _plan_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The blocks in this epoch's order, and where each ends."""
@@ -78,6 +86,8 @@ class RowOrder:
 
 class BatchPlan:
     """Batches by step: of one bucket each, where rows have several sizes; a bucket comes as often as its rows fill batches.
+
+    Rows of a shard are neighbours in a batch, so that a machine, which takes the same part of each, needs few of a window's shards.
 
     ``buckets`` holds the rows of each bucket, ascending; None: all rows are of one size.
     """
@@ -101,7 +111,7 @@ class BatchPlan:
         which = 0 if turns is None else int(np.searchsorted(ends, turns[-1], side="right"))
         earlier = place if turns is None else int(((turns[:-1] >= ends[which] - self.counts[which]) & (turns[:-1] < ends[which])).sum())
         number = round_ * self.counts[which] + earlier
-        drawn = self.orders[which].take(number * self.batch_size, self.batch_size)
+        drawn = self.orders[which].take(number * self.batch_size, self.batch_size, are_neighbours_together=True)
         if self.buckets is None:
             return drawn
         return [RowDraw(draw.epoch, int(self.buckets[which][draw.row])) for draw in drawn]

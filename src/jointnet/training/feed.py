@@ -65,9 +65,9 @@ class Share:
     accumulation: int
 
     def parts(self, drawn: Sequence[RowDraw]) -> Iterator[Sequence[RowDraw]]:
-        """Yield this process's parts of a whole batch."""
+        """Yield this process's parts of a whole batch; together they are neighbours in it."""
         for number in range(self.accumulation):
-            start = (number * self.ranks + self.rank) * self.micro_batch_size
+            start = (self.rank * self.accumulation + number) * self.micro_batch_size
             yield drawn[start : start + self.micro_batch_size]
 
 

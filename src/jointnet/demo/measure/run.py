@@ -17,7 +17,7 @@ from jointnet.demo.measure.figures import attribute_shares, depth_agreement, in_
 from jointnet.demo.measure.pictures import MakeBatch, floats, generated, held_out, precision_name, uint8
 from jointnet.demo.measure.report import write_grid
 from jointnet.evaluation.features import NAME, EffLite0, extract
-from jointnet.evaluation.metrics.frechet import bootstrap_frechet, kernel_distance
+from jointnet.evaluation.metrics.distribution import bootstrap_frechet, kernel_distance
 from jointnet.evaluation.metrics.image import psnr
 from jointnet.files.fingerprints import of_weights
 from jointnet.loading import load
