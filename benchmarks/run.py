@@ -28,8 +28,8 @@ from jointnet.demo.measure.page import load_figures, origin, save_figures, table
 from jointnet.demo.world.render import render
 from jointnet.demo.world.scene import sample_scene
 from jointnet.demo.world.splits import seeds
+from jointnet.machine.origin import code_commit, machine
 from jointnet.models.joint_unet import JointUNet
-from jointnet.training.provenance import code_commit, machine
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import data, training

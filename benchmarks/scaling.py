@@ -34,9 +34,9 @@ from jointnet.data.labelers.network import PAPER_SIZE
 from jointnet.data.labelers.registry import parse_label
 from jointnet.data.order import BatchPlan
 from jointnet.demo.measure.page import load_figures, origin, save_figures, table, write_page
+from jointnet.machine.origin import code_commit, machine
 from jointnet.models.joint_unet import JointUNet
 from jointnet.recipes import stage1
-from jointnet.training.provenance import code_commit, machine
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -250,7 +250,8 @@ def _storing(plan: Plan, kb: dict[str, float]) -> str:
     }
     shards = -(-plan.samples // plan.rows_per_shard)
     rows = [
-        [name, f"{size:.0f} kB", _bytes(plan.samples * size * 1e3), _bytes(plan.rows_per_shard * size * 1e3)] for name, size in cases.items()
+        [name, f"{size:.0f} kB", _bytes(plan.samples * size * 1e3), _bytes(plan.rows_per_shard * size * 1e3)]
+        for name, size in cases.items()
     ]
     return f"""## Storing
 
@@ -298,11 +299,17 @@ def _reading(plan: Plan, figures: dict[str, Any], inputs: float, batch: int) -> 
     rate = batch / seconds
     rows = [
         ["samples trained on", f"{rate:,.0f} a second"],
-        ["shards that a machine needs", f"{share:.0%} of each window of 16 (counted by the order of reading; {1 / plan.machines:.1%} would be the least)"],
+        [
+            "shards that a machine needs",
+            f"{share:.0%} of each window of 16 (counted by the order of reading; {1 / plan.machines:.1%} would be the least)",
+        ],
         ["from the store to a machine", _bits(rate * each * share)],
         ["from the store to all machines", _bits(rate * each * share * plan.machines)],
         ["disk of a machine for shards", f"{_bytes(2 * 16 * share * plan.rows_per_shard * each)} (two windows)"],
-        ["gradients of a step, each GPU sends", f"{_bytes(2 * gradients)} (float32, ring): {_bits(2 * gradients / seconds)} without overlap"],
+        [
+            "gradients of a step, each GPU sends",
+            f"{_bytes(2 * gradients)} (float32, ring): {_bits(2 * gradients / seconds)} without overlap",
+        ],
     ]
     return f"""## Reading and exchanging, stage 1
 
@@ -326,7 +333,14 @@ def _checkpoints(figures: dict[str, Any]) -> str:
                 _bytes(18 * parameters),
             ]
         )
-    head = ["stage", "trained", "weights", "state: weights, two moments", "with an average", "held under DDP: state, gradients, bfloat16 copies"]
+    head = [
+        "stage",
+        "trained",
+        "weights",
+        "state: weights, two moments",
+        "with an average",
+        "held under DDP: state, gradients, bfloat16 copies",
+    ]
     return f"""## Checkpoints and memory
 
 float32, as they are saved; a state is one file, whole or not there.

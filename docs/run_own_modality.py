@@ -14,7 +14,7 @@ from typing import Any
 from jointnet.checkpoints.index import provenance_of
 from jointnet.demo.measure.page import load_figures, origin, save_figures, table
 from jointnet.files.atomic import write_text
-from jointnet.training.provenance import code_commit, machine
+from jointnet.machine.origin import code_commit, machine
 
 DOCS = Path(__file__).parent
 PAGE, FIGURES, PICTURE = DOCS / "own-modality.md", DOCS / "own-modality.json", DOCS / "pictures" / "albedo.png"

@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "types": set(),
     "windows": BOTTOM,
+    "machine": BOTTOM,
     "files": BOTTOM,
     "geometry": BOTTOM | {"files"},
     "modalities": BOTTOM | {"files"},
@@ -37,9 +38,9 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoints": BOTTOM | {"files", "models"},
     "data": BOTTOM | {"checkpoints", "codecs", "files", "geometry", "modalities"},
     "tasks": BOTTOM | {"codecs", "diffusion", "files", "geometry", "modalities", "models", "sampling", "text"},
-    "training": BOTTOM | {"checkpoints", "codecs", "data", "diffusion", "files", "models", "text"},
+    "training": BOTTOM | {"checkpoints", "codecs", "data", "diffusion", "files", "machine", "models", "text"},
     "pipelines": BOTTOM | {"checkpoints", "codecs", "files", "geometry", "modalities", "models", "sampling", "tasks", "text"},
-    "evaluation": BOTTOM | {"codecs", "data", "files", "modalities", "pipelines", "tasks"},
+    "evaluation": BOTTOM | {"checkpoints", "codecs", "data", "files", "geometry", "machine", "modalities", "pipelines", "tasks"},
     "recipes": BOTTOM | {"training"},
 }
 """Part -> the parts it may import: docs/design.md says why."""

@@ -6,7 +6,8 @@ import torch
 from scipy.linalg import sqrtm
 from torch.nn.functional import avg_pool2d
 
-from jointnet.evaluation.metrics.depth import abs_rel, align_disparity, boundary_f1, delta, fit_scale_shift, rmse
+from jointnet.evaluation.metrics.alignment import align_disparity, fit_scale_shift
+from jointnet.evaluation.metrics.depth import abs_rel, boundary_f1, delta, rmse
 from jointnet.evaluation.metrics.distribution import Gaussian, bootstrap_frechet, frechet_distance, kernel_distance
 from jointnet.evaluation.metrics.image import psnr
 from jointnet.evaluation.metrics.normal import angles_deg

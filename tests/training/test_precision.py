@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jointnet.training.precision import autocast_type, multiplies_bfloat16
+from jointnet.machine.precision import autocast_type, multiplies_bfloat16
 
 
 def test_precisions_by_name_mean_the_same_everywhere():

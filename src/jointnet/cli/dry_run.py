@@ -41,8 +41,8 @@ def dry_run(
     """
     from jointnet.data.order import BatchPlan, sample_generator
     from jointnet.errors import DataFolderError
+    from jointnet.machine.processes import num_processes, rank
     from jointnet.training.feed import share_of
-    from jointnet.training.parallel import num_processes, rank
     from jointnet.training.stage import of_pipeline, stage_feed, stage_objective
 
     config = of_pipeline(config, pipeline)
@@ -91,8 +91,8 @@ def _memory(
     pipeline: JointNetPipeline, objective: Any, config: TrainConfig, options: RunOptions, batch: Any, micro_batch: int, feed: Any
 ) -> dict[str, int]:
     """Bytes of one process, of a micro-batch like the sample in ``batch``."""
+    from jointnet.machine.processes import num_processes
     from jointnet.training.memory import bytes_of, estimate_memory
-    from jointnet.training.parallel import num_processes
 
     prepared = feed.prepare(batch, pipeline.device)
     text = prepared.text if prepared.text is not None else feed.encode_text(prepared)

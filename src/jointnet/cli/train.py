@@ -31,8 +31,8 @@ from jointnet.demo.bundled import BUNDLED
 from jointnet.errors import OutputError, UnknownNameError
 from jointnet.files.result_set import check_folder
 from jointnet.loading import joint_model_folder, model_folder, without_progress_bars
+from jointnet.machine.precision import Precision
 from jointnet.recipes import RECIPES
-from jointnet.training.config import Precision
 
 if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline
@@ -311,8 +311,8 @@ def train(
     from jointnet.checkpoints.hub import open_repo, push_model
     from jointnet.cli.dry_run import dry_run
     from jointnet.cli.validation import ContactSheets
+    from jointnet.machine.processes import is_main_process
     from jointnet.sampling.schedulers import with_fixed_variance
-    from jointnet.training.parallel import is_main_process
     from jointnet.training.run import check_run_folder
     from jointnet.training.stage import train_stage
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from jointnet.files.atomic import replacing_file
 from jointnet.files.write_errors import naming_write_errors
+from jointnet.machine.processes import is_main_process
 from jointnet.modalities.modality import get_modality
 from jointnet.modalities.write import preview, to_pil
-from jointnet.training.parallel import is_main_process
 
 if TYPE_CHECKING:
     from jointnet.pipelines.joint_net import JointNetPipeline

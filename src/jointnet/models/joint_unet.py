@@ -36,38 +36,45 @@ def zero_conv(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn.C
     return conv
 
 
+EXCHANGED = ("input", "skips", "mid")
+"""What a branch sends to another: its noisy map, its skips, its mid block's output."""
+
+
 class Exchange(nn.Module):
     """All that one branch sends to one other: its noisy map, its skips and its mid block's output, each through a zero convolution.
 
     Args:
         sender, receiver: the branches' channels; their skips have the same sizes, one for one.
         input_kernel: kernel size of the receiver's first layer.
+        parts: which of EXCHANGED are sent; less than all are for studies of what each does.
     Raises: ShapeError if the branches have different numbers of skips.
     Source: Sec. 3.1, Fig. 2(c).
     """
 
-    def __init__(self, sender: Channels, receiver: Channels, input_kernel: int) -> None:
+    def __init__(self, sender: Channels, receiver: Channels, input_kernel: int, parts: Sequence[str] = EXCHANGED) -> None:
         super().__init__()
         if len(sender.skips) != len(receiver.skips):
             raise ShapeError(f"got branches with {len(sender.skips)} and {len(receiver.skips)} skips; expected as many in both")
-        self.input = zero_conv(sender.state, receiver.input, input_kernel)
-        self.skips = nn.ModuleList(zero_conv(sent, taken) for sent, taken in zip(sender.skips, receiver.skips, strict=True))
-        self.mid = zero_conv(sender.mid, receiver.mid)
+        skips = [zero_conv(sent, taken) for sent, taken in zip(sender.skips, receiver.skips, strict=True)]
+        self.input = zero_conv(sender.state, receiver.input, input_kernel) if "input" in parts else None
+        self.skips = nn.ModuleList(skips) if "skips" in parts else None
+        self.mid = zero_conv(sender.mid, receiver.mid) if "mid" in parts else None
 
-    def send_input(self, noisy_map: Tensor) -> Tensor:
-        """Return what the receiver adds to its first layer's output. Shapes: (B, C, H, W) -> (B, receiver.input, H, W)."""
+    def send_input(self, noisy_map: Tensor) -> Tensor | int:
+        """Return what the receiver adds to its first layer's output. Shapes: (B, C, H, W) -> (B, receiver.input, H, W); 0: nothing is sent."""
         return self("input", noisy_map)
 
-    def send_features(self, skips: Sequence[Tensor], mid: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return what the receiver adds to its own skips and mid output; heights and widths are kept."""
+    def send_features(self, skips: Sequence[Tensor], mid: Tensor) -> tuple[Sequence[Tensor | int], Tensor | int]:
+        """Return what the receiver adds to its own skips and mid output; heights and widths are kept. 0: nothing is sent."""
         return self("features", skips, mid)
 
     def forward(self, part: Literal["input", "features"], *sent: Any) -> Any:
         """Run one part. Both go through here, as a branch's halves do: hooks hang on ``forward``."""
         if part == "input":
-            return self.input(*sent)
+            return 0 if self.input is None else self.input(*sent)
         skips, mid = sent
-        return [conv(s) for conv, s in zip(self.skips, skips, strict=True)], self.mid(mid)
+        sent_skips = [0] * len(skips) if self.skips is None else [conv(s) for conv, s in zip(self.skips, skips, strict=True)]
+        return sent_skips, 0 if self.mid is None else self.mid(mid)
 
 
 @dataclass
@@ -87,9 +94,11 @@ class JointUNet(ModelMixin, ConfigMixin):
         has_masked_input: the network also reads which pixels are known, and their latents (Sec. 4.1).
         has_independent_timesteps: it was trained with each modality at a noise level of its own; at timestep 0 one is clean.
         low_res_channels: of the smaller map that a branch of an upscaling base reads beside its state; 0 for other bases.
+        routes: which branch sends to which, as "rgb_to_depth"; None: each to every other. Less is for studies.
+        exchanged: what is sent, some of EXCHANGED.
         depth_near_m, default_guidance, force_zeros_for_empty_prompt: as the pipeline's arguments of these names, so that a pipeline put
             together from the components means the same; None: not stated.
-    Raises: UnknownNameError if the first modality is not "rgb" or a name comes twice.
+    Raises: UnknownNameError if the first modality is not "rgb" or a name comes twice, or a route or part has no such name.
     """
 
     _supports_gradient_checkpointing = True
@@ -110,6 +119,8 @@ class JointUNet(ModelMixin, ConfigMixin):
         has_masked_input: bool = False,  # noqa: ARG002 - read from the config
         has_independent_timesteps: bool = False,  # noqa: ARG002 - read from the config
         low_res_channels: int = 0,  # noqa: ARG002 - read from the config
+        routes: Sequence[str] | None = None,  # noqa: ARG002 - read from the config
+        exchanged: Sequence[str] = EXCHANGED,  # noqa: ARG002 - read from the config
         depth_near_m: float | None = None,  # noqa: ARG002 - read from the config
         default_guidance: float | None = None,  # noqa: ARG002 - read from the config
         force_zeros_for_empty_prompt: bool | None = None,  # noqa: ARG002 - read from the config
@@ -126,12 +137,17 @@ class JointUNet(ModelMixin, ConfigMixin):
         self.branches = nn.ModuleDict({name: UNetBranch(unet) for name, unet in zip(names, unets, strict=True)})
         channels = {name: self._branch(name).channels for name in names}
         kernels = {name: unet.config.conv_in_kernel for name, unet in zip(names, unets, strict=True)}
+        pairs = {_route(sender, receiver): (sender, receiver) for sender in names for receiver in names if sender != receiver}
+        routes, parts = self.config.routes, self.config.exchanged
+        for name in [*(name for name in routes or () if name not in pairs), *(part for part in parts if part not in EXCHANGED)]:
+            raise UnknownNameError(
+                f"got {name!r}; expected routes of {', '.join(pairs) or 'two maps'}, and parts of {', '.join(EXCHANGED)}"
+            )
         self.exchanges = nn.ModuleDict(
             {
-                _route(sender, receiver): Exchange(channels[sender], channels[receiver], kernels[receiver])
-                for sender in names
-                for receiver in names
-                if sender != receiver
+                route: Exchange(channels[sender], channels[receiver], kernels[receiver], parts)
+                for route, (sender, receiver) in pairs.items()
+                if routes is None or route in routes
             }
         )
         self.masked_inputs = nn.ModuleDict()
@@ -154,15 +170,27 @@ class JointUNet(ModelMixin, ConfigMixin):
         return self
 
     @classmethod
-    def from_unet(cls, unet: UNet2DConditionModel, modalities: Sequence[str] = ("rgb", "depth")) -> JointUNet:
+    def from_unet(
+        cls,
+        unet: UNet2DConditionModel,
+        modalities: Sequence[str] = ("rgb", "depth"),
+        routes: Sequence[str] | None = None,
+        exchanged: Sequence[str] = EXCHANGED,
+    ) -> JointUNet:
         """Extend a text-to-image U-Net: the RGB branch *is* ``unet``, each dense branch a copy of it, the exchanges are zero.
 
-        Adapters (LoRA) stay on the RGB branch; the copies are of the weights without them.
+        Adapters (LoRA) stay on the RGB branch; the copies are of the weights without them. ``routes`` and ``exchanged`` as for the class.
         Raises: UnsupportedBaseError, UnknownNameError.
         """
         unet = getattr(unet, "_orig_mod", unet)  # of torch.compile
         with torch.device("meta"):
-            joint = cls(unet_config=unet.config, modalities=tuple(modalities), low_res_channels=low_res_channels(unet))
+            joint = cls(
+                unet_config=unet.config,
+                modalities=tuple(modalities),
+                low_res_channels=low_res_channels(unet),
+                routes=routes if routes is None else tuple(routes),
+                exchanged=tuple(exchanged),
+            )
         with without_adapters(unet):
             copies = [copy.deepcopy(unet) for _ in modalities[1:]]
         if adapter_names(unet):  # peft has frozen all else
@@ -189,6 +217,11 @@ class JointUNet(ModelMixin, ConfigMixin):
     def reads_sizes(self) -> bool:
         """True if the base reads the picture's size and crop (SDXL's ``time_ids``)."""
         return self.config.unet_config.get("addition_embed_type") == "text_time"
+
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """Branches and exchanges: what is sharded on its own."""
+        return (*self.branches.values(), *self.exchanges.values())
 
     def branch(self, modality: str) -> UNet2DConditionModel:
         """The U-Net of a modality."""
@@ -296,7 +329,7 @@ class JointUNet(ModelMixin, ConfigMixin):
     def _received_input(self, index: int, maps: dict[str, Tensor], known: Known | None) -> Tensor | int:
         """Sum of what is added to a branch's conv_in: the others' noisy maps and, if the network reads them, masks and known latents."""
         name = self.modalities[index]
-        received = sum(self._exchange(other, name).send_input(noisy_map) for other, noisy_map in maps.items() if other != name)
+        received = sum(self._exchange(other, name).send_input(noisy_map) for other, noisy_map in maps.items() if self._sends(other, name))
         if self.config.has_masked_input:
             received = received + self.masked_inputs[name](self._masks_as_read(index, maps[name], known))
         return received
@@ -316,7 +349,7 @@ class JointUNet(ModelMixin, ConfigMixin):
         own = features[receiver]
         skips, mid = list(own.skips), own.mid
         for sender, theirs in features.items():
-            if sender != receiver:
+            if self._sends(sender, receiver):
                 sent_skips, sent_mid = self._exchange(sender, receiver).send_features(theirs.skips, theirs.mid)
                 skips = [a + b for a, b in zip(skips, sent_skips, strict=True)]
                 mid = mid + sent_mid
@@ -324,6 +357,9 @@ class JointUNet(ModelMixin, ConfigMixin):
 
     def _branch(self, modality: str) -> Branch:
         return cast(Branch, self.branches[modality])
+
+    def _sends(self, sender: str, receiver: str) -> bool:
+        return _route(sender, receiver) in self.exchanges
 
     def _exchange(self, sender: str, receiver: str) -> Exchange:
         return cast(Exchange, self.exchanges[_route(sender, receiver)])

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from math import cos, pi
 from typing import Literal
 
-Precision = Literal["float32", "bfloat16", "float16", "fastest"]
-"""fastest: bfloat16, but float32 on a processor that has no instructions for bfloat16, where it is the faster one."""
+from jointnet.machine.precision import Precision
+
 Optimizer = Literal["adamw", "adamw8bit"]
 """adamw8bit keeps its moments in 8 bits; it needs bitsandbytes."""
 

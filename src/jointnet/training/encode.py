@@ -21,9 +21,9 @@ from jointnet.data.latents import LatentStore, Row
 from jointnet.data.sample import Source
 from jointnet.errors import BadSampleError, DataFolderError
 from jointnet.files.fingerprints import of_texts
+from jointnet.machine.processes import is_main_process, num_processes, rank
 from jointnet.text.prompts import PromptEncoder
 from jointnet.training.joint_feed import encoded, framed, tokenized
-from jointnet.training.parallel import is_main_process, num_processes, rank
 from jointnet.types import Text
 
 ENCODING_PIXELS = 32 * 128 * 128

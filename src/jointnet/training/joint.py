@@ -63,7 +63,7 @@ class JointTraining(Objective):
 
     def units(self) -> Iterable[nn.Module]:
         network = self.objective.network
-        return [*network.branches.values(), *network.exchanges.values(), network]
+        return [*network.parts, network]
 
     def forward(self, batch: JointBatch, counts: Tensor) -> Losses:
         text = self.feed.encode_text(batch) if batch.text is None else batch.text

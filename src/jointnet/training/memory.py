@@ -13,11 +13,11 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from jointnet.machine.precision import autocast_type
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.config import OptimConfig, RunOptions
 from jointnet.training.draws import Draws
 from jointnet.training.objective import JointObjective
-from jointnet.training.precision import autocast_type
 from jointnet.types import Text
 
 _MOMENT_BYTES = {"adamw": 8, "adamw8bit": 2}

@@ -6,11 +6,9 @@ which the tests run on two CPU processes.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,14 +20,12 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from jointnet.errors import JointNetError
-from jointnet.training.config import Precision
-from jointnet.training.precision import autocast_type
+from jointnet.machine.precision import Precision, autocast_type
+from jointnet.machine.processes import num_processes
 
 LOGS = "logs"
 """Of a run's folder: what trackers write."""
 
-Result = TypeVar("Result")
 _NAMES = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
@@ -51,59 +47,10 @@ def new_accelerator(
     )
 
 
-def num_processes() -> int:
-    """Return the number of processes that this one was launched with."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def rank() -> int:
-    """Return the number of this process among all."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def is_main_process() -> bool:
-    """True in the process that writes; the only one, if there are not several."""
-    return rank() == 0
-
-
-def process_device(device: torch.device) -> torch.device:
-    """Return the device of this process: of several, each takes the GPU of its local rank."""
-    if device.type == "cpu" or num_processes() == 1:
-        return device
-    return torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
-
-
 def join_processes(device: torch.device) -> None:
     """Let the processes know each other, if there are several."""
     if num_processes() > 1 and not dist.is_initialized():
         new_accelerator(device, "float32")
-
-
-def on_main(action: Callable[[], Result]) -> Result:
-    """Run something in the main process only, and return its result, or raise its error, in all of them."""
-    if num_processes() == 1:
-        return action()
-    outcome: list[Any] = [None, None]
-    if is_main_process():
-        try:
-            outcome[0] = action()
-        except JointNetError as error:
-            outcome[1] = error
-        except BaseException as error:
-            dist.broadcast_object_list([None, JointNetError(f"the main process ended with {type(error).__name__}: {error}")])
-            raise
-    dist.broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise outcome[1]
-    return outcome[0]
-
-
-def summed(values: Tensor) -> Tensor:
-    """Return the sum over all processes, on the values' device."""
-    if num_processes() > 1:
-        values = values.clone()
-        dist.all_reduce(values)
-    return values
 
 
 def copied(module: nn.Module, device: torch.device) -> nn.Module:

@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from jointnet.checkpoints.index import INDEX_FILE, PROVENANCE_FILE, provenance_of
 from jointnet.files.atomic import write_json
+from jointnet.machine.origin import code_commit, machine
 from jointnet.training.config import OptimConfig, TrainConfig
-from jointnet.training.precision import multiplies_bfloat16
 from jointnet.training.state import Progress
-
-
-def code_commit() -> str:
-    """Return the commit of the working copy this package runs from, with "+changes" if it has any; the version if it is installed."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here.parent))
-        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return f"version {version('jointnet')}"
-
-
-def machine() -> dict[str, Any]:
-    """Return processor, cores and library versions."""
-    model = next((line.split(":", 1)[1].strip() for line in _cpu_info() if line.startswith("model name")), platform.processor())
-    libraries = {name: version(name) for name in ("torch", "diffusers", "transformers", "numpy")}
-    processor = {"processor": model, "multiplies_bfloat16": multiplies_bfloat16(), "cores": os.cpu_count()}
-    return {**processor, "python": platform.python_version(), **libraries}
-
-
-def _cpu_info() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
 
 
 def is_same_depth(earlier: Mapping[str, Any], data: Path, contents: Mapping[str, str]) -> bool:

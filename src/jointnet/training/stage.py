@@ -23,14 +23,16 @@ from jointnet.data.sample import Source
 from jointnet.diffusion.schedule import forward_process
 from jointnet.errors import DataFolderError
 from jointnet.files.fingerprints import of_networks
+from jointnet.machine.origin import code_commit
+from jointnet.machine.processes import is_main_process, num_processes, on_main, process_device
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.config import RunOptions, TrainConfig
 from jointnet.training.encode import encode_source, latent_store
 from jointnet.training.joint import joint_objective, keeping_abilities, train_joint
 from jointnet.training.joint_feed import JointFeed, sizes_of_rows
 from jointnet.training.objective import JointObjective
-from jointnet.training.parallel import is_main_process, join_processes, num_processes, on_main, process_device, whole
-from jointnet.training.provenance import code_commit, holds_result, is_same_depth, write_provenance
+from jointnet.training.parallel import join_processes, whole
+from jointnet.training.provenance import holds_result, is_same_depth, write_provenance
 from jointnet.training.run import INDEX_FILE, LATENTS, MODEL, claim, open_run, print_finished
 from jointnet.training.state import Progress
 

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from jointnet.errors import RunFolderError
 from jointnet.files.atomic import replacing_file
 from jointnet.files.write_errors import is_link_to_nothing, naming_write_errors, reason
+from jointnet.machine.processes import is_main_process, on_main
 from jointnet.training.config import OptimConfig
-from jointnet.training.parallel import fill, is_main_process, on_main, whole
+from jointnet.training.parallel import fill, whole
 
 STATE_FILE = "state.safetensors"
 """The last state; earlier ones that are kept are "state-STEP.safetensors"."""

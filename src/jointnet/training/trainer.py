@@ -18,24 +18,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from jointnet.data.order import BatchPlan, seed_of
 from jointnet.errors import DivergenceError, MissingPackageError
 from jointnet.files.write_errors import naming_write_errors
+from jointnet.machine.precision import autocast_type
+from jointnet.machine.processes import is_main_process, num_processes, on_main, process_device, summed
 from jointnet.training.config import OptimConfig, RunOptions
 from jointnet.training.curve import Curve
 from jointnet.training.feed import Batch, Batches, Feed, share_of
-from jointnet.training.parallel import (
-    LOGS,
-    copied,
-    is_main_process,
-    join_processes,
-    new_accelerator,
-    num_processes,
-    on_main,
-    process_device,
-    sharded,
-    summed,
-    whole,
-    without_sync,
-)
-from jointnet.training.precision import autocast_type
+from jointnet.training.parallel import LOGS, copied, join_processes, new_accelerator, sharded, whole, without_sync
 from jointnet.training.run import check_steps, open_run, print_finished, settings_of
 from jointnet.training.state import Progress, Trained, load_state, save_state
 from jointnet.training.stopping import StopRequest, stop_requests

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,12 +60,25 @@ class Marigold:
         self.pipeline.to(device)
         return self
 
-    @torch.no_grad()
     def __call__(self, rgb: Tensor) -> Tensor:
         """Estimate maps; depth as ``disparity_of_depth`` says. Marigold's normals have our axes: x right, y up, z towards the camera.
 
         Shapes: (B, 3, H, W) in [0, 1] -> depth (B, 1, H, W) in [0, 1], normals (B, 3, H, W) of length 1, on the pictures' device.
         Raises: ShapeError.
+        """
+        raw = self.raw(rgb)
+        return disparity_of_depth(raw, self.far_over_near) if self.estimates_depth else finish(self.modality, raw)
+
+    @property
+    def estimates_depth(self) -> bool:
+        """True if its raw maps are depth up to scale and shift, not disparity or normals."""
+        return self.modality == "depth" and self.pipeline.config["prediction_type"] == "depth"
+
+    @torch.no_grad()
+    def raw(self, rgb: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        """What the pipeline says of pictures resized to its square, resized to the pictures: (B, c, H, W).
+
+        ``seeds``: of the noise of each picture; None: the same for all. Raises: ShapeError.
         """
         check_pictures(rgb)
         squares = resize_picture(rgb.to(self.device, torch.float32), (self.size, self.size))
@@ -74,13 +88,10 @@ class Marigold:
             processing_resolution=0,
             match_input_resolution=False,
             batch_size=len(squares),
-            generator=[torch.Generator().manual_seed(self.seed) for _ in squares],
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds or [self.seed] * len(squares)],
             output_type="pt",
         ).prediction  # (B, c, size, size)
-        raw = resize_smooth(raw.float(), (rgb.shape[-2], rgb.shape[-1]))
-        if self.modality == "depth" and self.pipeline.config["prediction_type"] == "depth":
-            return disparity_of_depth(raw, self.far_over_near).to(rgb.device)
-        return finish(self.modality, raw).to(rgb.device)
+        return resize_smooth(raw.float(), (rgb.shape[-2], rgb.shape[-1])).to(rgb.device)
 
     def fingerprint(self) -> str:
         """Return name, weights, and a hash of the settings and the scheduler's config."""

@@ -54,18 +54,22 @@ class NetworkLabeler:
         nn.Module.to(self.network, device)
         return self
 
-    @torch.no_grad()
     def __call__(self, rgb: Tensor) -> Tensor:
-        """Estimate maps: the picture resized to a square, the raw map resized to the picture, then brought to the modality's range.
+        """Estimate maps: the raw ones, brought to the modality's range.
 
         Shapes: (B, 3, H, W) in [0, 1] -> depth (B, 1, H, W) in [0, 1], normals (B, 3, H, W) of length 1, on the pictures' device.
         Raises: ShapeError.
         """
+        return finish(self.modality, self.raw(rgb))
+
+    @torch.no_grad()
+    def raw(self, rgb: Tensor) -> Tensor:
+        """What the network says of pictures resized to its square, resized to the pictures: (B, c, H, W). Raises: ShapeError."""
         check_pictures(rgb)
         mean, std = (torch.tensor(values, device=self.device)[:, None, None] for values in (self.mean, self.std))
         squares = resize_picture(rgb.to(self.device, torch.float32), (self.size, self.size))
         raw = self.read(self.network, (squares - mean) / std).float()  # (B, c, s, s)
-        return finish(self.modality, resize_smooth(raw, (rgb.shape[-2], rgb.shape[-1]))).to(rgb.device)
+        return resize_smooth(raw, (rgb.shape[-2], rgb.shape[-1])).to(rgb.device)
 
     def fingerprint(self) -> str:
         """Return name, weights, and a hash of the config, the size and the rules by which maps are scaled."""

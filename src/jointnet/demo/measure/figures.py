@@ -14,7 +14,8 @@ from jointnet.demo.judges.attributes import check_claims
 from jointnet.demo.judges.networks import AttributeJudge, Reading
 from jointnet.demo.world.captions import CLAIM_KINDS, Caption
 from jointnet.demo.world.scene import NEAR_M
-from jointnet.evaluation.metrics.depth import abs_rel, align_disparity, delta
+from jointnet.evaluation.metrics.alignment import align_disparity
+from jointnet.evaluation.metrics.depth import abs_rel, delta
 
 CAP_M = 20.0
 """Depth beyond this is not compared."""

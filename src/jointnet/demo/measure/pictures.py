@@ -18,7 +18,7 @@ from jointnet.demo.world.render import render
 from jointnet.demo.world.scene import Scene, sample_scene
 from jointnet.demo.world.splits import seeds
 from jointnet.files.atomic import replacing_file
-from jointnet.training.precision import autocast_type
+from jointnet.machine.precision import autocast_type
 
 BATCH = 20
 

@@ -21,8 +21,8 @@ from jointnet.evaluation.metrics.distribution import bootstrap_frechet, kernel_d
 from jointnet.evaluation.metrics.image import psnr
 from jointnet.files.fingerprints import of_weights
 from jointnet.loading import load
+from jointnet.machine.origin import code_commit, machine
 from jointnet.pipelines.joint_net import JointNetPipeline
-from jointnet.training.provenance import code_commit, machine
 
 FIRST_SEED = 1000
 

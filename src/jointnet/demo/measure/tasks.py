@@ -21,8 +21,8 @@ from jointnet.demo.world.scene import NEAR_M
 from jointnet.evaluation.metrics.depth import boundary_f1
 from jointnet.evaluation.metrics.normal import angles_deg
 from jointnet.files.fingerprints import of_weights
+from jointnet.machine.origin import code_commit, machine
 from jointnet.pipelines.joint_net import JointNetPipeline
-from jointnet.training.provenance import code_commit, machine
 
 Figures = dict[str, Any]
 

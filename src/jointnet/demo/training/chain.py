@@ -33,12 +33,13 @@ from jointnet.demo.world.captions import vocabulary
 from jointnet.demo.world.scene import NEAR_M
 from jointnet.errors import ModelFolderError, RunFolderError, UnknownNameError
 from jointnet.files.atomic import bring_to_disk, replacing_file, write_json
+from jointnet.machine.origin import code_commit
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import get_recipe
 from jointnet.training.config import RunOptions, TrainConfig
 from jointnet.training.encode import encode_source, latent_store
 from jointnet.training.joint import keeping_abilities, train_joint
-from jointnet.training.provenance import code_commit, write_provenance
+from jointnet.training.provenance import write_provenance
 from jointnet.training.run import claim, open_run
 from jointnet.training.stage import stage_feed, stage_objective
 from jointnet.training.state import Progress

@@ -1,9 +1,12 @@
-"""Depth metrics: pure functions on tensors, p a prediction, d the ground truth, both (H, W) or any same shape."""
+"""Depth metrics: pure functions on tensors, p a prediction in metres (aligned), d the ground truth, both (H, W) or any same shape.
+
+Each is of one image; a data set's figure is the mean over its images.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import log
 
 import torch
@@ -12,54 +15,93 @@ from torch import Tensor
 BOUNDARY_RATIOS = tuple(1.05 + 0.2 * k / 9 for k in range(10))
 
 
-@dataclass(frozen=True)
-class ScaleShift:
-    """aligned = scale * p + shift."""
-
-    scale: float
-    shift: float
-
-    def __call__(self, p: Tensor) -> Tensor:
-        return self.scale * p + self.shift
-
-
-def fit_scale_shift(p: Tensor, target: Tensor, valid: Tensor) -> ScaleShift:
-    """(s, t) = argmin over valid pixels of sum (s p + t - target)^2; s = 0 where p is constant.
-
-    Raises: ValueError if fewer than two pixels are valid.
-    """
-    x, y = p[valid].double(), target[valid].double()
-    if len(x) < 2:
-        raise ValueError(f"got {len(x)} valid pixels; expected at least 2")
-    variance = (x - x.mean()).square().mean()
-    covariance = ((x - x.mean()) * (y - y.mean())).mean()
-    scale = float(covariance / variance) if float(variance) > 1e-12 * float(x.square().mean()) else 0.0
-    return ScaleShift(scale, float(y.mean() - scale * x.mean()))
-
-
-def align_disparity(p: Tensor, disparity: Tensor, valid: Tensor, *, cap_m: float, unit: float = 1.0) -> Tensor:
-    """Fit predicted to true disparity, clip at that of the far limit, invert: depth in metres.
-
-    ``unit`` is the depth at disparity 1 (near / z has unit near). Source: MiDaS' protocol, as in Ranftl et al. (2021).
-    """
-    aligned = fit_scale_shift(p, disparity, valid)(p)
-    return unit / aligned.clamp(min=unit / cap_m)
-
-
 def abs_rel(p: Tensor, d: Tensor, valid: Tensor) -> float:
-    """Mean of |p - d| / d over valid pixels."""
+    """Mean of |p - d| / d over valid pixels.
+
+    >>> abs_rel(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 2.0]), torch.tensor([True, True]))
+    0.5
+    """
     return float(((p - d).abs() / d)[valid].mean())
 
 
-def delta(p: Tensor, d: Tensor, valid: Tensor, n: int = 1) -> float:
-    """Share of valid pixels with max(p / d, d / p) < 1.25^n."""
+def sq_rel(p: Tensor, d: Tensor, valid: Tensor) -> float:
+    """Mean of (p - d)^2 / d over valid pixels, in metres.
+
+    >>> sq_rel(torch.tensor([1.0, 4.0]), torch.tensor([2.0, 2.0]), torch.tensor([True, True]))
+    1.25
+    """
+    return float(((p - d).square() / d)[valid].mean())
+
+
+def delta(p: Tensor, d: Tensor, valid: Tensor, n: float = 1) -> float:
+    """Share of valid pixels with max(p / d, d / p) < 1.25^n.
+
+    >>> delta(torch.tensor([2.4, 2.6]), torch.tensor([2.0, 2.0]), torch.tensor([True, True]))
+    0.5
+    """
     ratio = torch.maximum(p / d, d / p)[valid]
     return float((ratio < 1.25**n).float().mean())
 
 
 def rmse(p: Tensor, d: Tensor, valid: Tensor) -> float:
-    """Root of the mean squared difference over valid pixels."""
+    """Root of the mean squared difference over valid pixels.
+
+    >>> rmse(torch.tensor([1.0, 1.0]), torch.tensor([4.0, 5.0]), torch.tensor([True, True]))
+    3.535533905029297
+    """
     return float((p - d)[valid].square().mean().sqrt())
+
+
+def rmse_log(p: Tensor, d: Tensor, valid: Tensor) -> float:
+    """The same of natural logarithms.
+
+    >>> round(rmse_log(torch.tensor([1.0]), torch.tensor([1.0]).exp(), torch.tensor([True])), 6)
+    1.0
+    """
+    return rmse(p.log(), d.log(), valid)
+
+
+def log10_error(p: Tensor, d: Tensor, valid: Tensor) -> float:
+    """Mean of |log10 p - log10 d|.
+
+    >>> log10_error(torch.tensor([10.0, 1.0]), torch.tensor([1.0, 1.0]), torch.tensor([True, True]))
+    0.5
+    """
+    return float((p.log10() - d.log10())[valid].abs().mean())
+
+
+def silog(p: Tensor, d: Tensor, valid: Tensor) -> float:
+    """100 x the standard deviation of ln p - ln d: errors of scale do not count. Source: Eigen et al. (2014), Eq. 1, as KITTI reports it.
+
+    >>> silog(torch.tensor([2.0, 4.0]), torch.tensor([1.0, 2.0]), torch.tensor([True, True]))
+    0.0
+    """
+    e = (p.log() - d.log())[valid].double()
+    return float(100 * (e.square().mean() - e.mean().square()).clamp(min=0).sqrt())
+
+
+def irmse(p: Tensor, d: Tensor, valid: Tensor) -> float:
+    """Root of the mean squared difference of the inverses, in 1 / m.
+
+    >>> irmse(torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([True]))
+    0.5
+    """
+    return rmse(1 / p, 1 / d, valid)
+
+
+DEPTH_METRICS: dict[str, Callable[[Tensor, Tensor, Tensor], float]] = {
+    "abs_rel": abs_rel,
+    "sq_rel": sq_rel,
+    "rmse": rmse,
+    "rmse_log": rmse_log,
+    "log10": log10_error,
+    "silog": silog,
+    "irmse": irmse,
+    "delta1": delta,
+    "delta2": partial(delta, n=2),
+    "delta3": partial(delta, n=3),
+}
+"""By name: (p, d, valid) -> figure."""
 
 
 def boundary_f1(p: Tensor, d: Tensor, ratios: Sequence[float] = BOUNDARY_RATIOS) -> float:
@@ -69,6 +111,10 @@ def boundary_f1(p: Tensor, d: Tensor, ratios: Sequence[float] = BOUNDARY_RATIOS)
     are edges of d, recall the share of d's that are p's; each is the mean over the four directions (left, right, up, down), with a
     denominator of at least 1. Shapes: (H, W), depth above 0. A map without edges has F1 0.
     Source: Bochkovskii et al. (2024, Depth Pro), Sec. 4; ratios, weights and pooling are those of its published evaluation.
+
+    >>> d = torch.tensor([[1.0, 1.0, 2.0, 2.0]])
+    >>> round(boundary_f1(d, d), 6), boundary_f1(torch.ones_like(d), d)
+    (0.4, 0.0)
     """
     scores = [_f1_at(p.log(), d.log(), log(ratio)) for ratio in ratios]
     return sum(r * s for r, s in zip(ratios, scores, strict=True)) / sum(ratios)

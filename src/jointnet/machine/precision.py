@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
-from jointnet.training.config import Precision
-
+Precision = Literal["float32", "bfloat16", "float16", "fastest"]
+"""fastest: bfloat16, but float32 on a processor that has no instructions for bfloat16, where it is the faster one."""
 _BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 
 

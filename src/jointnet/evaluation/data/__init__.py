@@ -1,0 +1,1 @@
+"""Data sets with ground truth, as their owners ship them."""

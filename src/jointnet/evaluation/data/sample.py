@@ -1,0 +1,124 @@
+"""A picture with its ground truth, and what a reader of a data set is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from jointnet.errors import DataFolderError
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class TruthSample:
+    """A picture and what is truly there.
+
+    Attributes:
+        id: names the sample within its data set.
+        rgb: (3, h, w) in [0, 1].
+        depth_m: (H, W) in metres, or in the data set's unit where its scale is unknown.
+        valid: (H, W), where there is ground truth.
+        normal: (3, H, W), unit vectors in our axes, zero where there is none; None: the set has no normals.
+    """
+
+    id: str
+    rgb: Tensor
+    depth_m: Tensor
+    valid: Tensor
+    normal: Tensor | None = None
+
+
+class TruthData(Protocol):
+    """A data set that is read by rows."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def cap_m(self) -> float:
+        """Depth beyond this is not compared, and predictions are clipped there."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, row: int) -> TruthSample:
+        """Read a sample. Raises: DataFolderError if a file is missing or damaged, or sizes differ."""
+        ...
+
+
+@dataclass(frozen=True)
+class Files:
+    """A data set of files, one sample each.
+
+    Attributes:
+        rows: of each sample its id and its files' paths, as ``load`` takes them.
+        load: (id, paths) -> the sample.
+    """
+
+    name: str
+    cap_m: float
+    rows: list[tuple[str, tuple[Path, ...]]]
+    load: Callable[[str, tuple[Path, ...]], TruthSample]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, row: int) -> TruthSample:
+        """Read a sample. Raises: DataFolderError."""
+        id_, paths = self.rows[row]
+        for path in paths:
+            if not path.is_file():
+                raise DataFolderError(f"got {id_!r} of {self.name} without {str(path)!r}; expected a file there: fetch the data anew")
+        try:
+            return self.load(id_, paths)
+        except (OSError, ValueError, KeyError) as error:
+            raise DataFolderError(f"cannot read {id_!r} of {self.name}: {error}; fetch {str(paths[-1])!r} anew") from error
+
+
+def rgb_of(path: Path) -> Tensor:
+    """Read a picture as (3, h, w) in [0, 1]."""
+    with Image.open(path) as picture:
+        return torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255).permute(2, 0, 1)
+
+
+def integers_of(path: Path) -> Array:
+    """Read a grey PNG of 8 or 16 bits as float64 (H, W)."""
+    with Image.open(path) as picture:
+        return np.asarray(picture).astype(np.float64)
+
+
+def truth(id_: str, rgb: Tensor, depth_m: Array, valid: Array, normal: Array | None = None) -> TruthSample:
+    """Put a sample together; pixels whose depth is not finite or not above 0 are not valid. Raises: ValueError if sizes differ."""
+    if depth_m.ndim != 2 or valid.shape != depth_m.shape:
+        raise ValueError(f"got depth of shape {depth_m.shape} with a mask of {valid.shape}; expected one size (H, W)")
+    height, width = rgb.shape[-2:]
+    if abs(height / width - depth_m.shape[0] / depth_m.shape[1]) > 0.02:
+        raise ValueError(f"got a picture of {height}x{width} with depth of {depth_m.shape[0]}x{depth_m.shape[1]}; expected one shape")
+    is_valid = valid.astype(bool) & np.isfinite(depth_m) & (depth_m > 0)
+    kept = np.where(is_valid, depth_m, 1).astype(np.float32)
+    return TruthSample(
+        id_,
+        rgb,
+        torch.from_numpy(kept),
+        torch.from_numpy(is_valid),
+        None if normal is None else torch.from_numpy(np.ascontiguousarray(normal, np.float32)),
+    )
+
+
+def h5(path: Path) -> Any:
+    """Open an HDF5 file. Raises: MissingPackageError without h5py; OSError."""
+    from jointnet.errors import MissingPackageError
+
+    try:
+        import h5py  # pyright: ignore[reportMissingImports] - an extra
+    except ImportError as error:
+        raise MissingPackageError("HDF5 files need h5py; install the extra: pip install 'jointnet[eval]'") from error
+    return h5py.File(path, "r")

@@ -1,0 +1,1 @@
+"""What is evaluated: our models, peers through their libraries, and classes of a user's own."""

@@ -1,0 +1,126 @@
+"""Models by a text: what ``jointnet evaluate ... MODEL`` takes. Nothing heavy is imported until one is opened."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jointnet.errors import InputFileError, ModelFolderError, UnknownNameError
+
+if TYPE_CHECKING:
+    from torch import device
+
+Ability = Literal["generate", "predict"]
+PEERS = ("midas", "depth-anything", "omnidata", "marigold", "marigold-normals", "ldm3d", "diffusers")
+"""Before a colon: models of the libraries, from a folder."""
+
+GRAMMAR = (
+    f"a joint model's name, folder or hub id, NAME:FOLDER with NAME one of {', '.join(PEERS)}, or FILE.py:CLASS or package.module:CLASS"
+)
+
+_EXPECTED: Mapping[Ability, str] = {
+    "generate": "generate(prompts, seeds) -> {'rgb': (B, 3, H, W), ...}",
+    "predict": "predict(rgb, seeds) -> {'depth_metric': (B, H, W), ...}",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """How a model of this package or of the libraries samples; a class of a user's own has its own settings.
+
+    Attributes: as ``evaluation.models.adapters.JointNet``'s.
+    """
+
+    steps: int = 50
+    ensemble: int = 1
+    size: tuple[int, int] | None = None
+    guidance: float | None = None
+
+
+def open_evaluated(text: str, ability: Ability, settings: ModelSettings, device: device, joint: Callable[[str], Any]) -> Any:
+    """Open a model for evaluation, on a device.
+
+    Args:
+        text: as GRAMMAR says.
+        joint: opens a joint model by its name (``jointnet.load``, which stands above this part).
+    Raises: UnknownNameError, ModelFolderError, InputFileError; also if the model has no method of the name ``ability``.
+    """
+    name, colon, rest = text.partition(":")
+    if colon and name in PEERS:
+        model = _peer(name, Path(rest), settings, device)
+    elif colon and not Path(text).exists():
+        model = _own_class(name, rest)
+    else:
+        from jointnet.evaluation.models.adapters import JointNet
+
+        pipeline = joint(text).to(device)
+        pipeline.set_progress_bar_config(disable=True)
+        model = JointNet(
+            pipeline=pipeline, steps=settings.steps, ensemble=settings.ensemble, size=settings.size, guidance=settings.guidance
+        )
+    if not callable(getattr(model, ability, None)):
+        raise UnknownNameError(f"got {text!r}, a {type(model).__name__} without {ability}; expected a method {_EXPECTED[ability]}")
+    return model
+
+
+def _peer(name: str, folder: Path, settings: ModelSettings, device: device) -> Any:
+    """Raises: ModelFolderError."""
+    if not folder.exists():
+        raise ModelFolderError(f"got {name}:{folder}, which is no folder; expected the weights of {name} there")
+    from jointnet.data.labelers.depth_anything import depth_anything
+    from jointnet.data.labelers.marigold import marigold
+    from jointnet.data.labelers.midas import midas
+    from jointnet.data.labelers.omnidata import omnidata
+    from jointnet.evaluation.models import adapters
+
+    networks = {"midas": (midas, "depth"), "depth-anything": (depth_anything, "depth"), "omnidata": (omnidata, "normal")}
+    if name in networks:
+        open_, modality = networks[name]
+        return adapters.Network(labeler=open_(modality, folder).to(device))
+    if name.startswith("marigold"):
+        return adapters.MarigoldModel(labeler=marigold("normal" if name.endswith("normals") else "depth", folder).to(device))
+    from diffusers import DiffusionPipeline, StableDiffusionLDM3DPipeline
+
+    pipeline = adapters.open_text_to_image(folder, StableDiffusionLDM3DPipeline if name == "ldm3d" else DiffusionPipeline)
+    return adapters.TextToImage(pipeline=pipeline.to(device), steps=settings.steps, size=settings.size, guidance=settings.guidance)
+
+
+def _own_class(place: str, name: str) -> Any:
+    """An object of a user's class. Raises: UnknownNameError, InputFileError."""
+    if not name.isidentifier():
+        raise UnknownNameError(f"got model {place}:{name!r}; expected {GRAMMAR}")
+    try:
+        module = _of_file(Path(place)) if place.endswith(".py") else _of_package(place)
+        found = getattr(module, name, None)
+        if found is None:
+            raise UnknownNameError(f"got {place}:{name}, but there is no {name} in {place}; check the name")
+        return found() if isinstance(found, type) or not hasattr(found, "predict") else found
+    except (UnknownNameError, InputFileError):
+        raise
+    except Exception as error:  # whatever the user's code raises
+        raise InputFileError(f"{place}:{name} ends in {type(error).__name__}: {error}; correct it") from error
+
+
+def _of_file(path: Path) -> Any:
+    if not path.is_file():
+        raise InputFileError(f"got {str(path)!r}, which is no file; expected a Python file with a class in it")
+    spec = spec_from_file_location(f"jointnet_evaluated_{path.stem}", path.resolve())
+    assert spec is not None, path
+    assert spec.loader is not None, path
+    module = sys.modules[spec.name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _of_package(name: str) -> Any:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise UnknownNameError(f"got {name!r}, which is no model and no module ({error}); expected {GRAMMAR}") from error

@@ -1,0 +1,1 @@
+"""What runs this: processor, code and processes."""
