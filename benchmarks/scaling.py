@@ -1,8 +1,8 @@
 """The plan for a large run: python benchmarks/scaling.py writes docs/scaling.md and docs/scaling.json.
 
-It counts operations of full-size networks on tensors without data, measures the bytes of samples as ``jointnet data build`` writes them, counts
-the shards that machines need from the order of reading, takes rates of building from docs/benchmarks.json, and multiplies. What is assumed
-and not measured stands in ``Plan``.
+It counts operations of full-size networks on tensors without data, measures the bytes of samples as ``jointnet data build`` writes them,
+counts the shards that machines need from the order of reading, takes rates of building from docs/benchmarks.json, and multiplies. What is
+assumed and not measured stands in ``Plan``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import tarfile
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
@@ -40,8 +41,8 @@ from jointnet.recipes import stage1
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks.data import brightness, write_pictures
-from benchmarks.full_size import TEXT, UNET, VAE
+from benchmarks.data import brightness, write_pictures  # noqa: E402 - found from here only
+from benchmarks.full_size import TEXT, UNET, VAE  # noqa: E402
 
 PAGE = ROOT / "docs" / "scaling.md"
 _VOCABULARY = 49_408
@@ -52,7 +53,8 @@ class Plan:
     """What the plan assumes.
 
     Attributes:
-        samples: of the data (Sec. 3.3); gpus, gpus_per_machine, gpu_tflops, gpu_gib: 64 A100 of 80 GB (Sec. 3.4) and their dense bfloat16 peak.
+        samples: of the data (Sec. 3.3).
+        gpus, gpus_per_machine, gpu_tflops: 64 A100 (Sec. 3.4) and their dense bfloat16 peak.
         utilisation: share of that peak which training and labelling reach; not measured here.
         shorter_side: pixels of the stored pictures, at the training size.
         rows_per_shard: ``jointnet data build``'s default.
@@ -63,7 +65,6 @@ class Plan:
     gpus: int = 64
     gpus_per_machine: int = 8
     gpu_tflops: float = 312.0
-    gpu_gib: int = 80
     utilisation: float = 0.35
     shorter_side: int = 512
     rows_per_shard: int = 10_000
@@ -79,7 +80,7 @@ class Plan:
 
 
 def count_operations() -> dict[str, float]:
-    """Tera-operations for one sample: a step of each stage, and what makes its inputs. Sources: see ``benchmarks.full_size`` for the sizes."""
+    """Tera-operations for one sample: a step of each stage, and what makes its inputs."""
     with torch.device("meta"):
         joint = JointUNet.from_unet(UNet2DConditionModel(**UNET))
         vae, text = AutoencoderKL(**VAE), CLIPTextModel(CLIPTextConfig(**TEXT, vocab_size=_VOCABULARY, max_position_embeddings=77))
@@ -145,8 +146,6 @@ def sample_bytes(shorter_side: int) -> dict[str, float]:
         )
         with redirect_stderr(io.StringIO()):
             build(job, workers=0)
-        import tarfile
-
         sizes: dict[str, int] = {}
         with tarfile.open(out / "000000.tar") as tar:
             members = tar.getmembers()
@@ -197,9 +196,9 @@ def page(figures: dict[str, Any]) -> list[str]:
     seen = batch * steps
     return [
         "# 65 million samples on 64 GPUs",
-        "Written by `python benchmarks/scaling.py` from what it counts and measures; none of it was run at this size. Assumed, and not measured: "
-        f"{plan.gpus} GPUs of {plan.gpu_tflops:g} TFLOP/s (bfloat16, dense; an A100), {plan.gpus_per_machine} a machine, of which training and "
-        f"labelling reach {plan.utilisation:.0%}. Change `Plan` in that file for other machines.\n\n*{origin(figures)}.*",
+        "Written by `python benchmarks/scaling.py` from what it counts and measures; none of it was run at this size. Assumed, "
+        f"and not measured: {plan.gpus} GPUs of {plan.gpu_tflops:g} TFLOP/s (bfloat16, dense; an A100), {plan.gpus_per_machine} a machine, "
+        f"of which training and labelling reach {plan.utilisation:.0%}. Change `Plan` there for other machines.\n\n*{origin(figures)}.*",
         _building(plan, figures),
         _storing(plan, kb),
         _training(plan, figures, inputs, batch, steps),
@@ -207,10 +206,11 @@ def page(figures: dict[str, Any]) -> list[str]:
         _checkpoints(figures),
         f"""## What follows
 
-- Train on the fly what is cheap and store what is dear: encoding a sample is {100 * inputs / (ops["stage 1"] + inputs):.0f} % of a step's
+- Compute while training what is cheap: encoding a sample is {100 * inputs / (ops["stage 1"] + inputs):.0f} % of a step's
   operations, so latents need no store of {_bytes(plan.samples * 2 * 4 * 64 * 64 * 2)} (two maps, float16).
-- The paper's 10,000 steps see {seen:,} samples, {100 * seen / plan.samples:.0f} % of the data. For such a run build a twentieth of it, or label
-  while training (`--label depth=midas`): {100 * ops["one label"] / (ops["stage 1"] + inputs):.1f} % more operations a map.
+- The paper's 10,000 steps see {seen:,} samples, {100 * seen / plan.samples:.0f} % of the data. For such a run build a
+  twentieth of it, or label while training (`--label depth=midas`): {100 * ops["one label"] / (ops["stage 1"] + inputs):.1f} % more
+  operations a map.
 - Normals as float16 are {kb["normal.npy"] / kb["jpg"]:.0f} x as large as the picture: for normals alone, label while training.""",
     ]
 
@@ -218,6 +218,7 @@ def page(figures: dict[str, Any]) -> list[str]:
 def _building(plan: Plan, figures: dict[str, Any]) -> str:
     rate, labelled = (figures["build_per_second_a_core"][kind] for kind in ("no label", "label"))
     gpu_hours = plan.samples * plan.gpu_seconds(figures["teraflops"]["one label"]) / 3600
+    downloaded = plan.samples * figures["download_kb"] * 1e3
     rows = [
         ["download, check, write", f"{rate:.1f} samples/s a core", f"{_hours(plan.samples / rate / 1000)} on 1,000 cores"],
         ["the same, with writing a map", f"{labelled:.1f} samples/s a core", f"{_hours(plan.samples / labelled / 1000)} on 1,000 cores"],
@@ -229,7 +230,7 @@ def _building(plan: Plan, figures: dict[str, Any]) -> str:
         [
             "downloaded",
             f"{figures['download_kb']} kB a picture",
-            f"{_bytes(plan.samples * figures['download_kb'] * 1e3)}; in three days {_bits(plan.samples * figures['download_kb'] * 1e3 / 259_200)}",
+            f"{_bytes(downloaded)}; in three days {_bits(downloaded / (3 * 86_400))}",
         ],
     ]
     return f"""## Building
@@ -255,9 +256,9 @@ def _storing(plan: Plan, kb: dict[str, float]) -> str:
     ]
     return f"""## Storing
 
-Shorter side {plan.shorter_side} px; bytes in the tar, headers and all: picture {kb["jpg"]:.0f} kB, depth {kb["depth.png"]:.0f} kB (16-bit PNG),
-normals {kb["normal.npy"]:.0f} kB (float16), JSON {kb["json"]:.1f} kB, index {1000 * kb["index"]:.0f} bytes. The pictures are synthetic
-(smooth, with a camera's noise): count your own.
+Shorter side {plan.shorter_side} px; bytes in the tar, headers and all: picture {kb["jpg"]:.0f} kB, depth {kb["depth.png"]:.0f} kB
+(16-bit PNG), normals {kb["normal.npy"]:.0f} kB (float16), JSON {kb["json"]:.1f} kB, index {1000 * kb["index"]:.0f} bytes. The pictures
+are synthetic (smooth, with a camera's noise): count your own.
 
 {table(["what", "a sample", "all", f"a shard of {plan.rows_per_shard:,}"], rows)}
 
@@ -287,8 +288,9 @@ Batch {batch} ({batch // plan.gpus} a GPU), 512 px, gradient checkpointing (coun
 
 {table(head, rows)}
 
-The paper took about 24 hours for stage 1, {plan.paper_seconds} s a step: that would be the utilisation in the last column. Its time went elsewhere
-than into these operations (small batches, labels and data on the fly, float32 parts are candidates); plan with your own first hundred steps."""
+The paper took about 24 hours for stage 1, {plan.paper_seconds} s a step: that would be the utilisation in the last column. Its time
+went elsewhere than into these operations (small batches, labels and data on the fly, float32 parts are candidates); plan with your own
+first hundred steps."""
 
 
 def _reading(plan: Plan, figures: dict[str, Any], inputs: float, batch: int) -> str:
@@ -296,12 +298,13 @@ def _reading(plan: Plan, figures: dict[str, Any], inputs: float, batch: int) -> 
     kb = figures["sample_kb"]
     each = (kb["jpg"] + kb["depth.png"] + kb["json"]) * 1e3
     share, gradients = figures["shards_of_a_machine"], figures["trained_parameters"]["stage 1"] * 4
+    least = 1 / plan.machines
     rate = batch / seconds
     rows = [
         ["samples trained on", f"{rate:,.0f} a second"],
         [
             "shards that a machine needs",
-            f"{share:.0%} of each window of 16 (counted by the order of reading; {1 / plan.machines:.1%} would be the least)",
+            f"{share:.0%} of each window of 16 (counted by the order of reading; {least:.1%} would be the least)",
         ],
         ["from the store to a machine", _bits(rate * each * share)],
         ["from the store to all machines", _bits(rate * each * share * plan.machines)],
@@ -316,40 +319,26 @@ def _reading(plan: Plan, figures: dict[str, Any], inputs: float, batch: int) -> 
 {table(["what", "how much"], rows)}
 
 The order depends on the seed alone, so any number of machines may go on with a run; rows of a shard are neighbours in a batch, so that a
-machine does not need every shard. Steps wait below 5 % of their time for data on this CPU ([benchmark](benchmarks.md#waiting-for-data)); on a GPU, count
-{rate / plan.gpus:.0f} samples a second each that its loader workers must decode."""
+machine does not need every shard. How long steps wait for data on a CPU is [measured](benchmarks.md#waiting-for-data); for a GPU, count
+{rate / plan.gpus:.0f} samples a second that its loader workers must decode."""
 
 
 def _checkpoints(figures: dict[str, Any]) -> str:
-    rows = []
-    for stage, parameters in figures["trained_parameters"].items():
-        rows.append(
-            [
-                stage,
-                f"{parameters / 1e6:,.0f} M",
-                _bytes(4 * parameters),
-                _bytes(12 * parameters),
-                _bytes(16 * parameters),
-                _bytes(18 * parameters),
-            ]
-        )
-    head = [
-        "stage",
-        "trained",
-        "weights",
-        "state: weights, two moments",
-        "with an average",
-        "held under DDP: state, gradients, bfloat16 copies",
+    head = ["stage", "trained", "weights", "state: with two moments", "and an average", "held under DDP: state, gradients, bfloat16 copies"]
+    rows = [
+        [stage, f"{parameters / 1e6:,.0f} M", *(_bytes(each * parameters) for each in (4, 12, 16, 18))]
+        for stage, parameters in figures["trained_parameters"].items()
     ]
+    seconds = 12 * figures["trained_parameters"]["stage 2"] / 2e9
     return f"""## Checkpoints and memory
 
 float32, as they are saved; a state is one file, whole or not there.
 
 {table(head, rows)}
 
-At 2 GB/s a state of stage 2 takes {12 * figures["trained_parameters"]["stage 2"] / 2e9:.0f} s to write; by default a run saves each minute with at most a
-tenth of its time, so about every {12 * figures["trained_parameters"]["stage 2"] / 2e9 / 6:.0f} minutes then. `--dry-run` estimates what a
-process needs with activations; under `--fsdp` the state is divided by the number of GPUs."""
+At 2 GB/s a state of stage 2 takes {seconds:.0f} s to write; by default a run saves each minute with at most a tenth of its time, so about
+every {seconds / 6:.0f} minutes then. `--dry-run` estimates what a process needs with activations; under `--fsdp` the state is divided by
+the number of GPUs."""
 
 
 def _hours(seconds: float) -> str:

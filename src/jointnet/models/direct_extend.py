@@ -125,7 +125,7 @@ class DirectExtend(ModelMixin, ConfigMixin):
         if sample.ndim != 5 or sample.shape[1] != len(self.modalities) or any(value is not None for value in others.values()):
             given = ", ".join(name for name, value in others.items() if value is not None)
             raise ShapeError(
-                f"got a sample {tuple(sample.shape)}{' and ' * bool(given)}{given}; expected (B, {len(self.modalities)}, C, H, W) and no more"
+                f"got a sample {tuple(sample.shape)}{' and ' * bool(given)}{given}; expected (B, {len(self.modalities)}, C, H, W) alone"
             )
         t = per_modality(timestep, sample)[:, 0]
         predicted = self.unet(

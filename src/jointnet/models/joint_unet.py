@@ -61,7 +61,7 @@ class Exchange(nn.Module):
         self.mid = zero_conv(sender.mid, receiver.mid) if "mid" in parts else None
 
     def send_input(self, noisy_map: Tensor) -> Tensor | int:
-        """Return what the receiver adds to its first layer's output. Shapes: (B, C, H, W) -> (B, receiver.input, H, W); 0: nothing is sent."""
+        """Return what the receiver adds to its first layer's output, 0 for nothing. Shapes: (B, C, H, W) -> (B, receiver.input, H, W)."""
         return self("input", noisy_map)
 
     def send_features(self, skips: Sequence[Tensor], mid: Tensor) -> tuple[Sequence[Tensor | int], Tensor | int]:

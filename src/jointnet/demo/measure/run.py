@@ -16,7 +16,7 @@ from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
 from jointnet.demo.measure.figures import attribute_shares, depth_agreement, in_batches
 from jointnet.demo.measure.pictures import MakeBatch, floats, generated, held_out, precision_name, uint8
 from jointnet.demo.measure.report import write_grid
-from jointnet.evaluation.features import NAME, EffLite0, extract
+from jointnet.evaluation.features import open_extractor
 from jointnet.evaluation.metrics.distribution import bootstrap_frechet, kernel_distance
 from jointnet.evaluation.metrics.image import psnr
 from jointnet.files.fingerprints import of_weights
@@ -53,7 +53,7 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
     # as it is now: the working copy may change meanwhile
     code = {"commit": code_commit(), "machine": machine(), "precision": precision_name()}
     attribute_judge, depth_regressor = judges[0].eval(), judges[1].eval()
-    net = EffLite0()
+    extractor = open_extractor("eff-lite0")
     joint = load("demo")
     joint.set_progress_bar_config(disable=True)
     base = StableDiffusionPipeline.from_pretrained(bundled_folder("demo-base"), local_files_only=True)
@@ -77,13 +77,13 @@ def measure(work: Path, judges: tuple[AttributeJudge, DepthRegressor], config: M
     depth = by_joint["depth"][:few]
     write_grid(images["joint"][:16], depth[:16], grid)
 
-    reference = extract(net, uint8(scenes.rgb)).double().numpy()
-    features = {name: extract(net, pictures["rgb"]).double().numpy() for name, pictures in {"base": by_base, "joint": by_joint}.items()}
-    features["autoencoded renders"] = extract(net, uint8(all_decoded)).double().numpy()
+    reference = extractor(floats(uint8(scenes.rgb))).double().numpy()
+    features = {name: extractor(floats(made["rgb"])).double().numpy() for name, made in {"base": by_base, "joint": by_joint}.items()}
+    features["autoencoded renders"] = extractor(floats(uint8(all_decoded))).double().numpy()
     return {
         "config": asdict(config),
         **code,
-        "features": NAME,
+        "features": extractor.words,
         "scheduler": type(joint.scheduler).__name__.removesuffix("Scheduler"),
         "autoencoder_psnr_db": {
             "rgb": float(psnr(decoded["rgb"], rgb).mean()),

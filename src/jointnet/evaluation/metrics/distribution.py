@@ -85,7 +85,8 @@ def kernel_distance(a: np.ndarray, b: np.ndarray, *, num_subsets: int = 100, sub
     """
     rng = np.random.default_rng(seed)
     size = min(subset, len(a), len(b))
-    values = [_mmd2(rng.permutation(a)[:size], rng.permutation(b)[:size]) for _ in range(num_subsets)]
+    chosen = [(a[rng.permutation(len(a))[:size]], b[rng.permutation(len(b))[:size]]) for _ in range(num_subsets)]
+    values = [_mmd2(x.astype(np.float64), y.astype(np.float64)) for x, y in chosen]
     return float(np.mean(values)), float(np.std(values))
 
 

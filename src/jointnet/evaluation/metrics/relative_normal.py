@@ -53,7 +53,10 @@ def relative_normal_error(
 
 
 def triangle_normals(points: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Normals of the triangles (i, j), (i + 2, j), (i, j + 2), and where there is one. (3, H, W), (H, W) -> (3, H - 2, W - 2), (H - 2, W - 2)."""
+    """Normals of the triangles (i, j), (i + 2, j), (i, j + 2), and where there is one.
+
+    Shapes: (3, H, W), (H, W) -> (3, H - 2, W - 2), (H - 2, W - 2).
+    """
     corner, below, right = (_corners(points) for _corners in (_own, _below, _right))
     crossed = torch.linalg.cross(normalize(below - corner, dim=0), normalize(right - corner, dim=0), dim=0)
     length = crossed.norm(dim=0)
