@@ -13,7 +13,22 @@ import typer
 import typer.main
 
 from jointnet import __version__
-from jointnet.cli import condition, convert, data, demo, edit, generate, held_warnings, info, mesh, panorama, predict, refine, train
+from jointnet.cli import (
+    condition,
+    convert,
+    data,
+    demo,
+    edit,
+    evaluate,
+    generate,
+    held_warnings,
+    info,
+    mesh,
+    panorama,
+    predict,
+    refine,
+    train,
+)
 from jointnet.cli.command import BAD_INPUT, INTERRUPTED, epilog
 from jointnet.cli.plugins import load_plugin
 from jointnet.cli.streams import CLOSED_PIPE, drop_stdout, usable_streams
@@ -30,7 +45,7 @@ UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 """Base of what is raised for arguments that cannot be parsed; typer, which has a click of its own, names only this subclass."""
 
 app = typer.Typer(rich_markup_mode="rich", epilog=epilog(EXAMPLES), context_settings={"help_option_names": ["--help", "-h"]})
-for command in (generate, predict, condition, edit, refine, panorama, mesh, info, train, data, convert, demo):
+for command in (generate, predict, condition, edit, refine, panorama, mesh, info, train, data, evaluate, convert, demo):
     command.add_to(app)
 
 

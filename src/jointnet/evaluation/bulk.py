@@ -13,15 +13,15 @@ from typing import Any
 
 from torch import Tensor
 
-from jointnet.errors import NonFiniteError, OutputError
+from jointnet.errors import NonFiniteError
 from jointnet.evaluation.models.protocol import Generator
-from jointnet.files.atomic import replacing_file, write_json
-from jointnet.files.json_files import read_named_values
+from jointnet.evaluation.work import claim
+from jointnet.files.atomic import replacing_file
 from jointnet.files.write_errors import naming_write_errors
 from jointnet.machine.processes import num_processes, rank
 from jointnet.modalities.modality import get_modality
 
-_PLAN, _UNITS = "bulk.json", "units"
+_UNITS = "done"
 _PER_FOLDER = 1000
 
 
@@ -89,27 +89,6 @@ def generate_all(
 def is_complete(folder: BulkFolder, count: int, batch: int) -> bool:
     """True when every unit is done."""
     return all(folder.mark(unit).exists() for unit in range(-(-count // batch)))
-
-
-def claim(folder: Path, plan: Mapping[str, Any]) -> None:
-    """Note what a folder is filled with. Raises: OutputError if it holds something else."""
-    path = folder / _PLAN
-    with naming_write_errors(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            earlier = read_named_values(path)
-        except ValueError as error:
-            raise OutputError(f"got a damaged {str(path)!r}; choose another folder, or remove this one") from error
-        if earlier and earlier != plan:
-            other = sorted(name for name in plan.keys() | earlier.keys() if plan.get(name) != earlier.get(name))
-            raise OutputError(
-                f"got {str(folder)!r}, which holds pictures of another {', '.join(other)}; choose another folder, or remove it"
-            )
-        if not earlier:
-            others = [entry.name for entry in folder.iterdir()]
-            if others:
-                raise OutputError(f"got {str(folder)!r}, which holds {others[0]!r} and is none of ours; choose another folder")
-            write_json(path, dict(plan))
 
 
 def _write(folder: BulkFolder, number: int, maps: Mapping[str, Tensor]) -> None:

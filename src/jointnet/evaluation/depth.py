@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -22,7 +23,7 @@ from jointnet.evaluation.metrics.alignment import (
     fit_scale_shift,
 )
 from jointnet.evaluation.metrics.depth import DEPTH_METRICS, boundary_f1, rmse
-from jointnet.evaluation.metrics.normal import Pooling, angles_deg, pooled_normal_errors
+from jointnet.evaluation.metrics.normal import AngleTotals, Pooling, angles_deg, normal_errors
 from jointnet.evaluation.models.protocol import DEPTH_KEYS, Predictor
 
 Alignment = Literal["auto", "none", "scale", "median", "depth", "disparity", "paper"]
@@ -82,20 +83,19 @@ class DepthRow:
     """What was measured of one sample.
 
     Attributes:
-        errors: by metric; empty if it was left out.
+        errors: of depth, by metric; empty if it was left out.
         left_out: why, in a few words; None if it was not.
-        angles: of normals, (V,) in degrees; None without.
+        normal: errors of the normals; angles: all of them, (V,) in degrees; None without.
     """
 
     id: str
     errors: Mapping[str, float]
     left_out: str | None = None
+    normal: Mapping[str, float] | None = None
     angles: Tensor | None = None
 
 
-def evaluate_rows(
-    model: Predictor, data: TruthData, protocol: DepthProtocol, rows: Iterable[int], progress: Callable[[int], None] | None = None
-) -> Iterable[DepthRow]:
+def evaluate_rows(model: Predictor, data: TruthData, protocol: DepthProtocol, rows: Iterable[int]) -> Iterable[DepthRow]:
     """Predict and compare some samples, in their order.
 
     Raises: DataFolderError; ShapeError for predictions of another shape; UnknownNameError for keys that are none.
@@ -107,10 +107,8 @@ def evaluate_rows(
             rgb = torch.stack([sample.rgb for _, sample in waiting])
             predicted = model.predict(rgb, [protocol.seed + row for row, _ in waiting])
             check_prediction(predicted, len(waiting))
-            for number, (row, sample) in enumerate(waiting):
+            for number, (_, sample) in enumerate(waiting):
                 yield compare({key: value[number].float().cpu() for key, value in predicted.items()}, sample, data.cap_m, protocol)
-                if progress is not None:
-                    progress(row)
         waiting.clear()
 
     for row in rows:
@@ -151,11 +149,14 @@ def compare(predicted: Mapping[str, Tensor], sample: TruthSample, cap_m: float, 
             errors = depth_errors(p, key, sample, cap_m, alignment, protocol)
         except ValueError:
             return DepthRow(sample.id, {}, "too few pixels to align")
-    angles = None
+    normal, angles = None, None
     if "normal" in predicted and sample.normal is not None:
         n = normalize(interpolate(predicted["normal"][None], size=sample.normal.shape[-2:], mode="bilinear")[0], dim=0)
         angles = angles_deg(n, sample.normal, sample.normal.norm(dim=0) > 0.5)
-    return DepthRow(sample.id, errors, None, angles)
+        normal = normal_errors(angles) if len(angles) else None
+    if not errors and normal is None:
+        return DepthRow(sample.id, {}, "nothing predicted that there is ground truth for")
+    return DepthRow(sample.id, errors, None, normal, angles)
 
 
 def depth_errors(p: Tensor, key: str, sample: TruthSample, cap_m: float, alignment: Alignment, protocol: DepthProtocol) -> dict[str, float]:
@@ -184,44 +185,57 @@ def depth_errors(p: Tensor, key: str, sample: TruthSample, cap_m: float, alignme
     return errors
 
 
-def summarise(rows: Iterable[DepthRow], data: TruthData, protocol: DepthProtocol) -> dict[str, Any]:
-    """Return the figures over all samples with what they depend on. The order of the rows does not matter.
+def evaluate_unit(model: Predictor, data: TruthData, protocol: DepthProtocol, rows: Iterable[int]) -> dict[str, Any]:
+    """Return what is found in some samples, as JSON takes it. Raises: as ``evaluate_rows``."""
+    totals, found = AngleTotals(), []
+    for row in evaluate_rows(model, data, protocol, rows):
+        found.append({"id": row.id, "depth": dict(row.errors), "normal": dict(row.normal or {}), "left_out": row.left_out})
+        if row.angles is not None:
+            totals.add(row.angles)
+    filled = totals.bins.nonzero()[:, 0]
+    bins = [filled.tolist(), totals.bins[filled].tolist()]
+    return {"rows": found, "angles": {"bins": bins, "total": totals.total, "squares": totals.squares}}
+
+
+def summarise(units: Iterable[Mapping[str, Any]], protocol: DepthProtocol) -> dict[str, Any]:
+    """Return the figures over all units.
 
     Raises: NonFiniteError if no sample could be compared.
     """
-    rows = sorted(rows, key=lambda row: row.id)
-    kept = [row for row in rows if row.left_out is None]
-    left_out: dict[str, int] = {}
-    for row in rows:
-        if row.left_out is not None:
-            left_out[row.left_out] = left_out.get(row.left_out, 0) + 1
+    rows: list[Mapping[str, Any]] = []
+    totals = AngleTotals()
+    for unit in units:
+        rows += unit["rows"]
+        of_unit = AngleTotals(total=unit["angles"]["total"], squares=unit["angles"]["squares"])
+        places, counts = unit["angles"]["bins"]
+        of_unit.bins[places] = torch.tensor(counts, dtype=torch.int64)
+        totals.merge(of_unit)
+    kept, left_out = [row for row in rows if row["left_out"] is None], Counter(row["left_out"] for row in rows if row["left_out"])
     if not kept:
         reasons = ", ".join(f"{count} with {why}" for why, count in left_out.items()) or "none was there"
         raise NonFiniteError(f"got no sample that could be compared ({reasons}); check the model and the data")
-    names = sorted({name for row in kept for name in row.errors})
-    figures = {}
-    for name in names:
-        values = [row.errors[name] for row in kept if name in row.errors]
-        figures[name] = math.fsum(values) / len(values)
-    angles = [row.angles for row in kept if row.angles is not None]
-    return {
-        "data": data.name,
-        "images": len(kept),
-        "left_out": left_out,
-        "depth": figures,
-        **({"normal": pooled_normal_errors(angles, protocol.pooling)} if angles else {}),
-    }
+    normal = _means(row["normal"] for row in kept)
+    if normal and protocol.pooling == "pixel":
+        normal = totals.errors()
+    found = {"depth": _means(row["depth"] for row in kept), "normal": normal}
+    return {"images": len(kept), "left_out": dict(left_out), **{name: figures for name, figures in found.items() if figures}}
 
 
-def stated_protocol(protocol: DepthProtocol, data: TruthData, keys: Iterable[str]) -> dict[str, Any]:
+def _means(errors: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of each metric over the images that have it."""
+    listed: dict[str, list[float]] = {}
+    for of_image in errors:
+        for name, value in of_image.items():
+            listed.setdefault(name, []).append(value)
+    return {name: math.fsum(values) / len(values) for name, values in listed.items()}
+
+
+def stated_protocol(protocol: DepthProtocol, data: TruthData) -> dict[str, Any]:
     """Return in words what the figures depend on: alignment, space, resolution, mask, clipping."""
-    key = next((key for key in DEPTH_KEYS if key in set(keys)), None)
-    resolved = None if key is None else replace(protocol, alignment=protocol.of(key)).alignment
+    words = {**_MEANING, "auto": f"what the prediction leaves open: {', '.join(f'{key}: {_MEANING[name]}' for key, name in _AUTO.items())}"}
     return {
         **asdict(protocol),
-        "prediction": key,
-        "alignment": resolved,
-        "alignment_in_words": None if resolved is None else _MEANING[resolved],
+        "alignment_in_words": words[protocol.alignment],
         "space": "depth in metres, errors per image, then the mean over images",
         "resolution": "that of the ground truth; predictions are resized bilinearly",
         "mask": f"pixels with ground truth, as {data.name}'s reader takes them",

@@ -137,8 +137,8 @@ def check_enough(extractor: Extractor, counts: dict[str, int], protocol: Generat
     for name, count in counts.items():
         if count <= extractor.dimension and not protocol.allows_few:
             raise RangeError(
-                f"got {count} pictures {name}; a Frechet distance on {extractor.name} needs more than its {extractor.dimension} dimensions: "
-                "make more, or pass --few to have it all the same"
+                f"got {count} pictures {name}; a Frechet distance on {extractor.name} needs more than its {extractor.dimension} "
+                "dimensions: make more, or pass --few to have it all the same"
             )
 
 

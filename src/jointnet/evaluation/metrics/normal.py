@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 Pooling = Literal["image", "pixel"]
+"""How errors are taken over a data set: of each image, then the mean (Marigold); or of all pixels together (DSINE).
+
+They differ where images have different numbers of valid pixels, and in the median always: say which.
+"""
 NORMAL_SHARES_DEG = (5.0, 7.5, 11.25, 22.5, 30.0)
+_BIN_DEG, _BINS = 0.01, 18_001
 
 
 def angles_deg(p: Tensor, n: Tensor, valid: Tensor) -> Tensor:
@@ -40,18 +44,33 @@ def normal_errors(angles: Tensor) -> dict[str, float]:
     }
 
 
-def pooled_normal_errors(angles_of_images: Iterable[Tensor], pooling: Pooling) -> dict[str, float]:
-    """Errors over a data set.
+class AngleTotals:
+    """Angles of all pixels together, in bins of a hundredth of a degree: memory does not grow with them, and totals can be merged.
 
-    Args:
-        pooling: "image": of each image, then the mean (Marigold); "pixel": of all pixels together (DSINE). They differ where images have
-            different numbers of valid pixels, and in the median always: say which.
-    Raises: ValueError if there is no image with a valid pixel.
+    Mean and root mean square are exact, and so are the shares below NORMAL_SHARES_DEG; the median is that of the bins.
     """
-    kept = [angles for angles in angles_of_images if len(angles)]
-    if not kept:
-        raise ValueError("got no valid pixel in any image; expected some")
-    if pooling == "pixel":
-        return normal_errors(torch.cat(kept))
-    each = [normal_errors(angles) for angles in kept]
-    return {name: sum(errors[name] for errors in each) / len(each) for name in each[0]}
+
+    def __init__(self, bins: Tensor | None = None, total: float = 0.0, squares: float = 0.0) -> None:
+        self.bins = torch.zeros(_BINS, dtype=torch.int64) if bins is None else bins
+        self.total, self.squares = total, squares
+
+    def add(self, angles: Tensor) -> None:
+        """Add angles (V,) in degrees."""
+        self.bins += torch.bincount((angles.double() / _BIN_DEG).floor().long().clamp(0, _BINS - 1), minlength=_BINS)
+        self.total += float(angles.double().sum())
+        self.squares += float(angles.double().square().sum())
+
+    def merge(self, other: AngleTotals) -> None:
+        """Add the angles of another."""
+        self.bins += other.bins
+        self.total, self.squares = self.total + other.total, self.squares + other.squares
+
+    def errors(self) -> dict[str, float]:
+        """As ``normal_errors``. Raises: ValueError without angles."""
+        count = int(self.bins.sum())
+        if not count:
+            raise ValueError("got no valid pixel; expected some")
+        below = self.bins.cumsum(0)
+        shares = {f"below_{limit:g}": int(below[round(limit / _BIN_DEG) - 1]) / count for limit in NORMAL_SHARES_DEG}
+        median = (int(torch.searchsorted(below, (count + 1) // 2)) + 0.5) * _BIN_DEG
+        return {"mean": self.total / count, "median": median, "rmse": (self.squares / count) ** 0.5, **shares}

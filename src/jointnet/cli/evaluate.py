@@ -1,0 +1,270 @@
+"""jointnet evaluate: a model against ground truth, by a stated protocol."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jointnet.cli.arguments import OUTPUT, SAMPLING, AsJson, Device, Seed, choice, chosen_device, number, parse_size, whole_number
+from jointnet.cli.command import Group, add_command, facts_of_written, print_json, print_written, takes
+from jointnet.files.result_set import check_folder
+
+if TYPE_CHECKING:
+    from jointnet.evaluation.models.choose import Ability, ModelSettings
+
+DEPTH_EXAMPLES = """
+jointnet evaluate depth demo-tasks --data nyu:NYU --steps 10 -o eval/nyu
+jointnet evaluate depth midas:dpt-hybrid-midas --data megadepth:MegaDepth_v1 --alignment paper -o eval/midas
+jointnet evaluate depth peer.py:Peer --data folder:my-scenes --cap 20 -o eval/peer
+"""
+GENERATION_EXAMPLES = """
+jointnet evaluate generation my-model --prompts coco:coco --num 30000 --reference coco/val2014 --features inception -o eval/coco
+jointnet evaluate generation diffusers:sd21-base --prompts prompts.txt --reference photos --few -o eval/base
+"""
+_ALIGNMENTS = ("auto", "none", "scale", "median", "depth", "disparity", "paper")
+PROTOCOL = "Protocol"
+_UNIT = 16
+
+
+def _option(name: str, parser: Any, metavar: str, help_: str, panel: str, default: str | None = None) -> Any:
+    return typer.Option(name, parser=parser, metavar=metavar, help=help_, show_default=default or True, rich_help_panel=panel)
+
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="joint model, NAME:FOLDER of a peer, or FILE.py:CLASS (docs/evaluation.md)")]
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="folder of the results", rich_help_panel=OUTPUT)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a model of ours or of the libraries samples."""
+
+    steps: Annotated[int, _option("--steps", whole_number(1, 1000), "N", "denoising steps", SAMPLING)] = 50
+    ensemble: Annotated[int, _option("--ensemble", whole_number(1, 1000), "N", "samples a prediction is merged from", SAMPLING)] = 1
+    size: Annotated[tuple | None, _option("--size", parse_size, "HxW", "of what is made", SAMPLING, "the model's own")] = None
+    guidance: Annotated[float | None, _option("--guidance", number(0, 100), "S", "guidance scale", SAMPLING, "the model's own")] = None
+    batch: Annotated[int, _option("--batch", whole_number(1, 1024), "N", "pictures at once", SAMPLING)] = 4
+    device: Device = None
+
+    def settings(self) -> ModelSettings:
+        """As a model takes them."""
+        from jointnet.evaluation.models.choose import ModelSettings
+
+        return ModelSettings(steps=self.steps, ensemble=self.ensemble, size=self.size, guidance=self.guidance)
+
+    def open(self, text: str, ability: Ability) -> Any:
+        """Open a model on this process's device."""
+        from jointnet.evaluation.models.choose import open_evaluated
+        from jointnet.loading import load
+        from jointnet.machine.processes import process_device
+
+        return open_evaluated(text, ability, self.settings(), process_device(chosen_device(self.device)), load)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command and its actions."""
+    actions = typer.Typer(help="Measure models by stated protocols.")
+    actions.callback()(_evaluate)
+    add_command(actions, "evaluate depth", depth, examples=DEPTH_EXAMPLES)
+    add_command(actions, "evaluate generation", generation, examples=GENERATION_EXAMPLES)
+    app.add_typer(actions, name="evaluate", rich_help_panel="Models")
+
+
+def _evaluate() -> None:
+    """Measure models by stated protocols."""
+
+
+@takes(sampling=Group.of(Sampling))
+def depth(
+    sampling: Sampling,
+    model: Model,
+    data: Annotated[str, typer.Option("--data", metavar="NAME:DIR", help="ground truth as its owner ships it", rich_help_panel=PROTOCOL)],
+    output: Output,
+    alignment: Annotated[
+        str, choice("--alignment", names=_ALIGNMENTS, panel=PROTOCOL, help_="of predictions; auto: what the model leaves open")
+    ] = "auto",
+    samples: Annotated[
+        int, _option("--samples", whole_number(2, 10**7), "N", "pixels of each fit of the paper's alignment", PROTOCOL)
+    ] = 1000,
+    repeats: Annotated[int, _option("--repeats", whole_number(1, 10**5), "N", "fits of it", PROTOCOL)] = 100,
+    pooling: Annotated[str, choice("--pooling", names=("image", "pixel"), panel=PROTOCOL, help_="of normals over the data")] = "image",
+    cap: Annotated[
+        float | None, _option("--cap", number(0.001, 1e6), "M", "far limit of a plain folder, in metres", PROTOCOL, "none")
+    ] = None,
+    num: Annotated[int | None, _option("--num", whole_number(1, 10**9), "N", "the first samples only", PROTOCOL, "all")] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Depth and normals of images against ground truth."""
+    from jointnet.evaluation.data.readers import open_truth
+    from jointnet.evaluation.depth import DepthProtocol, evaluate_unit, stated_protocol, summarise
+    from jointnet.evaluation.work import Units, claim
+
+    check_folder(output)
+    truth = open_truth(data, cap)
+    protocol = DepthProtocol(
+        alignment=alignment,  # pyright: ignore[reportArgumentType] - one of the names
+        num_samples=samples,
+        repeats=repeats,
+        seed=seed,
+        batch=sampling.batch,
+        limit=num,
+        pooling=pooling,  # pyright: ignore[reportArgumentType] - one of the names
+    )
+    count = len(truth) if num is None else min(num, len(truth))
+    opened = sampling.open(model, "predict")
+    stated = stated_protocol(protocol, truth)
+    claim(
+        output,
+        {"evaluated": "depth", "model": model, "sampling": vars(sampling.settings()), "data": data, "count": count, "protocol": stated},
+    )
+    units = Units(output / "units", count, _UNIT)
+    _join()
+    for unit in units.mine():
+        units.write(unit, evaluate_unit(opened, truth, protocol, units.rows(unit)))
+        print(f"{min((unit + 1) * _UNIT, count)} of {count}", file=sys.stderr, flush=True)
+    figures = _together(lambda: summarise(units.read(), protocol))
+    _report(
+        output, {"evaluated": "depth", "model": model, "sampling": vars(sampling.settings()), "data": truth.name}, figures, stated, as_json
+    )
+
+
+@takes(sampling=Group.of(Sampling))
+def generation(
+    sampling: Sampling,
+    model: Model,
+    output: Output,
+    prompts: Annotated[
+        str, typer.Option("--prompts", metavar="FILE", help="a text file with one a line, or coco:DIR", rich_help_panel=PROTOCOL)
+    ],
+    reference: Annotated[
+        Path | None, typer.Option("--reference", metavar="DIR", help="real pictures", show_default="no distances", rich_help_panel=PROTOCOL)
+    ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--features",
+            metavar="NAME[:WEIGHTS]",
+            help="eff-lite0, inception, clip:DIR, dinov2:DIR; several times",
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = None,
+    num: Annotated[int | None, _option("--num", whole_number(1, 10**7), "N", "prompts", PROTOCOL, "all")] = None,
+    few: Annotated[
+        bool, typer.Option("--few", help="a Frechet distance on fewer pictures than the features have dimensions", rich_help_panel=PROTOCOL)
+    ] = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Pictures of prompts against real ones: Frechet and kernel distances, precision and recall, class and CLIP scores."""
+    from jointnet.evaluation import generation as protocol_of
+    from jointnet.evaluation.bulk import BulkFolder, generate_all
+    from jointnet.evaluation.features import open_extractor
+    from jointnet.evaluation.prompts import open_prompts
+    from jointnet.evaluation.work import claim
+
+    # 1. What is asked, before anything is made
+    check_folder(output)
+    chosen = open_prompts(prompts, num, seed)
+    extractors = [open_extractor(name).to(chosen_device(sampling.device)) for name in dict.fromkeys(features or ["eff-lite0"])]
+    real = None if reference is None else protocol_of.list_pictures(reference)
+    protocol = protocol_of.GenerationProtocol(seed=seed, allows_few=few)
+    for extractor in extractors if real is not None else ():
+        protocol_of.check_enough(extractor, {"of the model": len(chosen), f"in {reference}": len(real or ())}, protocol)
+    opened = sampling.open(model, "generate")
+    about = {"evaluated": "generation", "model": model, "sampling": vars(sampling.settings()), "prompts": chosen.name}
+    claim(output, {**about, "seed": seed, "batch": sampling.batch, "num": len(chosen)})
+    _join()
+
+    # 2. Pictures and features
+    pictures = BulkFolder(output / "pictures")
+    generate_all(
+        opened,
+        chosen.texts,
+        pictures,
+        seed=seed,
+        batch=sampling.batch,
+        known_by=about,
+        progress=lambda done: print(f"{done} of {len(chosen)} pictures", file=sys.stderr, flush=True),
+    )
+    _together(lambda: None)
+    made = [pictures.picture(number) for number in range(len(chosen))]
+    stored: dict[tuple[str, str], Any] = {}
+    for extractor in extractors:
+        sets: list[tuple[str, Sequence[Path], str]] = [("made", made, "features")]
+        sets += [("real", real, "features")] if real is not None else []
+        sets += [("made", made, "probabilities")] if extractor.probabilities is not None else []
+        for which, files, kind in sets:
+            stored[extractor.name, f"{which} {kind}"] = of_set = protocol_of.StoredFeatures(files, extractor, output / "features", kind)
+            of_set.compute()
+
+    # 3. Figures
+    def figures() -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for extractor in extractors:
+            of_made = stored[extractor.name, "made features"]
+            one: dict[str, Any] = {}
+            if real is not None:
+                one |= protocol_of.set_distances(stored[extractor.name, "real features"], of_made, protocol)
+            if extractor.probabilities is not None:
+                one["IS"] = protocol_of.class_score(stored[extractor.name, "made probabilities"], protocol)
+            if extractor.texts is not None:
+                one["CLIP score"] = protocol_of.clip_score(of_made, chosen.texts)
+            found[extractor.name] = one
+        return found
+
+    stated = protocol_of.stated_protocol(protocol, extractors, len(made), None if real is None else len(real))
+    _report(output, {**about, "reference": None if reference is None else str(reference)}, _together(figures), stated, as_json)
+
+
+def _join() -> None:
+    """Let processes that were launched together know each other."""
+    from jointnet.machine.processes import num_processes
+
+    if num_processes() > 1:
+        from accelerate import PartialState
+
+        PartialState()
+
+
+def _together(action: Any) -> Any:
+    """Run something in the main process, when all have come this far."""
+    import torch.distributed as dist
+
+    from jointnet.machine.processes import num_processes, on_main
+
+    if num_processes() > 1:
+        dist.barrier()
+    return on_main(action)
+
+
+def _report(output: Path, about: dict[str, Any], figures: Any, protocol: dict[str, Any], as_json: bool) -> None:
+    """Write the result and print it. Raises: OutputError."""
+    from jointnet.evaluation.work import RESULT_FILE
+    from jointnet.files.atomic import write_json
+    from jointnet.files.write_errors import naming_write_errors
+    from jointnet.machine.origin import code_commit, machine
+    from jointnet.machine.processes import is_main_process
+
+    if not is_main_process():
+        return
+    path = output / RESULT_FILE
+    with naming_write_errors(path):
+        write_json(path, {**about, "figures": figures, "protocol": protocol, "commit": code_commit(), "machine": machine()})
+    if as_json:
+        print_json({**facts_of_written([path], output), "figures": figures})
+        return
+    for line in _lines(figures):
+        print(line)
+    print_written([path], output, as_json=False)
+
+
+def _lines(figures: Any, name: str = "") -> list[str]:
+    """Figures one a line."""
+    if isinstance(figures, dict):
+        return [line for key, value in figures.items() for line in _lines(value, f"{name} {key}".strip())]
+    return [f"{name}: {figures:.4f}" if isinstance(figures, float) else f"{name}: {figures}"]
