@@ -248,7 +248,7 @@ class OnePicture:
 def feed_of(pipeline: JointNetPipeline, config: TrainConfig, folder: Path, tall: int = 1) -> tuple[JointObjective, JointFeed]:
     objective = stage_objective(pipeline, config)
     source = OnePicture(pipeline, tall)
-    return objective, stage_feed(pipeline, source, config, objective, folder, known_by={"data": f"one picture, {tall}"})
+    return objective, stage_feed(pipeline, source, config, objective.rule, folder, known_by={"data": f"one picture, {tall}"})
 
 
 STAGES = {"stage1": stage1, "stage2": stage2, "masked": masked, "independent": independent, "tasks": tasks}

@@ -48,7 +48,7 @@ def dry_run(
     config = of_pipeline(config, pipeline)
     objective = stage_objective(pipeline, config)
     read = replace(config, caches_latents=False, caches_text=False)  # nothing is encoded ahead
-    feed = stage_feed(pipeline, source, read, objective, run_dir, known_by={}, labels=labels, max_bad=1)
+    feed = stage_feed(pipeline, source, read, objective.rule, run_dir, known_by={}, labels=labels, max_bad=1)
     share = share_of(config.optim.batch_size, options.micro_batch_size, rank(), num_processes())
     drawn = next(iter(share.parts(BatchPlan(feed.blocks, config.optim.batch_size, config.optim.seed, feed.buckets).batch(0))))[:_SHOWN]
     items = [feed.item(draw.row, sample_generator(config.optim.seed, draw.epoch, feed.id_of(draw.row))) for draw in drawn]

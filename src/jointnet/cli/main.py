@@ -45,7 +45,7 @@ UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 """Base of what is raised for arguments that cannot be parsed; typer, which has a click of its own, names only this subclass."""
 
 app = typer.Typer(rich_markup_mode="rich", epilog=epilog(EXAMPLES), context_settings={"help_option_names": ["--help", "-h"]})
-for command in (generate, predict, condition, edit, refine, panorama, mesh, info, train, data, evaluate, convert, demo):
+for command in (generate, predict, condition, edit, refine, panorama, mesh, info, train, data, evaluate, reproduce, convert, demo):
     command.add_to(app)
 
 

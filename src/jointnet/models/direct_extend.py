@@ -68,13 +68,13 @@ class DirectExtend(ModelMixin, ConfigMixin):
             extended = cls(unet_config=unet.config, modalities=tuple(modalities))
         body = copy.deepcopy(unet).requires_grad_(True)
         more = len(modalities) - 1
-        body.conv_in = _wider(unet.conv_in, nn.init.zeros_, in_groups=more)
+        body.conv_in = wider(unet.conv_in, nn.init.zeros_, in_groups=more)
         if output == "copy":
             body.conv_out = _repeated(unet.conv_out, more)
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                body.conv_out = _wider(unet.conv_out, nn.init.zeros_ if output == "zeros" else None, out_groups=more)
+                body.conv_out = wider(unet.conv_out, nn.init.zeros_ if output == "zeros" else None, out_groups=more)
         body.register_to_config(in_channels=(1 + more) * unet.config.in_channels, out_channels=(1 + more) * unet.config.out_channels)
         extended.unet = body
         return extended.train(unet.training)
@@ -138,8 +138,8 @@ class DirectExtend(ModelMixin, ConfigMixin):
         return JointUNetOutput(sample=predicted) if return_dict else (predicted,)
 
 
-def _wider(conv: nn.Conv2d, init: Any, in_groups: int = 0, out_groups: int = 0) -> nn.Conv2d:
-    """A convolution with more channels at one end, the first ones as they were; ``init`` None: the others as PyTorch begins."""
+def wider(conv: nn.Conv2d, init: Any, in_groups: int = 0, out_groups: int = 0) -> nn.Conv2d:
+    """Return a convolution with more channels at one end, the first ones as they were; ``init`` None: the others as PyTorch begins."""
     inputs, outputs = conv.in_channels * (1 + in_groups), conv.out_channels * (1 + out_groups)
     wide = nn.Conv2d(inputs, outputs, conv.kernel_size, padding=conv.padding, dtype=conv.weight.dtype).to(conv.weight.device)  # type: ignore[arg-type] - the same kinds
     with torch.no_grad():
@@ -153,7 +153,7 @@ def _wider(conv: nn.Conv2d, init: Any, in_groups: int = 0, out_groups: int = 0) 
 
 def _repeated(conv: nn.Conv2d, more: int) -> nn.Conv2d:
     """The output layer, once for each modality."""
-    wide = _wider(conv, None, out_groups=more)
+    wide = wider(conv, None, out_groups=more)
     with torch.no_grad():
         wide.weight.copy_(conv.weight.repeat(1 + more, 1, 1, 1))
         cast(Tensor, wide.bias).copy_(cast(Tensor, conv.bias).repeat(1 + more))

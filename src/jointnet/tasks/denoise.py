@@ -28,6 +28,15 @@ from jointnet.text.prompts import Prompt
 from jointnet.types import Conditioning, Denoiser, Known, Step, size_ids
 
 
+@dataclass(frozen=True)
+class StepTools:
+    """What a hook before each step may use: the denoiser of a window, with its guidance; codec; the run's scheduler."""
+
+    denoiser: Denoiser
+    codec: Codec
+    scheduler: Any
+
+
 @dataclass
 class RunGuide:
     """The guidance scale of one run; a callback may change it from step to step."""
@@ -205,7 +214,9 @@ def denoise(
         conditioning = replace(conditioning, low_res=read_low_res(model, task, codec, batch, options))
     elif options.low_res is not None:
         raise ShapeError("got low_res for a base that does not upscale; leave it out")
-    denoiser = wrap(model, conditioning, codec, options, guide, tiling)
+    guided = of_a_window(model, conditioning, codec, options, guide)
+    denoiser = guided if tiling is None else Tiled(guided, tiling, options.generator, options.conventions.count_whole_steps)
+    before_step = None if options.before_step is None else options.before_step(StepTools(guided, codec, scheduler))
     if model.network.takes_known:
         conditioning = replace(conditioning, known=known)
 
@@ -227,22 +238,19 @@ def denoise(
             eta=options.eta,
             blend=None if known is None else Blend(known, scheduler, process, options.conventions.known_noise(noise, options.generator)),
             travel=None if known is None else TimeTravel(scheduler, options.num_resamples, options.generator),
+            before_step=before_step,
             on_step=on_step,
             should_stop=lambda: model.watch.interrupt,
         )
 
 
-def wrap(
-    model: JointModel, conditioning: Conditioning, codec: Codec, options: SamplingOptions, guide: RunGuide, tiling: Tiling | None
-) -> Denoiser:
-    """The network, known modalities shown clean if it was trained so, with guidance, in tiles."""
+def of_a_window(model: JointModel, conditioning: Conditioning, codec: Codec, options: SamplingOptions, guide: RunGuide) -> Denoiser:
+    """The network, known modalities shown clean if it was trained so, with guidance."""
     denoiser: Denoiser = JointDenoiser(model.network, codec.factor, options.cross_attention_kwargs)
     if model.network.config.has_independent_timesteps:
         denoiser = CleanKnown(denoiser)
     if conditioning.negative is not None:
         denoiser = Guided(denoiser, lambda: guide.scale, options.guidance_rescale)
-    if tiling is not None:
-        denoiser = Tiled(denoiser, tiling, options.generator, options.conventions.count_whole_steps)
     return denoiser
 
 

@@ -76,6 +76,7 @@ class SamplingOptions:
         conventions: PAPER, or RELEASE to do as the authors' code does.
         low_res, noise_level: for upscaling bases (DeepFloyd-IF stage II): the smaller maps by modality or the first stage's output, and
             the timestep they are noised to.
+        before_step: ``denoise.StepTools`` of the run -> a hook (state, step, conditioning) -> the state that the step starts from.
         callback_on_step_end, callback_on_step_end_tensor_inputs: as in diffusers: called as (pipeline, step, timestep, tensors), it may
             return changed tensors.
         output_type: "pil", "np", "pt", or for generation "latent".
@@ -146,6 +147,7 @@ class SamplingOptions:
     conventions: Conventions = field(default_factory=_paper)
     low_res: SmallMaps | None = None
     noise_level: int = DEFAULT_NOISE_LEVEL
+    before_step: Callable[[Any], Any] | None = None
     callback_on_step_end: StepEnd | None = None
     callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",)
     output_type: str = "pil"

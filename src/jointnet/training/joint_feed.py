@@ -33,6 +33,7 @@ class _Read(NamedTuple):
     maps: Mapping[str, Tensor] | None = None
     latents: Tensor | None = None
     text: Text | None = None
+    shown: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Item:
         maps: by modality (c, H, W), of a sample that is encoded when it is trained on.
         latents: (M, C, h, w), of one that was encoded before.
         text: one row, of a caption that was encoded before.
+        shown: by modality (c, H, W), maps that the objective reads as they are.
         bad: why it cannot be used; it then has neither maps nor latents.
     """
 
@@ -55,6 +57,7 @@ class Item:
     maps: Mapping[str, Tensor] | None = None
     latents: Tensor | None = None
     text: Text | None = None
+    shown: Mapping[str, Tensor] | None = None
     bad: BadSampleError | None = None
 
 
@@ -69,6 +72,7 @@ class JointBatch:
         no_text: (B,), True where the prompt is dropped or, once it is prepared, empty.
         tokens: (B, K, L), once it is prepared.
         text: encoded prompts; None where the text encoder is trained along.
+        shown: by modality (B, c, H, W), maps that the objective reads as they are.
         is_good: (B,), False for samples that could not be read, whose states are zeros.
     """
 
@@ -82,6 +86,7 @@ class JointBatch:
     bad: Sequence[tuple[str, BadSampleError]] = ()
     tokens: Tensor | None = None
     text: Text | None = None
+    shown: Mapping[str, Tensor] | None = None
 
 
 class JointFeed:
@@ -92,6 +97,7 @@ class JointFeed:
         labels: labelers by modality; the source's own maps of these are not read.
         store: encoded samples; without it a sample is read, labelled and encoded each time.
         buckets: the rows of each of ``sizes``; None: all are of ``size``.
+        shown: modalities whose maps the objective also reads as they are; the source has them.
     """
 
     def __init__(
@@ -110,13 +116,14 @@ class JointFeed:
         buckets: Sequence[Any] | None = None,
         sizes: Sequence[tuple[int, int]] | None = None,
         bad_samples: BadSamples | None = None,
+        shown: Sequence[str] = (),
     ) -> None:
         self.source, self.modalities, self.config, self.rule, self.codec = source, tuple(modalities), config, rule, codec
         self.channels, self.factor = codec.channels, codec.factor
         self.text_encoder, self.unconditional, self.size = text_encoder, unconditional, size
         self.labels, self.store, self.sizes = dict(labels or {}), store, sizes
         self.buckets = buckets
-        self.bad_samples = bad_samples
+        self.bad_samples, self.shown = bad_samples, tuple(shown)
         self._size_of_row = None if buckets is None or sizes is None else sizes_of_rows(buckets, len(source))
         self._no_tokens: Tensor | None = None
 
@@ -144,7 +151,7 @@ class JointFeed:
         shape = (1, len(self.modalities), self.channels, size[0] // self.factor, size[1] // self.factor)
         draws = self.rule.draw(shape, generator)
         caption = read.captions[int(caption01 * len(read.captions))]
-        return Item(read.id, caption, is_dropped, read.size_ids, draws, size, read.maps, read.latents, read.text, bad)
+        return Item(read.id, caption, is_dropped, read.size_ids, draws, size, read.maps, read.latents, read.text, read.shown, bad)
 
     def _size_of(self, row: int) -> tuple[int, int]:
         if self._size_of_row is None or self.sizes is None:
@@ -157,23 +164,24 @@ class JointFeed:
             raise BadSampleError(row.message, row.bad)
         latents = store.latents(number, self.channels, (size[0] // self.factor, size[1] // self.factor))
         text = store.text(number, int(caption01 * len(row.captions))) if self.config.caches_text else None
-        return _Read(row.id, row.captions, Frame(row.corner, row.extent, row.size).size_ids(row.original), latents=latents, text=text)
+        frame = Frame(row.corner, row.extent, row.size)
+        shown = framed(self.source.read(number, self.shown), frame) if self.shown else None
+        return _Read(row.id, row.captions, frame.size_ids(row.original), latents=latents, text=text, shown=shown)
 
     def _read(self, row: int, size: tuple[int, int], generator: torch.Generator) -> _Read:
-        sample = self.source.read(row, [name for name in self.modalities if name not in self.labels])
+        sample = self.source.read(row, list(dict.fromkeys((*(name for name in self.modalities if name not in self.labels), *self.shown))))
         height, width = sample.maps["rgb"].shape[-2:]
         frame = largest_frame((height, width), size, generator if self.config.crop == "random" else None)
-        return _Read(sample.id, sample.captions, frame.size_ids(sample.original_size), maps=framed(sample, frame))
+        maps = framed(sample, frame)
+        shown = {name: maps[name] for name in self.shown} or None
+        trained = {name: map_ for name, map_ in maps.items() if name in self.modalities}
+        return _Read(sample.id, sample.captions, frame.size_ids(sample.original_size), maps=trained, shown=shown)
 
     def collate(self, items: Sequence[Item]) -> JointBatch:
         """Bad samples become zeros that do not count."""
-        names = next((list(item.maps) for item in items if item.maps is not None), [])
         good = next((item for item in items if item.bad is None), None)
-        maps, x0 = None, None
-        if good is not None and good.maps is not None:
-            empty = {name: torch.zeros_like(map_) for name, map_ in good.maps.items()}
-            maps = {name: torch.stack([(item.maps or empty)[name] for item in items]) for name in names}
-        elif good is not None and good.latents is not None:
+        maps, x0 = _stacked([item.maps for item in items]), None
+        if good is not None and good.latents is not None:
             x0 = torch.stack([torch.zeros_like(good.latents) if item.latents is None else item.latents for item in items])
         return JointBatch(
             maps,
@@ -185,6 +193,7 @@ class JointFeed:
             torch.tensor([item.bad is None for item in items]),
             [(item.id, item.bad) for item in items if item.bad is not None],
             text=self._stored_text(items) if self.config.caches_text else None,
+            shown=_stacked([item.shown for item in items]),
         )
 
     def _stored_text(self, items: Sequence[Item]) -> Text | None:
@@ -221,6 +230,15 @@ class JointFeed:
             text = batch.text.map(lambda value: value.to(self.unconditional.embeds.device))
         text = text.where(batch.no_text, self.unconditional)
         return replace(text, added={**text.added, "time_ids": batch.size_ids.to(text.embeds.device)})
+
+
+def _stacked(maps: Sequence[Mapping[str, Tensor] | None]) -> dict[str, Tensor] | None:
+    """Maps of all items by name, zeros for items that have none; None if nobody has any."""
+    good = next((one for one in maps if one is not None), None)
+    if good is None:
+        return None
+    empty = {name: torch.zeros_like(map_) for name, map_ in good.items()}
+    return {name: torch.stack([(one or empty)[name] for one in maps]) for name in good}
 
 
 def framed(sample: Sample, frame: Frame) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +75,7 @@ def _peak_of_step(objective: JointObjective, x0: Tensor, text: Text, draws: Draw
     dtype = autocast_type(config.precision, next(objective.network.parameters()).device.type)
     is_trained = [p.requires_grad for p in objective.network.parameters()]
     with FakeTensorMode(allow_non_fake_inputs=True):
-        network = JointUNet.from_config(objective.network.config)
+        network = cast(JointUNet, type(objective.network).from_config(objective.network.config))
         for parameter, has_gradient in zip(network.parameters(), is_trained, strict=True):
             parameter.requires_grad_(has_gradient)
         if options.has_gradient_checkpointing:

@@ -27,6 +27,7 @@ from jointnet.machine.origin import code_commit
 from jointnet.machine.processes import is_main_process, num_processes, on_main, process_device
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.config import RunOptions, TrainConfig
+from jointnet.training.draws import DrawRule
 from jointnet.training.encode import encode_source, latent_store
 from jointnet.training.joint import joint_objective, keeping_abilities, train_joint
 from jointnet.training.joint_feed import JointFeed, sizes_of_rows
@@ -98,7 +99,9 @@ def train_stage(
 
         # 2. Encode and train
         objective = stage_objective(pipeline, config)
-        feed = stage_feed(pipeline, source, config, objective, run_dir / LATENTS, labels=labels, known_by=facts, max_bad=options.max_bad)
+        feed = stage_feed(
+            pipeline, source, config, objective.rule, run_dir / LATENTS, labels=labels, known_by=facts, max_bad=options.max_bad
+        )
         text_encoders = _trained_text_encoders(pipeline) if config.trains_text_encoder else ()
         progress = train_joint(
             objective,
@@ -156,17 +159,19 @@ def stage_feed(
     pipeline: Any,
     source: Source,
     config: TrainConfig,
-    objective: JointObjective,
+    rule: DrawRule,
     folder: Path,
     *,
     known_by: Mapping[str, Any],
     labels: Mapping[str, Labeler] | None = None,
     max_bad: float = 0.01,
+    shown: Sequence[str] = (),
 ) -> JointFeed:
     """Return what a stage is trained on; where nothing of a sample's picture is random, samples are encoded into ``folder`` first.
 
     Args:
         known_by: what the encoded samples depend on besides the codec and the size: contents of the data, labelers.
+        shown: see ``JointFeed``.
     Raises: DataFolderError if too many samples are bad; OutputError.
     """
     labels, modalities = dict(labels or {}), pipeline.modalities
@@ -191,7 +196,7 @@ def stage_feed(
         source,
         modalities,
         config,
-        objective.rule,
+        rule,
         pipeline.codec,
         encoder,
         unconditional,
@@ -201,6 +206,7 @@ def stage_feed(
         buckets=buckets,
         sizes=sizes,
         bad_samples=bad_samples,
+        shown=shown,
     )
 
 
@@ -239,6 +245,6 @@ def _gather(pipeline: Any) -> None:
     sharded: JointUNet = pipeline.joint_unet
     state = {name: whole(value).cpu() for name, value in sharded.state_dict().items()}
     if is_main_process():
-        network = JointUNet.from_config(sharded.config)
+        network = type(sharded).from_config(sharded.config)
         network.load_state_dict(state)
         pipeline.register_modules(joint_unet=network)

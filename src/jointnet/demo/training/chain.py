@@ -185,7 +185,7 @@ class Chain:
                 claim(folder.parent, config, facts, budget_minutes=self.budget_minutes, commit=code_commit())
                 objective = stage_objective(pipeline.to(self.device), config)
                 latents = self._latents_of(pipeline.modalities)
-                feed = stage_feed(pipeline, source, config, objective, latents, known_by=facts, max_bad=0)
+                feed = stage_feed(pipeline, source, config, objective.rule, latents, known_by=facts, max_bad=0)
                 options = RunOptions(num_workers=0 if torch.device(self.device).type == "cpu" else _NUM_READERS)
                 progress = train_joint(
                     objective, feed, config, folder.parent, options=options, facts=facts, budget_minutes=self.budget_minutes

@@ -1,0 +1,421 @@
+"""docs/reproduction.md: one table of claims, and the tables that they are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from jointnet.demo.measure.page import origin, percent, table, write_page
+from jointnet.modalities.write import to_pil
+from jointnet.reproduction.parts import FOLLOWED, PANORAMAS
+from jointnet.reproduction.variants import VARIANTS
+
+Figures = Mapping[str, Any]
+PROGRESS_PICTURE, PANORAMA_PICTURE = "reproduction-progress.png", "reproduction-panoramas.png"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper and how it is judged.
+
+    Attributes:
+        judge: the parts' figures -> (held, in words); None where a figure is still missing.
+    """
+
+    text: str
+    source: str
+    judge: Callable[[Figures], tuple[bool, str] | None]
+
+
+def write_reproduction(figures: Figures, path: Path, pictures: Path) -> None:
+    """Write the page of the parts that are done; pictures go to ``pictures/`` beside it."""
+    parts = figures["parts"]
+    budget = figures["budget"]
+    folder = path.parent / "pictures"
+    shown = [
+        name
+        for name, made in ((PROGRESS_PICTURE, progress_sheet(pictures)), (PANORAMA_PICTURE, panorama_sheet(pictures)))
+        if _save(made, folder / name)
+    ]
+    missing = [name for name in figures["names"] if name not in parts]
+    write_page(
+        path,
+        [
+            "# The paper, reproduced on the demo world",
+            "Written by `jointnet reproduce`. The base is the bundled one, the data are rendered, the truth is exact. Each network is trained "
+            f"from the same base for {budget['steps']} steps of {budget['batch']} samples by the same loop, order and draws; these are short "
+            "runs at a small size, so a claim that does not hold here may hold at the paper's size, and the other way round.",
+            f"**Not yet run:** {', '.join(missing)}." if missing else "",
+            _claims(parts),
+            _networks(parts),
+            f"![Progress](pictures/{PROGRESS_PICTURE})" if PROGRESS_PICTURE in shown else "",
+            _progress(parts),
+            _conditions(parts),
+            _ablations(parts),
+            f"![Panoramas](pictures/{PANORAMA_PICTURE})" if PANORAMA_PICTURE in shown else "",
+            _panoramas(parts),
+            _refinement(parts),
+            _origins(parts),
+        ],
+    )
+
+
+def of_seeds(parts: Figures, variant: str, *keys: str) -> list[float]:
+    """A figure of every seed of a variant that is done."""
+    found = []
+    for name, part in parts.items():
+        if name.startswith(f"train {variant} "):
+            value: Any = part
+            for key in keys:
+                value = value.get(key) if isinstance(value, Mapping) else None
+            if value is not None:
+                found.append(float(value))
+    return found
+
+
+def spread(values: list[float], form: str = ".4f") -> str:
+    """Mean and standard deviation over seeds."""
+    if not values:
+        return "-"
+    return f"{mean(values):{form}}" + (f" +- {stdev(values):{form}}" if len(values) > 1 else "")
+
+
+def _claims(parts: Figures) -> str:
+    rows = []
+    for claim in CLAIMS:
+        judged = None
+        try:
+            judged = claim.judge(parts)
+        except (KeyError, IndexError, ValueError):
+            judged = None
+        verdict, words = ("not yet run", "") if judged is None else ("**held**" if judged[0] else "**not held**", judged[1])
+        rows.append([claim.text, claim.source, verdict, words])
+    rows += [[text, source, "not measurable here", why] for text, source, why in NOT_MEASURABLE]
+    return "## Claims\n\n" + table(["claim", "where", "verdict", "by"], rows)
+
+
+def _networks(parts: Figures) -> str:
+    """Table 1."""
+    rows = []
+    for name, label in (("base", "base (not extended)"),):
+        if name in parts:
+            of = parts[name]["generated"]
+            rows.append([label, percent(of["claims"]), f"{of['fd']:.2f}", f"{of['kid_x1000']:.3f}", "-", "-", "-"])
+            renders = parts[name]["renders"]
+            rows.append(["renders (what is drawn from)", percent(renders["claims"]), "0", "-", "-", "-", "-"])
+    for name in (
+        "jointnet",
+        "jointnet-normal",
+        "direct-copy",
+        "direct-zeros",
+        "direct-random",
+        "ldm3d-style",
+        "independent",
+        "rgb-to-depth",
+        "depth-to-rgb",
+    ):
+        if of_seeds(parts, name, "seconds"):
+            rows.append(_row(parts, name))
+    for name in ("stage 2", "conditions"):
+        if name in parts:
+            of = parts[name]["generated"]
+            rows.append(
+                [
+                    parts[name]["about"],
+                    percent(of["claims"]),
+                    f"{of['fd']:.2f}",
+                    f"{of['kid_x1000']:.3f}",
+                    f"{of['depth_abs_rel']:.4f}",
+                    f"{parts[name]['seconds']:.0f} s",
+                    f"{parts[name]['trained_parameters_m']} M",
+                ]
+            )
+    head = ["network", "claims found", "FD-EffLite0", "KID x 1000", "depth against picture, AbsRel", "training", "trained"]
+    return (
+        "## Generation (Table 1)\n\nPictures of held-out prompts; mean +- standard deviation over seeds where there are several.\n\n"
+        + table(head, rows)
+    )
+
+
+def _row(parts: Figures, name: str) -> list[str]:
+    claims = of_seeds(parts, name, "generated", "claims")
+    return [
+        VARIANTS[name].about,
+        spread([100 * value for value in claims], ".1f") + " %",
+        spread(of_seeds(parts, name, "generated", "fd"), ".2f"),
+        spread(of_seeds(parts, name, "generated", "kid_x1000"), ".3f"),
+        spread(of_seeds(parts, name, "generated", "depth_abs_rel")),
+        f"{mean(of_seeds(parts, name, 'seconds')):.0f} s",
+        f"{of_seeds(parts, name, 'trained_parameters_m')[0]:g} M",
+    ]
+
+
+def _progress(parts: Figures) -> str:
+    """Fig. 9."""
+    rows = []
+    for name in FOLLOWED:
+        part = next((part for key, part in parts.items() if key.startswith(f"train {name} ") and "progress" in part), None)
+        if part is not None:
+            rows += [
+                [
+                    VARIANTS[name].about,
+                    step,
+                    percent(of["claims"]),
+                    f"{of['kid_x1000']:.2f}",
+                    f"{of.get('depth_abs_rel', float('nan')):.3f}",
+                ]
+                for step, of in part["progress"].items()
+            ]
+    return (
+        ""
+        if not rows
+        else "## Over the training (Fig. 9, Sec. 3.1)\n\n"
+        + table(["network", "step", "claims found", "KID x 1000", "depth against picture, AbsRel"], rows)
+    )
+
+
+def _conditions(parts: Figures) -> str:
+    rows = []
+    for label, key in (("JointNet, stage 1 and the stage of conditions", "conditions"),):
+        if key in parts:
+            rows.append(_condition_row(label, parts[key]))
+    for name in ("controlnet", "marigold-style", "jointnet"):
+        part = next((part for key, part in parts.items() if key.startswith(f"train {name} ")), None)
+        if part is not None:
+            label = VARIANTS[name].about + (", by blending alone" if name == "jointnet" else "")
+            rows.append(_condition_row(label, part))
+    return (
+        ""
+        if not rows
+        else "## Depth to image, image to depth\n\nAs many steps in all for each; exact truth.\n\n"
+        + table(["network", "image -> depth, AbsRel", "delta1", "depth -> image: read off it, AbsRel", "claims found", "samples"], rows)
+    )
+
+
+def _condition_row(label: str, part: Figures) -> list[str]:
+    predicted = part.get("predicted") or part.get("predicted by blending") or {}
+    made = part.get("conditioned") or {}
+
+    def of(values: Figures, key: str) -> str:
+        return f"{values[key]:.4f}" if key in values else "-"
+
+    claims = percent(made.get("claims")) if made else "-"
+    return [label, of(predicted, "abs_rel"), of(predicted, "delta1"), of(made, "abs_rel"), claims, f"{part['samples']:,}"]
+
+
+def _ablations(parts: Figures) -> str:
+    names = (
+        "jointnet",
+        "no-input",
+        "no-skips",
+        "no-mid",
+        "independent",
+        "rgb-to-depth",
+        "depth-to-rgb",
+        "no-noise-offset",
+        "min-snr",
+        "near-dark",
+    )
+    rows = [
+        [
+            VARIANTS[name].about,
+            spread([100 * value for value in of_seeds(parts, name, "generated", "claims")], ".1f") + " %",
+            spread(of_seeds(parts, name, "generated", "kid_x1000"), ".3f"),
+            spread(of_seeds(parts, name, "generated", "depth_abs_rel")),
+            spread(of_seeds(parts, name, "predicted by blending", "abs_rel")),
+        ]
+        for name in names
+        if of_seeds(parts, name, "seconds")
+    ]
+    head = ["stage 1 with", "claims found", "KID x 1000", "depth against picture, AbsRel", "image -> depth by blending, AbsRel"]
+    return "" if not rows else "## Ablations\n\n" + table(head, rows)
+
+
+def _panoramas(parts: Figures) -> str:
+    """Table 2."""
+    rows = []
+    for name in PANORAMAS:
+        part = parts.get(f"panorama {name}")
+        if part is not None:
+            rows.append(
+                [
+                    name,
+                    str(part["images"]),
+                    f"{part['seconds']:.1f} s",
+                    f"{part['intra_distance']:.3f}",
+                    f"{part['seams_rgb']:.2f}",
+                    f"{part['seams_depth']:.2f}",
+                ]
+            )
+    first = next((part for key, part in parts.items() if key.startswith("panorama ")), None)
+    if first is None:
+        return ""
+    head = ["method", "panoramas", "time of one", "intra-distance", "seams, RGB", "seams, depth"]
+    return (
+        "## Panoramas (Table 2)\n\n128 x 512 px with the bundled model. Intra-distance: mean of "
+        f"{first['distance']} between the four squares, low for a picture of one piece; a non-tiled one repeats content, which is low too. "
+        "Seams: how much stronger gradients are across the edges of windows (every 16 px) than beside them; about 1 where none is seen.\n\n"
+        + table(head, rows)
+    )
+
+
+def _refinement(parts: Figures) -> str:
+    """Table 6."""
+    if "refinement" not in parts:
+        return ""
+    rows = [
+        [name, f"{of['abs_rel']:.4f}", f"{of['rmse_disparity']:.4f}", f"{of['delta1']:.4f}"]
+        for name, of in parts["refinement"]["rows"].items()
+    ]
+    return (
+        "## Image to depth, and refinement (Table 6)\n\nA regressor that sees a quarter of the resolution stands in MiDaS's place; "
+        "JointNet is the bundled demo-tasks.\n\n" + table(["method", "AbsRel (depth)", "RMSE (disparity)", "delta1"], rows)
+    )
+
+
+def _origins(parts: Figures) -> str:
+    lines: dict[str, list[str]] = {}
+    for name, part in parts.items():
+        lines.setdefault(origin(dict(part)), []).append(f"{name} ({part['minutes']:g} min)")
+    return "## Where the figures come from\n\n" + "\n".join(f"- {where}: {', '.join(names)}" for where, names in lines.items())
+
+
+# --- the claims -------------------------------------------------------------------------------------------------------------------
+
+
+def _keeps_quality(parts: Figures) -> tuple[bool, str]:
+    base, ours = parts["base"]["generated"]["claims"], mean(of_seeds(parts, "jointnet", "generated", "claims"))
+    return ours >= base - 0.03, f"claims found {percent(ours)}, base {percent(base)} (within 3 points)"
+
+
+def _progress_of(parts: Figures, name: str) -> dict[int, Figures]:
+    part = next(part for key, part in parts.items() if key.startswith(f"train {name} ") and "progress" in part)
+    return {int(step): of for step, of in part["progress"].items()}
+
+
+def _never_loses(parts: Figures) -> tuple[bool, str]:
+    steps = _progress_of(parts, "jointnet")
+    worst = min(steps, key=lambda step: steps[step]["claims"])
+    return (
+        steps[worst]["claims"] >= steps[0]["claims"] - 0.05,
+        f"fewest claims at step {worst}: {percent(steps[worst]['claims'])}; at the start {percent(steps[0]['claims'])} (within 5 points)",
+    )
+
+
+def _direct_loses(parts: Figures) -> tuple[bool, str]:
+    lost, words = [], []
+    for name in ("direct-copy", "direct-zeros", "direct-random"):
+        steps = _progress_of(parts, name)
+        early = {step: of for step, of in steps.items() if 0 < step <= 200}
+        worst = min(early, key=lambda step: early[step]["claims"])
+        start = _progress_of(parts, "jointnet")[0]["claims"]
+        lost.append(early[worst]["claims"] < start - 0.1)
+        words.append(f"{name.removeprefix('direct-')}: {percent(early[worst]['claims'])} at step {worst}")
+    start = _progress_of(parts, "jointnet")[0]["claims"]
+    return all(lost), f"{'; '.join(words)}; the base {percent(start)} (10 points lost in 200 steps)"
+
+
+def _better_depth(parts: Figures) -> tuple[bool, str]:
+    ours = mean(of_seeds(parts, "jointnet", "generated", "depth_abs_rel"))
+    theirs = {name: mean(of_seeds(parts, name, "generated", "depth_abs_rel")) for name in ("direct-copy", "direct-zeros", "direct-random")}
+    best = min(theirs, key=lambda name: theirs[name])
+    return ours < theirs[best], f"AbsRel {ours:.4f}, the best Direct Extend ({best.removeprefix('direct-')}) {theirs[best]:.4f}"
+
+
+def _exchange_needed(parts: Figures) -> tuple[bool, str]:
+    ours, alone = (mean(of_seeds(parts, name, "generated", "depth_abs_rel")) for name in ("jointnet", "independent"))
+    return ours < 0.5 * alone, f"AbsRel {ours:.4f} with, {alone:.4f} without exchange"
+
+
+def _blending_is_not_enough(parts: Figures) -> tuple[bool, str]:
+    trained, blended = parts["conditions"]["predicted"]["abs_rel"], parts_of(parts, "jointnet")["predicted by blending"]["abs_rel"]
+    return trained < blended, f"image -> depth AbsRel {trained:.4f} trained, {blended:.4f} by blending"
+
+
+def _faster_than_sync(parts: Figures) -> tuple[bool, str]:
+    times = {name: parts[f"panorama {name}"]["seconds"] for name in ("non-tiled", "MultiDiffusion", "SyncDiffusion", "paper")}
+    return times["paper"] < min(times["MultiDiffusion"], times["SyncDiffusion"]), ", ".join(f"{n} {t:.1f} s" for n, t in times.items())
+
+
+def _more_coherent(parts: Figures) -> tuple[bool, str]:
+    values = {name: parts[f"panorama {name}"]["intra_distance"] for name in ("non-tiled", "MultiDiffusion", "SyncDiffusion", "paper")}
+    return values["paper"] < min(values["MultiDiffusion"], values["SyncDiffusion"]), ", ".join(f"{n} {v:.3f}" for n, v in values.items())
+
+
+def _refinement_helps(parts: Figures) -> tuple[bool, str]:
+    rows = parts["refinement"]["rows"]
+    before, after = rows["regressor at a quarter of the resolution"], rows["regressor at a quarter, refined by JointNet"]
+    return after["abs_rel"] < before["abs_rel"], f"AbsRel {before['abs_rel']:.4f} -> {after['abs_rel']:.4f}"
+
+
+def parts_of(parts: Figures, variant: str) -> Figures:
+    """The first seed's part of a variant. Raises: KeyError."""
+    for name, part in parts.items():
+        if name.startswith(f"train {variant} "):
+            return part
+    raise KeyError(variant)
+
+
+CLAIMS = (
+    Claim("The extended model draws as well as its base", "Sec. 5.1, Tab. 1", _keeps_quality),
+    Claim("JointNet never loses the base's ability while it trains", "Sec. 3.1, Fig. 9", _never_loses),
+    Claim("Direct Extend loses it in the first steps, whatever its output layer begins with", "Sec. 3.1, A.1, Fig. 9", _direct_loses),
+    Claim("After as many steps JointNet's depth is better than Direct Extend's", "A.1, Fig. 9", _better_depth),
+    Claim("Branches must exchange features to agree", "Sec. 3.1", _exchange_needed),
+    Claim("Blending alone conditions poorly; training with known parts is needed", "Sec. 4.1", _blending_is_not_enough),
+    Claim("The paper's tiling is faster than MultiDiffusion and SyncDiffusion", "Sec. 4.2, Tab. 2", _faster_than_sync),
+    Claim("Its panoramas are more of one piece than theirs", "Sec. 5.3, Tab. 2", _more_coherent),
+    Claim("Refinement by JointNet betters a coarse estimate", "Sec. 5.2, Tab. 6", _refinement_helps),
+)
+NOT_MEASURABLE = (
+    ("FID, IS and CLIP score on COCO 30k", "Tab. 1", "no public weights here; `jointnet evaluate generation` computes them"),
+    (
+        "AbsRel on MegaDepth beside MiDaS",
+        "Tab. 6",
+        "no public data or weights here; `jointnet evaluate depth --alignment paper` computes it",
+    ),
+)
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------------------
+
+
+def progress_sheet(pictures: Path, steps: tuple[int, ...] = (0, 50, 100, 200, 500, 1000)) -> Image.Image | None:
+    """Rows: networks; columns: steps; of each an RGB and its depth."""
+    rows = []
+    for name in FOLLOWED:
+        cells = [_cell(pictures / f"{name} {step}.safetensors") for step in steps]
+        if all(cell is not None for cell in cells):
+            rows.append(torch.cat([cell for cell in cells if cell is not None], 2))
+    return to_pil(torch.cat(rows, 1)) if rows else None
+
+
+def panorama_sheet(pictures: Path) -> Image.Image | None:
+    """One prompt by every method, RGB above depth."""
+    cells = [_cell(pictures / f"panorama {name} 0.safetensors") for name in PANORAMAS]
+    found = [cell for cell in cells if cell is not None]
+    return to_pil(torch.cat(found, 1)) if found else None
+
+
+def _cell(path: Path) -> Tensor | None:
+    """(3, 2 H, W): a picture and its depth."""
+    if not path.is_file():
+        return None
+    maps = load_file(path)
+    return torch.cat([maps["rgb"][0].clamp(0, 1), maps["depth"][0].clamp(0, 1).expand(3, -1, -1)], 1)
+
+
+def _save(picture: Image.Image | None, path: Path) -> bool:
+    """Write a sheet; one that was written earlier stays where there are no pictures now."""
+    if picture is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+    return path.is_file()

@@ -1,0 +1,356 @@
+"""The parts of the reproduction on the demo world. Each is done by itself, and its figures are kept: a stopped run goes on with the next."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from jointnet.demo.bundled import GUIDANCE, TASK_MODEL, bundled_folder
+from jointnet.demo.measure.figures import depth_agreement, in_batches
+from jointnet.demo.measure.pictures import held_out, in_fastest_precision, precision_name
+from jointnet.demo.training.chain import Chain
+from jointnet.demo.training.source import SceneSource
+from jointnet.evaluation.features import open_extractor
+from jointnet.evaluation.metrics.panorama import discontinuity_at_columns, intra_distance
+from jointnet.evaluation.models.adapters import generators_of
+from jointnet.evaluation.perceptual import open_distance
+from jointnet.evaluation.sync_diffusion import SyncDiffusion
+from jointnet.loading import load
+from jointnet.machine.origin import code_commit, machine
+from jointnet.reproduction.measure import (
+    FIRST_SEED,
+    Judges,
+    conditioned,
+    generating,
+    joint_figures,
+    made_by,
+    picture_figures,
+    predicting,
+    truth_figures,
+)
+from jointnet.reproduction.setting import Budget, Setting
+from jointnet.reproduction.train import Trained, train_next_stage, train_variant
+from jointnet.reproduction.variants import VARIANTS
+from jointnet.sampling.tiling import Tiling
+from jointnet.tasks.options import SamplingOptions
+from jointnet.tasks.panorama import Panorama
+from jointnet.tasks.predict import Predict
+from jointnet.tasks.refine import Refine
+
+Figures = dict[str, Any]
+FOLLOWED = ("jointnet", "direct-copy", "direct-zeros", "direct-random")
+"""Variants whose progress is looked at (Fig. 9), with the first seed."""
+
+REPEATED = ("jointnet", "direct-copy", "independent", "rgb-to-depth")
+"""Variants that are trained with every seed."""
+
+NUM_SHOWN = 2
+"""Pictures of each checkpoint that are kept."""
+
+_WINDOW = 16
+PANORAMAS: dict[str, dict[str, Any]] = {
+    "non-tiled": {"tiled": False},
+    "MultiDiffusion": {"tiled": Tiling(window=_WINDOW, stride=2, decay=0, whole_share=0, has_random_offset=False)},
+    "SyncDiffusion": {"tiled": Tiling(window=_WINDOW, stride=4, decay=0, whole_share=0, has_random_offset=False), "sync": True},
+    "paper": {"tiled": Tiling(window=_WINDOW)},
+    "paper, windows at rest": {"tiled": Tiling(window=_WINDOW, has_random_offset=False)},
+    "paper, without the whole image": {"tiled": Tiling(window=_WINDOW, whole_share=0)},
+    "paper, without decay": {"tiled": Tiling(window=_WINDOW, decay=0)},
+}
+"""Methods by name. Strides are the same shares of a window as the paper's: 8, 16 and 32 of 64."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The demo world as the place where the claims are tested."""
+
+    work: Path
+    budget: Budget
+    device: torch.device
+
+    @property
+    def names(self) -> list[str]:
+        """All parts, in the order in which they are done."""
+        trained = [f"train {name} {seed}" for name in VARIANTS for seed in self.seeds_of(name)]
+        order = sorted(trained, key=lambda part: int(part.rsplit(" ", 1)[1]))
+        return ["base", *order, "stage 2", "conditions", *(f"panorama {name}" for name in PANORAMAS), "refinement"]
+
+    def seeds_of(self, variant: str) -> tuple[int, ...]:
+        """Seeds that a variant is trained with."""
+        return self.budget.seeds if variant in REPEATED else self.budget.seeds[:1]
+
+    def run(self, part: str) -> Figures:
+        """Do a part, with where its figures come from. Raises: KeyError for none of ``names``."""
+        known_by = {"commit": code_commit(), "machine": machine(), "precision": precision_name()}
+        started = time.monotonic()
+        kind, _, rest = part.partition(" ")
+        if kind == "train":
+            name, seed = rest.split()
+            figures = self._train(name, int(seed))
+        elif kind == "panorama":
+            figures = self._panorama(rest)
+        else:
+            steps: dict[str, Callable[[], Figures]] = {
+                "base": self._base,
+                "stage 2": self._stage2,
+                "conditions": self._conditions,
+                "refinement": self._refinement,
+            }
+            figures = steps[part]()
+        return {**figures, **known_by, "minutes": round((time.monotonic() - started) / 60, 1)}
+
+    @cached_property
+    def setting(self) -> Setting:
+        """Base, data and budget."""
+        return Setting(
+            base=bundled_folder("demo-base"),
+            recipe="demo-stage1",
+            source=SceneSource(self.chain.scenes()),
+            size=128,
+            work=self.work,
+            budget=self.budget,
+            guidance=GUIDANCE,
+            device=self.device,
+        )
+
+    @cached_property
+    def chain(self) -> Chain:
+        """The demo's own chain, for its scenes and judges; the judges are those that are kept."""
+        chain = Chain(self.work, training_scenes=self.budget.scenes, device=self.device)
+        install_judges(self.work)
+        return chain
+
+    @cached_property
+    def judges(self) -> Judges:
+        """What reads the pictures."""
+        attributes, depth = self.chain.judges()
+        return Judges.of(attributes, depth, open_extractor("eff-lite0"), held_out(self.budget.prompts))
+
+    def _prompts(self, count: int) -> list[str]:
+        return [caption.text for caption in self.judges.scenes.captions[:count]]
+
+    def _base(self) -> Figures:
+        """The base's own pictures."""
+        from diffusers import StableDiffusionPipeline
+
+        base = StableDiffusionPipeline.from_pretrained(self.setting.base, local_files_only=True)
+        base.set_progress_bar_config(disable=True)
+        prompts = self._prompts(self.budget.prompts)
+
+        def make(scenes: slice, seeds: list[int]) -> dict[str, Tensor]:
+            images = base(
+                prompts[scenes],
+                num_inference_steps=self.budget.sampling_steps,
+                guidance_scale=GUIDANCE,
+                generator=generators_of(seeds),
+                output_type="pt",
+                return_dict=False,
+            )[0]
+            return {"rgb": images}
+
+        scenes = self.judges.scenes
+        return {
+            "generated": picture_figures(self.judges, made_by(base.unet, make, self.budget.prompts)["rgb"]),
+            "renders": picture_figures(self.judges, scenes.rgb),
+            "judge on renders": truth_figures(in_batches(self.judges.depth, scenes.rgb), scenes.disparity01),
+        }
+
+    def _train(self, name: str, seed: int) -> Figures:
+        variant, progress = VARIANTS[name], {}
+        watched = self.budget.checkpoints if name in FOLLOWED and seed == self.budget.seeds[0] else ()
+
+        def watch(step: int, pipeline: Any) -> None:
+            maps = self._generated(pipeline, self.budget.few_prompts)
+            progress[str(step)] = joint_figures(self.judges, maps)
+            self._keep(f"{name} {step}", maps)
+
+        trained = train_variant(self.setting, variant, seed, self._folder(name, seed), checkpoints=watched, watch=watch)
+        figures: Figures = {"about": variant.about, **_facts(trained)}
+        if progress:
+            figures["progress"] = progress
+        if variant.kind in ("joint", "rgbd-autoencoder"):
+            maps = self._generated(trained.pipeline, self.budget.prompts)
+            self._keep(f"{name} {seed}", maps)
+            figures["generated"] = joint_figures(self.judges, maps, is_inverse=variant.is_inverse)
+        if variant.kind == "joint" and variant.dense == "depth":
+            figures["predicted by blending"] = self._predicted(trained.pipeline, is_inverse=variant.is_inverse)
+        if variant.kind == "image-conditioned":
+            figures["predicted"] = self._predicted(trained.pipeline)
+        if variant.kind == "controlnet":
+            figures["conditioned"] = self._conditioned(trained.pipeline)
+        if variant.kind == "joint":
+            trained.pipeline.joint_unet.save_pretrained(self._folder(name, seed) / "network")
+        return figures
+
+    def _stage2(self) -> Figures:
+        """Stage 2 from stage 1's result, and for as long."""
+        trained = train_next_stage(self.setting, self._first_stage(), "demo-stage2", self.budget.seeds[0], self.work / "runs" / "stage2")
+        maps = self._generated(trained.pipeline, self.budget.prompts)
+        return {"about": "JointNet, stages 1 and 2", **_facts(trained), "generated": joint_figures(self.judges, maps)}
+
+    def _conditions(self) -> Figures:
+        """The stage with both ways to condition, from stage 1's result."""
+        trained = train_next_stage(self.setting, self._first_stage(), "demo-tasks", self.budget.seeds[0], self.work / "runs" / "conditions")
+        maps = self._generated(trained.pipeline, self.budget.prompts)
+        return {
+            "about": "JointNet, stage 1 and the stage of conditions",
+            **_facts(trained),
+            "generated": joint_figures(self.judges, maps),
+            "predicted": self._predicted(trained.pipeline),
+            "conditioned": self._conditioned(trained.pipeline),
+        }
+
+    def _first_stage(self) -> Any:
+        """JointNet's stage 1 of the first seed; it is trained if it is not there."""
+        from jointnet.models.joint_unet import JointUNet
+
+        folder = self._folder("jointnet", self.budget.seeds[0])
+        if not (folder / "network").is_dir():
+            train_variant(self.setting, VARIANTS["jointnet"], self.budget.seeds[0], folder).pipeline.joint_unet.save_pretrained(
+                folder / "network"
+            )
+        return self.setting.joint_pipeline(JointUNet.from_pretrained(folder / "network"), self.setting.base_pipeline())
+
+    def _panorama(self, method: str) -> Figures:
+        """Time, intra-distance, seams of one method, with the bundled model."""
+        pipeline, distance = load("demo"), open_distance("eff-lite0")
+        pipeline.set_progress_bar_config(disable=True)
+        options = dict(PANORAMAS[method])
+        if options.pop("sync", False):
+            for network in (pipeline.joint_unet, pipeline.vae):
+                network.requires_grad_(False)
+            options["before_step"] = SyncDiffusion(distance=distance, window=_WINDOW, stride=options["tiled"].stride)
+        num_prompts, num_seeds = self.budget.panoramas
+        prompts, columns = self._prompts(num_prompts), list(range(16, 512 - 3, 16))
+        seconds: list[float] = []
+        found: dict[str, list[float]] = {"intra_distance": [], "seams_rgb": [], "seams_depth": []}
+        for number, prompt in enumerate(prompts):
+            for seed in range(num_seeds):
+                request = Panorama(
+                    prompt=prompt,
+                    options=SamplingOptions(
+                        num_inference_steps=self.budget.sampling_steps,
+                        generator=generators_of([FIRST_SEED + number * num_seeds + seed]),
+                        **options,
+                    ),
+                )
+                started = time.perf_counter()
+                with in_fastest_precision(pipeline.joint_unet):
+                    maps = pipeline.run(request).maps
+                seconds.append(time.perf_counter() - started)
+                rgb, depth = maps["rgb"][0].clamp(0, 1), maps["depth"][0].clamp(0, 1)
+                with torch.no_grad():
+                    found["intra_distance"].append(intra_distance(rgb, distance))
+                found["seams_rgb"].append(discontinuity_at_columns(rgb, columns))
+                found["seams_depth"].append(discontinuity_at_columns(depth, columns))
+            self._keep(f"panorama {method} {number}", {"rgb": maps["rgb"], "depth": maps["depth"]})
+        return {
+            "images": len(seconds),
+            "seconds": round(median(seconds), 2),
+            "distance": distance.words,
+            **{name: sum(values) / len(values) for name, values in found.items()},
+        }
+
+    def _refinement(self) -> Figures:
+        """Table 6 with a regressor at a quarter of the resolution in MiDaS's place; the bundled model that was trained to condition."""
+        pipeline = load(TASK_MODEL)
+        pipeline.set_progress_bar_config(disable=True)
+        scenes, steps = self.judges.scenes, self.budget.sampling_steps
+        small = torch.nn.functional.interpolate(scenes.rgb, scale_factor=0.25, mode="bilinear", antialias=True)
+        seen = torch.nn.functional.interpolate(small, size=scenes.rgb.shape[-2:], mode="bilinear")
+        coarse = in_batches(self.judges.depth, seen).clamp(0, 1)
+        rows = {
+            "regressor at a quarter of the resolution": coarse,
+            "regressor at full resolution": in_batches(self.judges.depth, scenes.rgb),
+        }
+
+        def refine(scenes_: slice, seeds: list[int]) -> Any:
+            request = Refine(
+                image=scenes.rgb[scenes_],
+                dense={"depth": coarse[scenes_]},
+                only=["depth"],
+                strength=0.4,
+                options=SamplingOptions(num_inference_steps=steps, generator=generators_of(seeds)),
+            )
+            return pipeline.run(request).maps
+
+        def predict(scenes_: slice, seeds: list[int]) -> Any:
+            options = SamplingOptions(num_inference_steps=steps, generator=generators_of(seeds))
+            return pipeline.run(Predict(image=scenes.rgb[scenes_], options=options)).maps
+
+        rows["JointNet, image to depth"] = made_by(pipeline.joint_unet, predict, self.budget.prompts)["depth"]
+        rows["regressor at a quarter, refined by JointNet"] = made_by(pipeline.joint_unet, refine, self.budget.prompts)["depth"]
+        return {"rows": {name: _truth(value, scenes.disparity01) for name, value in rows.items()}}
+
+    def _generated(self, pipeline: Any, count: int) -> dict[str, Tensor]:
+        prompts, steps = self._prompts(count), self.budget.sampling_steps
+        if hasattr(pipeline, "generate"):
+            return made_by(pipeline.pipeline.joint_unet, lambda scenes, seeds: pipeline.generate(prompts[scenes], seeds), count)
+        return made_by(pipeline.joint_unet, generating(pipeline, prompts, steps), count)
+
+    def _predicted(self, pipeline: Any, *, is_inverse: bool = False) -> dict[str, float]:
+        scenes = self.judges.scenes
+        network = getattr(pipeline, "joint_unet", None) or pipeline.unet
+        made = made_by(network, predicting(pipeline, scenes.rgb, self.budget.sampling_steps), self.budget.prompts)
+        return truth_figures(made["depth"], scenes.disparity01, is_inverse=is_inverse)
+
+    def _conditioned(self, pipeline: Any) -> dict[str, float]:
+        """Pictures of exact depth: what is read off them against it, and claims."""
+        scenes, count = self.judges.scenes, self.budget.prompts
+        network = getattr(pipeline, "joint_unet", None) or pipeline.unet
+        make = conditioned(pipeline, scenes.disparity01, self._prompts(count), self.budget.sampling_steps, GUIDANCE)
+        rgb = made_by(network, make, count)["rgb"].clamp(0, 1)
+        return {**truth_figures(in_batches(self.judges.depth, rgb), scenes.disparity01), **picture_figures(self.judges, rgb)}
+
+    def _folder(self, variant: str, seed: int) -> Path:
+        return self.work / "runs" / f"{variant}-{seed}"
+
+    def _keep(self, name: str, maps: Any) -> None:
+        """Keep some pictures for the page."""
+        folder = self.work / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = {key: value[:NUM_SHOWN].float().cpu().contiguous() for key, value in maps.items() if key in ("rgb", "depth", "normal")}
+        save_file(kept, folder / f"{name}.safetensors")
+
+
+def install_judges(work: Path) -> None:
+    """Put the judges that the repository keeps where the chain looks for them; without them it trains its own."""
+    kept = Path(__file__).parents[3] / "checkpoints" / "demo-regressors"
+    for source, target in (("attributes", "judges/attributes"), ("pixels", "judges/depth"), ("latents", "regressor")):
+        folder = work / target
+        weights = folder / ("judge.safetensors" if target.startswith("judges") else "regressor.safetensors")
+        if (kept / f"{source}.safetensors").is_file() and not weights.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(kept / f"{source}.safetensors", weights)
+
+
+def _facts(trained: Trained) -> Figures:
+    return {
+        "seconds": trained.seconds,
+        "samples": trained.samples,
+        "last_loss": round(trained.loss, 4),
+        "trained_parameters_m": trained.parameters_m,
+    }
+
+
+def _truth(predicted: Tensor, truth: Tensor) -> dict[str, float]:
+    """AbsRel in depth, and the root mean square in disparity, as Table 6 has them."""
+    from jointnet.evaluation.metrics.alignment import fit_scale_shift
+
+    agreement = depth_agreement(predicted, truth)
+    errors = []
+    for p, d in zip(predicted, truth, strict=True):
+        valid = d > 0
+        if int(valid.sum()) > 1:
+            errors.append(float((fit_scale_shift(p, d, valid)(p) - d)[valid].square().mean().sqrt()))
+    return {"abs_rel": agreement["abs_rel"], "delta1": agreement["delta1"], "rmse_disparity": sum(errors) / len(errors)}
