@@ -27,6 +27,7 @@ from jointnet.cli import (
     panorama,
     predict,
     refine,
+    reproduce,
     train,
 )
 from jointnet.cli.command import BAD_INPUT, INTERRUPTED, epilog

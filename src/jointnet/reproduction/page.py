@@ -50,9 +50,9 @@ def write_reproduction(figures: Figures, path: Path, pictures: Path) -> None:
         path,
         [
             "# The paper, reproduced on the demo world",
-            "Written by `jointnet reproduce`. The base is the bundled one, the data are rendered, the truth is exact. Each network is trained "
-            f"from the same base for {budget['steps']} steps of {budget['batch']} samples by the same loop, order and draws; these are short "
-            "runs at a small size, so a claim that does not hold here may hold at the paper's size, and the other way round.",
+            "Written by `jointnet reproduce`. The base is the bundled one, the data are rendered, the truth is exact. Each network is "
+            f"trained from the same base for {budget['steps']} steps of {budget['batch']} samples by the same loop, order and draws. These "
+            "are short runs at a small size: a claim that does not hold here may hold at the paper's size, and the other way round.",
             f"**Not yet run:** {', '.join(missing)}." if missing else "",
             _claims(parts),
             _networks(parts),

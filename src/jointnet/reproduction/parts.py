@@ -1,4 +1,4 @@
-"""The parts of the reproduction on the demo world. Each is done by itself, and its figures are kept: a stopped run goes on with the next."""
+"""The parts of the reproduction on the demo world. Each is done by itself; its figures are kept, so a stopped run goes on with the next."""
 
 from __future__ import annotations
 
