@@ -205,7 +205,8 @@ this measurement included. All but the last import neither torch nor diffusers.
 
 
 SECTIONS = {"step": _step, "operations": _operations, "memory": _memory, "scenes": _scenes, "start": _start}
-SECTIONS |= {"training step": training.step_section, "waiting": training.waiting_section}
+SECTIONS |= {"training step": training.step_section, "training operations": training.operations_section}
+SECTIONS |= {"waiting": training.waiting_section}
 SECTIONS |= {"scan": data.scan_section, "sources": data.memory_section, "build": data.build_section}
 
 
@@ -226,6 +227,7 @@ if __name__ == "__main__":
         "scenes": scene_rate,
         "start": lambda: start_times(options.rounds),
         "training step": lambda: training.step_costs(rounds=options.repeats),
+        "training operations": training.operations,
         "waiting": lambda: training.waiting_share(rounds=options.repeats),
         "scan": lambda: data.scan_names(rounds=options.repeats),
         "sources": lambda: data.memory_of_reading(rounds=options.repeats),

@@ -26,6 +26,7 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from jointnet.data.shards import ShardSource
 from jointnet.demo.bundled import bundled_folder
@@ -44,6 +45,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.full_size import UNET
 
 LATENT, TOKENS, WIDTH = 64, 77, 1024
+Timing = Callable[[torch.nn.Module, Callable[[], Tensor], int], dict[str, Any]]
+"""(what is trained, its loss, steps) -> figures."""
 _PROCESS = DiscreteProcess(torch.linspace(0.0292**0.5, 0.1098**0.5, 1000).square().neg().add(1).cumprod(0))
 
 
@@ -66,7 +69,7 @@ def step_costs(steps: int = 3, rounds: int = 3) -> dict[str, Any]:
     }
 
 
-def time_joint(steps: int) -> dict[str, Any]:
+def time_joint(steps: int, run: Timing | None = None) -> dict[str, Any]:
     """Stage 1: RGB frozen, in float32 under bfloat16 autocast, with gradient checkpointing."""
     torch.manual_seed(0)
     network = JointUNet.from_unet(UNet2DConditionModel(**UNET))
@@ -75,10 +78,10 @@ def time_joint(steps: int) -> dict[str, Any]:
     network.train()
     g = torch.Generator().manual_seed(0)
     x0, text = torch.randn(1, 2, 4, LATENT, LATENT, generator=g), Text(torch.randn(1, TOKENS, WIDTH, generator=g))
-    return _timed(network, lambda: objective(x0, text, objective.draw(x0, g))["loss"], steps)
+    return (run or _timed)(network, lambda: objective(x0, text, objective.draw(x0, g))["loss"], steps)
 
 
-def time_controlnet(steps: int) -> dict[str, Any]:
+def time_controlnet(steps: int, run: Timing | None = None) -> dict[str, Any]:
     """As diffusers' example trains: the base frozen and in bfloat16, the ControlNet in float32 under autocast, both with checkpointing."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(**UNET)
@@ -106,7 +109,33 @@ def time_controlnet(steps: int) -> dict[str, Any]:
         ).sample
         return (predicted.float() - noise).square().mean()
 
-    return _timed(controlnet, loss, steps)
+    return (run or _timed)(controlnet, loss, steps)
+
+
+def operations() -> dict[str, Any]:
+    """Tera-operations of forward and backward of both trainings, counted on tensors without data."""
+    counts: dict[str, float] = {}
+
+    def counted(_network: torch.nn.Module, loss: Callable[[], Tensor], _steps: int) -> dict[str, Any]:
+        with FlopCounterMode(display=False) as counter:
+            loss().backward()
+        counts[str(len(counts))] = counter.get_total_flops() / 1e12
+        return {}
+
+    with torch.device("meta"):
+        time_joint(0, run=counted)
+        time_controlnet(0, run=counted)
+    joint, controlnet = counts.values()
+    return {"joint": round(joint, 3), "controlnet": round(controlnet, 3), "ratio": round(joint / controlnet, 2)}
+
+
+def operations_section(figures: dict[str, Any]) -> str:
+    """The page's part on a training step's operations."""
+    return f"""## A training step's operations
+
+Counted, forward, recomputation and backward of one sample are {figures["joint"]:.2f} TFLOP for JointNet's stage 1 and
+{figures["controlnet"]:.2f} for the ControlNet: {figures["ratio"]} x. JointNet trains a whole copy, decoder included, and its RGB
+loss goes back through the whole frozen branch, where the ControlNet has half a copy and goes back through the base's decoder only."""
 
 
 def _timed(trained: torch.nn.Module, loss: Callable[[], Tensor], steps: int) -> dict[str, Any]:
