@@ -145,7 +145,8 @@ def _clip(folder: Path) -> Extractor:
     from transformers import AutoTokenizer, CLIPModel
 
     try:
-        net, tokenizer = CLIPModel.from_pretrained(folder, local_files_only=True).eval(), AutoTokenizer.from_pretrained(folder)
+        net: Any = CLIPModel.from_pretrained(folder, local_files_only=True).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     except BROKEN as error:
         raise ModelFolderError(f"cannot load the CLIP model in {str(folder)!r}: {first_line(error)}; fetch it again") from error
     net.requires_grad_(False)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
+if TYPE_CHECKING:  # the command line reads the names
+    import torch
 
 Precision = Literal["float32", "bfloat16", "float16", "fastest"]
 """fastest: bfloat16, but float32 on a processor that has no instructions for bfloat16, where it is the faster one."""
@@ -13,6 +14,8 @@ _BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 
 def autocast_type(precision: Precision, device_type: str = "cpu") -> torch.dtype:
     """The type that ``precision`` means on this machine. Raises: ValueError for another name."""
+    import torch
+
     types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if precision in types:
         return types[precision]
@@ -23,5 +26,7 @@ def autocast_type(precision: Precision, device_type: str = "cpu") -> torch.dtype
 
 def multiplies_bfloat16() -> bool:
     """True if this processor has instructions for bfloat16."""
+    import torch
+
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in _BFLOAT16_INSTRUCTIONS)

@@ -100,7 +100,7 @@ def controlnet_pipeline(pipeline: Any, objective: ControlNetObjective) -> Any:
         **parts,
         unet=objective.unet,
         controlnet=objective.controlnet,
-        safety_checker=None,
+        safety_checker=None,  # pyright: ignore[reportArgumentType] - optional, whatever its annotation says
         feature_extractor=None,  # pyright: ignore[reportArgumentType] - optional, whatever its annotation says
         requires_safety_checker=False,
     )
@@ -110,7 +110,7 @@ def marigold_pipeline(pipeline: Any, objective: ImageConditionedObjective) -> An
     """The trained network in diffusers' Marigold pipeline, with DDIM."""
     from diffusers import DDIMScheduler, MarigoldDepthPipeline
 
-    scheduler = DDIMScheduler.from_config({**pipeline.scheduler.config, "timestep_spacing": "trailing", "set_alpha_to_one": False})
+    scheduler: Any = DDIMScheduler.from_config({**pipeline.scheduler.config, "timestep_spacing": "trailing", "set_alpha_to_one": False})
     parts = {name: pipeline.components[name] for name in ("vae", "text_encoder", "tokenizer")}
     return MarigoldDepthPipeline(
         **parts, unet=objective.unet, scheduler=scheduler, prediction_type="disparity", scale_invariant=True, shift_invariant=True

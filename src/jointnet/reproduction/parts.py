@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from jointnet.demo.bundled import GUIDANCE, TASK_MODEL, bundled_folder
 from jointnet.demo.measure.figures import depth_agreement, in_batches
@@ -227,13 +227,14 @@ class Reproduction:
         pipeline.set_progress_bar_config(disable=True)
         options = dict(PANORAMAS[method])
         if options.pop("sync", False):
-            for network in (pipeline.joint_unet, pipeline.vae):
-                network.requires_grad_(False)
+            pipeline.joint_unet.requires_grad_(False)
+            cast(nn.Module, pipeline.vae).requires_grad_(False)
             options["before_step"] = SyncDiffusion(distance=distance, window=_WINDOW, stride=options["tiled"].stride)
         num_prompts, num_seeds = self.budget.panoramas
         prompts, columns = self._prompts(num_prompts), list(range(16, 512 - 3, 16))
         seconds: list[float] = []
         found: dict[str, list[float]] = {"intra_distance": [], "seams_rgb": [], "seams_depth": []}
+        maps: Mapping[str, Tensor] = {}
         for number, prompt in enumerate(prompts):
             for seed in range(num_seeds):
                 request = Panorama(

@@ -34,7 +34,7 @@ def extended_autoencoder(vae: AutoencoderKL) -> AutoencoderKL:
     """Return a copy of an autoencoder that reads and makes a fourth channel; at first it makes the mean of the others there."""
     body: Any = copy.deepcopy(vae)
     body.encoder.conv_in = wider(vae.encoder.conv_in, nn.init.zeros_, in_groups=1)
-    last = vae.decoder.conv_out
+    last: Any = vae.decoder.conv_out
     body.decoder.conv_out = wider(last, nn.init.zeros_, out_groups=1)
     with torch.no_grad():
         read, made = body.encoder.conv_in, body.decoder.conv_out
