@@ -79,7 +79,8 @@ def test_two_processes_equal_one_and_a_run_resumes_in_another_number(
         assert losses(cut) == pytest.approx(losses(whole), rel=1e-5)
         expected = tensors(whole)
         for name, value in tensors(cut).items():
-            assert torch.allclose(value, expected[name], rtol=1e-3, atol=1e-4), name
+            off, size = (value - expected[name]).double().norm(), expected[name].double().norm()
+            assert off <= 1e-3 * size, name  # in norm: Adam turns a gradient that is 0 but for rounding into a whole step
 
 
 @pytest.mark.slow
@@ -99,7 +100,7 @@ def test_kill_9_at_random_points_ten_times_changes_nothing(data: Path, model_fol
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             kills += 1
-        process.wait()
+        process.communicate()
         if read_progress(run, {}).step >= STEPS:
             shutil.rmtree(run)
     finished(run, "ddp", data, model_folder)
