@@ -96,7 +96,7 @@ def controlnet_pipeline(pipeline: Any, objective: ControlNetObjective) -> Any:
     from diffusers import StableDiffusionControlNetPipeline
 
     parts = {name: pipeline.components[name] for name in ("vae", "text_encoder", "tokenizer", "scheduler")}
-    return StableDiffusionControlNetPipeline(
+    made = StableDiffusionControlNetPipeline(
         **parts,
         unet=objective.unet,
         controlnet=objective.controlnet,
@@ -104,6 +104,8 @@ def controlnet_pipeline(pipeline: Any, objective: ControlNetObjective) -> Any:
         feature_extractor=None,  # pyright: ignore[reportArgumentType] - optional, whatever its annotation says
         requires_safety_checker=False,
     )
+    made.set_progress_bar_config(disable=True)
+    return made
 
 
 def marigold_pipeline(pipeline: Any, objective: ImageConditionedObjective) -> Any:
@@ -112,6 +114,8 @@ def marigold_pipeline(pipeline: Any, objective: ImageConditionedObjective) -> An
 
     scheduler: Any = DDIMScheduler.from_config({**pipeline.scheduler.config, "timestep_spacing": "trailing", "set_alpha_to_one": False})
     parts = {name: pipeline.components[name] for name in ("vae", "text_encoder", "tokenizer")}
-    return MarigoldDepthPipeline(
+    made = MarigoldDepthPipeline(
         **parts, unet=objective.unet, scheduler=scheduler, prediction_type="disparity", scale_invariant=True, shift_invariant=True
     )
+    made.set_progress_bar_config(disable=True)
+    return made

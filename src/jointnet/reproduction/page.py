@@ -162,8 +162,8 @@ def _progress(parts: Figures) -> str:
     """Fig. 9."""
     rows = []
     for name in FOLLOWED:
-        part = next((part for key, part in parts.items() if key.startswith(f"train {name} ") and "progress" in part), None)
-        if part is not None:
+        part = next((part for key, part in parts.items() if key.startswith(f"train {name} ")), {})
+        if "progress" in part:
             rows += [
                 [
                     VARIANTS[name].about,
@@ -297,7 +297,7 @@ def _keeps_quality(parts: Figures) -> tuple[bool, str]:
 
 
 def _progress_of(parts: Figures, name: str) -> dict[int, Figures]:
-    part = next(part for key, part in parts.items() if key.startswith(f"train {name} ") and "progress" in part)
+    part = parts_of(parts, name)
     return {int(step): of for step, of in part["progress"].items()}
 
 

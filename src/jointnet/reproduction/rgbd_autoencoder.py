@@ -13,11 +13,13 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
+from jointnet.codecs.latent import LatentCodec
 from jointnet.data.sample import Sample, Source
 from jointnet.evaluation.models.adapters import generators_of
 from jointnet.models.direct_extend import wider
 from jointnet.models.joint_unet import JointUNet
 from jointnet.reproduction.setting import Setting
+from jointnet.tasks.conventions import PAPER
 from jointnet.tasks.generate import Generate
 from jointnet.tasks.options import SamplingOptions
 from jointnet.training.feed import TensorFeed
@@ -89,6 +91,15 @@ class RGBDSource:
         return self.source.contents([*modalities, "depth"])
 
 
+class RGBDCodec(LatentCodec):
+    """A LatentCodec of maps of four channels."""
+
+    def encode(self, modality: str, maps: Tensor, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002 - as a Codec has it
+        """Shapes: (B, 4, H, W) in [0, 1] -> scaled latents (B, C, h, w)."""
+        images = (maps * 2 - 1).to(self.vae.device, self.vae.dtype)
+        return cast(Any, self.vae.encode(images)).latent_dist.mode() * self.vae.config.scaling_factor
+
+
 @dataclass(frozen=True)
 class RGBDGenerator:
     """A ``Generator`` whose autoencoder makes RGB and depth of one latent.
@@ -102,7 +113,8 @@ class RGBDGenerator:
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> dict[str, Tensor]:
         """See ``Generator``."""
-        options = SamplingOptions(num_inference_steps=self.steps, generator=generators_of(seeds))
+        as_made = replace(PAPER, decode=lambda _, images: images / 2 + 0.5)
+        options = SamplingOptions(num_inference_steps=self.steps, generator=generators_of(seeds), conventions=as_made)
         made = self.pipeline.run(Generate(prompt=list(prompts), options=options)).maps["rgb"]
         return {"rgb": made[:, :3], "depth": made[:, 3:]}
 
@@ -131,5 +143,6 @@ def train_rgbd(setting: Setting, base: Any, seed: int, run_dir: Path) -> tuple[A
     pipeline = setting.joint_pipeline(JointUNet.from_unet(base.unet, ("rgb",)), base)
     config = replace(setting.config(seed), modalities=("rgb",), freeze_rgb=False)
     objective, facts = stage_objective(pipeline, config), {"data": source.contents(("rgb",))}
-    feed = stage_feed(pipeline, source, config, objective.rule, run_dir / "latents", known_by=facts, max_bad=0)
+    codec, latents = RGBDCodec(vae), run_dir / "latents"
+    feed = stage_feed(pipeline, source, config, objective.rule, latents, known_by=facts, max_bad=0, codec=codec)
     return pipeline, first, train_joint(objective, feed, config, run_dir / "unet", facts=facts), objective

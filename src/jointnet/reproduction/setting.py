@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from jointnet.data.sample import Sample, Source
+from jointnet.loading import without_progress_bars
 from jointnet.pipelines.bases import components_of, open_base
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import get_recipe
@@ -71,7 +72,8 @@ class Setting:
 
     def base_pipeline(self) -> Any:
         """The text-to-image pipeline, opened anew: whoever trains it may change it."""
-        opened = open_base(self.base, local_files_only=True)
+        with without_progress_bars():
+            opened = open_base(self.base, local_files_only=True)
         opened.to(self.device)
         return opened
 

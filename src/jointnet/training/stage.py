@@ -15,6 +15,7 @@ import torch
 from jointnet.checkpoints.card import write_card
 from jointnet.checkpoints.folder import contents_of_model, replacing, save_half
 from jointnet.checkpoints.index import pipeline_class, provenance_of, stages_of
+from jointnet.codecs.codec import Codec
 from jointnet.data.bad_samples import BadSamples
 from jointnet.data.folder import FolderSource
 from jointnet.data.framing import bucket_sizes, choose_buckets
@@ -166,15 +167,17 @@ def stage_feed(
     labels: Mapping[str, Labeler] | None = None,
     max_bad: float = 0.01,
     shown: Sequence[str] = (),
+    codec: Codec | None = None,
 ) -> JointFeed:
     """Return what a stage is trained on; where nothing of a sample's picture is random, samples are encoded into ``folder`` first.
 
     Args:
         known_by: what the encoded samples depend on besides the codec and the size: contents of the data, labelers.
         shown: see ``JointFeed``.
+        codec: what maps are encoded by; None: the pipeline's.
     Raises: DataFolderError if too many samples are bad; OutputError.
     """
-    labels, modalities = dict(labels or {}), pipeline.modalities
+    labels, modalities, codec = dict(labels or {}), pipeline.modalities, codec or pipeline.codec
     size = config.size or pipeline.default_size
     encoder, unconditional = pipeline.training_text()
     sizes, buckets, size_of = [(size, size)], None, None
@@ -188,16 +191,16 @@ def stage_feed(
     store = None
     if config.caches_latents and config.crop == "centre":
         texts = {"texts": _fingerprint_of_text_encoders(pipeline)} if config.caches_text else {}
-        store = latent_store(folder, len(source), modalities, sizes, pipeline.codec, {**known_by, **texts})
+        store = latent_store(folder, len(source), modalities, sizes, codec, {**known_by, **texts})
         read_captions = encoder if config.caches_text else None
-        encode_source(source, store, sizes, size_of, pipeline.codec, labels, BadSamples(max_bad, len(source)), read_captions)
+        encode_source(source, store, sizes, size_of, codec, labels, BadSamples(max_bad, len(source)), read_captions)
         on_main(lambda: None)  # all have written their share
     return JointFeed(
         source,
         modalities,
         config,
         rule,
-        pipeline.codec,
+        codec,
         encoder,
         unconditional,
         (size, size),

@@ -118,7 +118,7 @@ def diode(folder: Path) -> Files:
     def load(id_: str, paths: tuple[Path, ...]) -> TruthSample:
         depth, mask = (np.load(path, allow_pickle=False).astype(np.float64) for path in paths[1:])
         depth = depth[..., 0] if depth.ndim == 3 else depth
-        return truth(id_, rgb_of(paths[0]), depth, (mask > 0.5) & (depth < 300))
+        return truth(id_, rgb_of(paths[0]), np.where(depth < 300, depth, np.inf), mask > 0.5)
 
     return _found(Files("DIODE", 300.0, rows, load), folder, "scene_*/scan_*/NAME.png with NAME_depth.npy")
 

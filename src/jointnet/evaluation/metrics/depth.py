@@ -114,7 +114,7 @@ def boundary_f1(p: Tensor, d: Tensor, ratios: Sequence[float] = BOUNDARY_RATIOS)
 
     >>> d = torch.tensor([[1.0, 1.0, 2.0, 2.0]])
     >>> round(boundary_f1(d, d), 6), boundary_f1(torch.ones_like(d), d)
-    (0.4, 0.0)
+    (0.25, 0.0)
     """
     scores = [_f1_at(p.log(), d.log(), log(ratio)) for ratio in ratios]
     return sum(r * s for r, s in zip(ratios, scores, strict=True)) / sum(ratios)

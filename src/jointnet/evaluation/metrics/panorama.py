@@ -27,7 +27,7 @@ def seam_score(strip: Tensor, constant: float = SEAM_CONSTANT) -> float:
     >>> even = torch.linspace(0, 1, 6).expand(1, 8, 6)
     >>> broken = torch.cat([even[..., :3], even[..., 3:] + 1], -1)
     >>> round(seam_score(even), 2), seam_score(broken) > 3
-    (0.98, True)
+    (0.99, True)
 
     Raises: ValueError for another width, or fewer than three rows.
     """

@@ -1,0 +1,207 @@
+"""jointnet evaluate: whole commands with models of a user's own, stopped, shared, refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from jointnet.cli.main import main
+from jointnet.evaluation.bulk import BulkFolder, generate_all
+
+PEER = '''
+import torch
+
+class Exact:
+    """Knows the truth: bright is near."""
+    def predict(self, rgb, seeds):
+        return {"disparity_affine_invariant": 3 * rgb[:, 0] - 1}
+
+class Metric:
+    def predict(self, rgb, seeds):
+        return {"depth_metric": 1 / rgb[:, 0].clamp(min=0.05), "normal": torch.tensor([0.0, 0.6, 0.8])[:, None, None].expand(len(rgb), 3, *rgb.shape[-2:])}
+
+class NotFinite:
+    def predict(self, rgb, seeds):
+        return {"depth_metric": rgb[:, 0] * float("nan")}
+
+class OtherShape:
+    def predict(self, rgb, seeds):
+        return {"depth_metric": rgb}
+
+class NoMethods:
+    pass
+
+class Noise:
+    def generate(self, prompts, seeds):
+        pictures = [torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return {"rgb": torch.stack(pictures), "depth": torch.stack(pictures)[:, :1]}
+
+class Broken:
+    def __init__(self):
+        raise KeyError("weights")
+'''
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A peer's file, ten pictures whose red is their disparity, prompts."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "peer.py").write_text(PEER)
+    (tmp_path / "data").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        red = rng.integers(30, 255, (16, 24)).astype(np.uint8)
+        Image.fromarray(np.stack([red] * 3, -1)).save(tmp_path / "data" / f"{i}.png")
+        np.save(tmp_path / "data" / f"{i}.depth.npy", (255 / red.astype(np.float64)).astype(np.float32))
+        np.save(tmp_path / "data" / f"{i}.normal.npy", np.full((16, 24, 3), (0, 0, 1), np.float32))
+    (tmp_path / "prompts.txt").write_text("\n".join(f"picture {i}" for i in range(9)) + "\n\n")
+    return tmp_path
+
+
+def depth(*arguments: str) -> int:
+    return main(["evaluate", "depth", *arguments])
+
+
+def result(folder: str) -> dict:
+    return json.loads((Path(folder) / "result.json").read_text())
+
+
+@pytest.mark.usefixtures("place")
+def test_a_peer_that_knows_the_truth_has_no_error_and_the_protocol_is_stated() -> None:
+    assert depth("peer.py:Exact", "--data", "folder:data", "-o", "out") == 0
+    found = result("out")
+    assert found["figures"]["images"] == 10
+    assert found["figures"]["depth"]["abs_rel"] < 1e-4
+    assert found["figures"]["depth"]["delta1"] == 1
+    assert {"alignment", "space", "resolution", "mask", "clipping_m", "seed"} <= found["protocol"].keys()
+    assert found["commit"]
+
+
+@pytest.mark.usefixtures("place")
+def test_metric_depth_is_not_aligned_and_normals_are_pooled_as_asked() -> None:
+    assert depth("peer.py:Metric", "--data", "folder:data", "-o", "out") == 0
+    assert depth("peer.py:Metric", "--data", "folder:data", "--pooling", "pixel", "-o", "pixel") == 0
+    found = result("out")["figures"]
+    assert found["depth"]["abs_rel"] < 1e-4
+    angle = float(np.degrees(np.arccos(0.8)))
+    assert found["normal"]["mean"] == pytest.approx(angle, abs=1e-3)
+    assert result("pixel")["figures"]["normal"]["median"] == pytest.approx(angle, abs=0.01)
+
+
+@pytest.mark.usefixtures("place")
+def test_a_stopped_evaluation_goes_on_and_gives_the_same() -> None:
+    assert depth("peer.py:Exact", "--data", "folder:data", "-o", "out") == 0
+    whole = result("out")["figures"]
+    next(Path("out/units").iterdir()).unlink()
+    Path("out/result.json").unlink()
+    assert depth("peer.py:Exact", "--data", "folder:data", "-o", "out") == 0
+    assert result("out")["figures"] == whole
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_numbers_of_one(place: Path) -> None:
+    arguments = ["evaluate", "generation", "peer.py:Noise", "--prompts", "prompts.txt", "--reference", "data", "--few", "--batch", "2"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "jointnet", *arguments]
+    done = subprocess.run([*launch, "-o", "two"], cwd=place, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert main([*arguments, "-o", "one"]) == 0
+    one, two = (result(name)["figures"]["eff-lite0"] for name in ("one", "two"))
+    assert two["FD-EffLite0"] == pytest.approx(one["FD-EffLite0"], rel=1e-6)  # as many threads as processes leave each
+    assert two["KID"]["mean"] == pytest.approx(one["KID"]["mean"], rel=1e-5)
+    pictures = [sorted(Path(name, "pictures").rglob("*.png")) for name in ("one", "two")]
+    assert [path.read_bytes() for path in pictures[0]] == [path.read_bytes() for path in pictures[1]]
+    assert len(pictures[0]) == 9
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("peer.py:NoMethods", "--data", "folder:data"), "without predict; expected a method predict(rgb, seeds)"),
+        (("peer.py:None", "--data", "folder:data"), "there is no None in peer.py"),
+        (("peer.py:Broken", "--data", "folder:data"), "KeyError"),
+        (("none.py:Exact", "--data", "folder:data"), "which is no file"),
+        (("midas:nowhere", "--data", "folder:data"), "which is no folder"),
+        (("peer.py:NotFinite", "--data", "folder:data"), "10 with a prediction that is not finite"),
+        (("peer.py:OtherShape", "--data", "folder:data"), "got depth_metric of (4, 3, 16, 24); expected (4, H, W)"),
+        (("peer.py:Exact", "--data", "folder:data", "--alignment", "median"), "for predicted disparity; expected disparity or paper"),
+        (("peer.py:Exact", "--data", "data"), "expected NAME:FOLDER"),
+        (("peer.py:Exact", "--data", "folder:."), "in which there is no sample"),
+    ],
+)
+def test_bad_input_of_depth_is_one_line(arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert depth(*arguments, "-o", "out") == 2
+    *progress, line = capsys.readouterr().err.strip().splitlines()
+    assert words in line
+    assert all(" of " in other for other in progress)
+    assert not Path("out/result.json").exists()
+
+
+@pytest.mark.usefixtures("place")
+def test_samples_without_ground_truth_are_counted() -> None:
+    np.save("data/0.depth.npy", np.full((16, 24), np.inf, np.float32))
+    assert depth("peer.py:Exact", "--data", "folder:data", "-o", "out") == 0
+    assert result("out")["figures"]["left_out"] == {"no pixel with ground truth": 1}
+    assert result("out")["figures"]["images"] == 9
+
+
+@pytest.mark.usefixtures("place")
+def test_a_folder_of_another_evaluation_or_of_the_users_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert depth("peer.py:Exact", "--data", "folder:data", "-o", "out") == 0
+    assert depth("peer.py:Metric", "--data", "folder:data", "-o", "out") == 2
+    assert "of another model" in capsys.readouterr().err
+    assert depth("peer.py:Exact", "--data", "folder:data", "-o", "data") == 2
+    assert "is none of ours" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--prompts", "prompts.txt", "--reference", "data"), "needs more than its 1280 dimensions"),
+        (("--prompts", "prompts.txt", "--reference", "units"), "without a picture"),
+        (("--prompts", "none.txt"), "cannot read prompts"),
+        (("--prompts", "prompts.txt", "--num", "100"), "got 9 prompts"),
+        (("--prompts", "coco:."), "expected COCO's captions"),
+        (("--prompts", "prompts.txt", "--features", "vgg"), "expected one of eff-lite0"),
+        (("--prompts", "prompts.txt", "--features", "clip"), "expected clip:FOLDER"),
+        (("--prompts", "prompts.txt", "--features", "inception:peer.py"), "cannot load Inception's weights"),
+    ],
+)
+def test_bad_input_of_generation_is_one_line(arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "generation", "peer.py:Noise", *arguments, "-o", "out"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert words in line
+    assert not Path("out/pictures").exists()
+
+
+class Counting:
+    """Makes pictures of its seeds, and stops where it is told."""
+
+    def __init__(self, stop_after: int = 1000) -> None:
+        self.calls, self.stop_after = 0, stop_after
+
+    def generate(self, prompts: list[str], seeds: list[int]) -> dict[str, torch.Tensor]:
+        if self.calls == self.stop_after:
+            raise KeyboardInterrupt
+        self.calls += 1
+        return {"rgb": torch.stack([torch.full((3, 4, 4), seed / 100) for seed in seeds]), "depth": torch.rand(len(prompts), 1, 4, 4)}
+
+
+def test_bulk_generation_goes_on_where_it_stopped_and_makes_nothing_twice(tmp_path: Path) -> None:
+    folder, prompts = BulkFolder(tmp_path / "bulk", ("depth",)), [f"prompt {i}" for i in range(11)]
+    first, second = Counting(stop_after=2), Counting()
+    with pytest.raises(KeyboardInterrupt):
+        generate_all(first, prompts, folder, seed=5, batch=3, known_by={"model": "a"})
+    generate_all(second, prompts, folder, seed=5, batch=3, known_by={"model": "a"})
+    assert (first.calls, second.calls) == (2, 2)
+    for number in range(11):
+        assert np.asarray(Image.open(folder.picture(number)))[0, 0, 0] == round(255 * (5 + number) / 100)
+        assert folder.map_file(number, "depth").is_file()
