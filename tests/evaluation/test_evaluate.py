@@ -25,7 +25,8 @@ class Exact:
 
 class Metric:
     def predict(self, rgb, seeds):
-        return {"depth_metric": 1 / rgb[:, 0].clamp(min=0.05), "normal": torch.tensor([0.0, 0.6, 0.8])[:, None, None].expand(len(rgb), 3, *rgb.shape[-2:])}
+        normal = torch.tensor([0.0, 0.6, 0.8])[:, None, None].expand(len(rgb), 3, *rgb.shape[-2:])
+        return {"depth_metric": 1 / rgb[:, 0].clamp(min=0.05), "normal": normal}
 
 class NotFinite:
     def predict(self, rgb, seeds):
@@ -42,6 +43,18 @@ class Noise:
     def generate(self, prompts, seeds):
         pictures = [torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return {"rgb": torch.stack(pictures), "depth": torch.stack(pictures)[:, :1]}
+
+class Wide:
+    """Grey panoramas of 32 x 64; an odd seed has a step in the middle."""
+    def generate(self, prompts, seeds):
+        pictures = torch.full((len(seeds), 3, 32, 64), 0.5)
+        for place, seed in enumerate(seeds):
+            pictures[place, :, :, 32:] += 0.3 * (seed % 2)
+        return {"rgb": pictures, "depth": pictures[:, :1]}
+
+class Narrow:
+    def generate(self, prompts, seeds):
+        return {"rgb": torch.rand(len(seeds), 3, 32, 40), "depth": torch.rand(len(seeds), 1, 32, 40)}
 
 class Broken:
     def __init__(self):
@@ -180,6 +193,38 @@ def test_bad_input_of_generation_is_one_line(arguments: tuple[str, ...], words: 
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert words in line
     assert not Path("out/pictures").exists()
+
+
+@pytest.mark.usefixtures("place")
+def test_panoramas_of_a_peer_are_measured_at_wrap_tiles_and_poles() -> None:
+    sphere = ["--span", "360", "--projection", "equirectangular", "--reference", "out/pictures", "--few"]
+    command = ["evaluate", "panorama", "peer.py:Wide", "--prompts", "prompts.txt", "--num", "2"]
+    assert main([*command, "-o", "out"]) == 0
+    assert main([*command, *sphere, "-o", "sphere"]) == 0
+    flat, round_ = result("out")["figures"], result("sphere")["figures"]
+    assert flat["panoramas"] == 2
+    assert flat["seams_tiles_rgb"] > 10
+    assert flat["intra_distance"] > 0
+    assert {"seam_wrap_rgb", "seam_wrap_depth", "seams_poles_rgb", "OmniFD-EffLite0"} <= round_.keys()
+    assert round_["OmniFD-EffLite0"] == pytest.approx(0, abs=1e-3)  # the reference are the same pictures
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("peer.py:Narrow",), "at least twice as wide as high"),
+        (("peer.py:Wide", "--reference", "data"), "views need --span 360"),
+        (("peer.py:Wide", "--distance", "ssim"), "expected one of eff-lite0, lpips"),
+        (("peer.py:Wide", "--distance", "lpips:none.pth"), "which is no file"),
+        (("peer.py:Exact",), "without generate"),
+    ],
+)
+def test_bad_input_of_panoramas_is_one_line(arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "panorama", *arguments, "--prompts", "prompts.txt", "-o", "out"]) == 2
+    *progress, line = capsys.readouterr().err.strip().splitlines()
+    assert words in line
+    assert all(" of " in other for other in progress)
 
 
 class Counting:

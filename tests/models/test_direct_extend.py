@@ -70,7 +70,9 @@ def changed(joint: JointUNet) -> JointUNet:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("routes", "moves"), [((), (False, False)), (("rgb_to_depth",), (False, True)), (("depth_to_rgb",), (True, False))])
+@pytest.mark.parametrize(
+    ("routes", "moves"), [((), (False, False)), (("rgb_to_depth",), (False, True)), (("depth_to_rgb",), (True, False))]
+)
 def test_a_route_that_is_left_out_sends_nothing(routes: tuple[str, ...], moves: tuple[bool, bool]) -> None:
     """What another branch reads moves a branch only along a route."""
     joint = changed(JointUNet.from_unet(tiny_unet("sd1"), routes=routes))

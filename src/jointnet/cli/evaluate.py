@@ -12,6 +12,7 @@ import typer
 
 from jointnet.cli.arguments import OUTPUT, SAMPLING, AsJson, Device, Seed, choice, chosen_device, number, parse_size, whole_number
 from jointnet.cli.command import Group, add_command, facts_of_written, print_json, print_written, takes
+from jointnet.errors import RangeError
 from jointnet.files.result_set import check_folder
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ jointnet evaluate depth peer.py:Peer --data folder:my-scenes --cap 20 -o eval/pe
 GENERATION_EXAMPLES = """
 jointnet evaluate generation my-model --prompts coco:coco --num 30000 --reference coco/val2014 --features inception -o eval/coco
 jointnet evaluate generation diffusers:sd21-base --prompts prompts.txt --reference photos --few -o eval/base
+"""
+PANORAMA_EXAMPLES = """
+jointnet evaluate panorama demo --prompts prompts.txt --size 128x512 --steps 20 -o eval/panoramas
+jointnet evaluate panorama peer.py:Peer --prompts prompts.txt --span 360 --projection equirectangular --reference spheres -o eval/peer
 """
 _ALIGNMENTS = ("auto", "none", "scale", "median", "depth", "disparity", "paper")
 PROTOCOL = "Protocol"
@@ -71,6 +76,7 @@ def add_to(app: typer.Typer) -> None:
     actions.callback()(_evaluate)
     add_command(actions, "evaluate depth", depth, examples=DEPTH_EXAMPLES)
     add_command(actions, "evaluate generation", generation, examples=GENERATION_EXAMPLES)
+    add_command(actions, "evaluate panorama", panorama, examples=PANORAMA_EXAMPLES)
     app.add_typer(actions, name="evaluate", rich_help_panel="Models")
 
 
@@ -218,6 +224,119 @@ def generation(
         return found
 
     stated = protocol_of.stated_protocol(protocol, extractors, len(made), None if real is None else len(real))
+    _report(output, {**about, "reference": None if reference is None else str(reference)}, _together(figures), stated, as_json)
+
+
+@takes(sampling=Group.of(Sampling))
+def panorama(
+    sampling: Sampling,
+    model: Model,
+    output: Output,
+    prompts: Annotated[
+        str, typer.Option("--prompts", metavar="FILE", help="a text file with one a line, or coco:DIR", rich_help_panel=PROTOCOL)
+    ],
+    seeds: Annotated[int, _option("--seeds", whole_number(1, 1000), "N", "panoramas of each prompt", PROTOCOL)] = 1,
+    span: Annotated[float, _option("--span", number(1, 360), "DEG", "angle across the width", PROTOCOL)] = 180.0,
+    projection: Annotated[
+        str, choice("--projection", names=("cylindrical", "equirectangular"), panel=PROTOCOL, help_="of the panorama")
+    ] = "cylindrical",
+    distance: Annotated[
+        str,
+        typer.Option(
+            "--distance", metavar="NAME[:WEIGHTS]", help="of squares side by side: eff-lite0, lpips:FILE", rich_help_panel=PROTOCOL
+        ),
+    ] = "eff-lite0",
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference",
+            metavar="DIR",
+            help="real equirectangular panoramas",
+            show_default="no distance of views",
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = None,
+    features: Annotated[
+        str, typer.Option("--features", metavar="NAME[:WEIGHTS]", help="of the views", rich_help_panel=PROTOCOL)
+    ] = "eff-lite0",
+    num: Annotated[int | None, _option("--num", whole_number(1, 10**7), "N", "prompts", PROTOCOL, "all")] = None,
+    few: Annotated[
+        bool, typer.Option("--few", help="a Frechet distance on fewer views than the features have dimensions", rich_help_panel=PROTOCOL)
+    ] = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Panoramas: seams of RGB and depth, how much of one piece they are, and their views against real ones."""
+    import math
+
+    from jointnet.evaluation import panorama as of
+    from jointnet.evaluation.bulk import BulkFolder, generate_all
+    from jointnet.evaluation.features import open_extractor
+    from jointnet.evaluation.generation import GenerationProtocol, check_enough, list_pictures
+    from jointnet.evaluation.perceptual import open_distance
+    from jointnet.evaluation.prompts import open_prompts
+    from jointnet.evaluation.work import Units, claim
+
+    # 1. What is asked, before anything is made
+    check_folder(output)
+    chosen = open_prompts(prompts, num, seed)
+    texts = [text for text in chosen.texts for _ in range(seeds)]
+    measure, extractor, real = open_distance(distance), None, None
+    if reference is not None:
+        if span != 360 or projection != "equirectangular":
+            raise RangeError(
+                f"got --reference for a {projection} panorama of {span:g} degrees; views need --span 360 --projection equirectangular"
+            )
+        extractor, real = open_extractor(features).to(chosen_device(sampling.device)), list_pictures(reference)
+        check_enough(extractor, {"of the model": len(texts), f"in {reference}": len(real)}, GenerationProtocol(allows_few=few))
+    opened: Any = sampling.open(model, "generate")
+    tile, extra = 64, ("depth",)
+    if hasattr(opened, "pipeline") and hasattr(opened.pipeline, "joint_unet"):
+        tile = opened.pipeline.default_size
+        extra = tuple(name for name in extra if name in opened.pipeline.modalities)
+        opened = of.JointPanorama(
+            pipeline=opened.pipeline,
+            size=sampling.size or (tile, 4 * tile),
+            span_deg=span,
+            projection=projection,
+            steps=sampling.steps,
+            guidance=sampling.guidance,
+        )
+    protocol = of.PanoramaProtocol(span_deg=span, projection=projection, tile=tile)
+    stated = of.stated_protocol(protocol, measure, extractor)
+    about = {"evaluated": "panorama", "model": model, "sampling": vars(sampling.settings()), "prompts": chosen.name, "seeds": seeds}
+    claim(output, {**about, "seed": seed, "batch": sampling.batch, "num": len(texts), "protocol": stated})
+    _join()
+
+    # 2. Panoramas, and the errors of each
+    pictures = BulkFolder(output / "pictures", extra)
+    generate_all(
+        opened,
+        texts,
+        pictures,
+        seed=seed,
+        batch=sampling.batch,
+        known_by=about,
+        progress=lambda done: print(f"{done} of {len(texts)} panoramas", file=sys.stderr, flush=True),
+    )
+    _together(lambda: None)
+    units = Units(output / "units", len(texts), _UNIT)
+    for unit in units.mine():
+        read = [
+            of.read_panorama(pictures.picture(number), pictures.map_file(number, "depth") if extra else None) for number in units.rows(unit)
+        ]
+        units.write(unit, [of.panorama_errors(rgb, depth_, measure, protocol) for rgb, depth_ in read])
+
+    # 3. Figures
+    def figures() -> dict[str, Any]:
+        rows = [row for unit in units.read() for row in unit]
+        found: dict[str, Any] = {name: math.fsum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        if extractor is not None and real is not None:
+            made = [pictures.picture(number) for number in range(len(texts))]
+            views = [of.view_features(paths, extractor, protocol.face) for paths in (real, made)]
+            found[f"Omni{extractor.distance}"] = of.omni_distance(views[0], views[1])
+        return {"panoramas": len(rows), **found}
+
     _report(output, {**about, "reference": None if reference is None else str(reference)}, _together(figures), stated, as_json)
 
 

@@ -1,0 +1,138 @@
+"""Panoramas: seams of RGB and depth, repetition, and their views against those of real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jointnet.errors import ShapeError
+from jointnet.evaluation.data.sample import integers_of, rgb_of
+from jointnet.evaluation.features import Extractor
+from jointnet.evaluation.metrics.distribution import Gaussian, frechet_distance
+from jointnet.evaluation.metrics.panorama import (
+    CUBE_FACES,
+    SEAM_CONSTANT,
+    cube_faces,
+    discontinuity_at_columns,
+    discontinuity_at_poles,
+    discontinuity_at_wrap,
+    intra_distance,
+    omni_frechet,
+)
+from jointnet.evaluation.models.adapters import generators_of
+from jointnet.evaluation.perceptual import Distance
+from jointnet.tasks.options import SamplingOptions
+from jointnet.tasks.panorama import Panorama
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointPanorama:
+    """A joint model as a ``Generator`` of panoramas.
+
+    Attributes:
+        size: height and width; span_deg: the angle across the width; projection: "cylindrical" or "equirectangular".
+        steps, guidance: of sampling.
+    """
+
+    pipeline: Any
+    size: tuple[int, int]
+    span_deg: float
+    projection: str
+    steps: int
+    guidance: float | None = None
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> Mapping[str, Tensor]:
+        """See ``Generator``."""
+        options = SamplingOptions(num_inference_steps=self.steps, generator=generators_of(seeds), guidance_scale=self.guidance)
+        request = Panorama(
+            prompt=list(prompts),
+            height=self.size[0],
+            width=self.size[1],
+            span_deg=self.span_deg,
+            projection=self.projection,
+            options=options,
+        )
+        return self.pipeline.run(request).maps
+
+
+@dataclass(frozen=True, kw_only=True)
+class PanoramaProtocol:
+    """What is looked at.
+
+    Attributes:
+        span_deg: 360: left and right edge meet; projection: of an equirectangular one of 360 degrees also the poles and the views count.
+        tile: width of what the model makes at once, where seams would lie: multiples of half of it.
+        face: side of a view in pixels, None: half the panorama's height.
+    """
+
+    span_deg: float
+    projection: str
+    tile: int
+    face: int | None = None
+
+    @property
+    def is_sphere(self) -> bool:
+        """True for a picture of all directions."""
+        return self.span_deg == 360 and self.projection == "equirectangular"
+
+
+@torch.no_grad()
+def panorama_errors(rgb: Tensor, depth: Tensor | None, distance: Distance, protocol: PanoramaProtocol) -> dict[str, float]:
+    """Seam scores of RGB (3, H, W) and depth (1, H, W) in [0, 1], and the intra-distance of one panorama. Raises: ShapeError."""
+    height, width = rgb.shape[-2:]
+    if width < 2 * height:
+        raise ShapeError(f"got a panorama of {height}x{width}; expected one at least twice as wide as high")
+    device = next(distance.network.parameters()).device
+    errors = {"intra_distance": intra_distance(rgb.to(device), distance)}
+    columns = [column for column in range(protocol.tile // 2, width - 2, max(1, protocol.tile // 2)) if column >= 3]
+    for name, map_ in {"rgb": rgb, **({} if depth is None else {"depth": depth})}.items():
+        if columns:
+            errors[f"seams_tiles_{name}"] = discontinuity_at_columns(map_, columns)
+        if protocol.span_deg == 360:
+            errors[f"seam_wrap_{name}"] = discontinuity_at_wrap(map_)
+        if protocol.is_sphere:
+            errors[f"seams_poles_{name}"] = discontinuity_at_poles(map_)
+    return errors
+
+
+def read_panorama(picture: Path, depth: Path | None) -> tuple[Tensor, Tensor | None]:
+    """Read a panorama's files as [0, 1]: (3, H, W), and (1, H, W) of 16 bits."""
+    if depth is None or not depth.is_file():
+        return rgb_of(picture), None
+    return rgb_of(picture), torch.from_numpy(integers_of(depth) / 65535).float()[None]
+
+
+def view_features(pictures: Sequence[Path], extractor: Extractor, face: int | None) -> dict[str, np.ndarray]:
+    """Features of the six views of equirectangular panoramas, face -> (N, D)."""
+    found: dict[str, list[np.ndarray]] = {name: [] for name in CUBE_FACES}
+    for path in pictures:
+        picture = rgb_of(path)
+        views = cube_faces(picture[None], face or picture.shape[-2] // 2)[:, 0]
+        for name, values in zip(CUBE_FACES, extractor(views).double().numpy(), strict=True):
+            found[name].append(values)
+    return {name: np.stack(values) for name, values in found.items()}
+
+
+def omni_distance(reference: dict[str, np.ndarray], made: dict[str, np.ndarray]) -> float:
+    """OmniFID with Inception's features; with others it has the name of their distance."""
+    return omni_frechet(reference, made, lambda a, b: frechet_distance(Gaussian.of(a), Gaussian.of(b)))
+
+
+def stated_protocol(protocol: PanoramaProtocol, distance: Distance, extractor: Extractor | None) -> dict[str, Any]:
+    """Return what the figures depend on."""
+    return {
+        "span_deg": protocol.span_deg,
+        "projection": protocol.projection,
+        "tile": protocol.tile,
+        "face": protocol.face,
+        "seam_constant": SEAM_CONSTANT,
+        "distance": distance.words,
+        "features": None if extractor is None else extractor.words,
+        "depth": "disparity in [0, 1], as it was made",
+    }

@@ -1,0 +1,169 @@
+"""The reproduction: its claims on invented figures, its objectives on tiny networks, and parts of it run for real (slow)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from jointnet.cli.main import main
+from jointnet.data.sample import Sample
+from jointnet.demo.training.source import SceneSource
+from jointnet.demo.world.cache import RenderedScenes
+from jointnet.models.direct_extend import DirectExtend
+from jointnet.models.joint_unet import JointUNet
+from jointnet.reproduction.objectives import image_conditioned
+from jointnet.reproduction.page import CLAIMS, write_reproduction
+from jointnet.reproduction.parts import PANORAMAS, Reproduction
+from jointnet.reproduction.rgbd_autoencoder import RGBDSource, extended_autoencoder
+from jointnet.reproduction.setting import Budget, InverseDepth
+from jointnet.reproduction.variants import VARIANTS
+from tests.bases import network_inputs, of_branch, tiny_unet
+
+
+def facts() -> dict[str, Any]:
+    machine = {"processor": "none", "cores": 2, "torch": "0", "diffusers": "0"}
+    return {"commit": "0" * 40, "machine": machine, "precision": "float32", "minutes": 1.0}
+
+
+def trained(claims: float, abs_rel: float, **more: Any) -> dict[str, Any]:
+    made = {"claims": claims, "fd": 1.0, "kid_x1000": 1.0, "depth_abs_rel": abs_rel}
+    return {"about": "x", "seconds": 1.0, "samples": 10, "trained_parameters_m": 1.0, "generated": made, **facts(), **more}
+
+
+def figures(direct_early: float, ours_early: float = 0.8) -> dict[str, Any]:
+    """Invented: a base that finds 80 % of the claims."""
+    progress = {"0": {"claims": 0.8, "kid_x1000": 1.0}, "100": {"claims": ours_early, "kid_x1000": 1.0}}
+    direct = {"0": {"claims": 0.8, "kid_x1000": 1.0}, "100": {"claims": direct_early, "kid_x1000": 9.0}}
+    base = {"claims": 0.8, "fd": 1.0, "kid_x1000": 1.0}
+    parts = {
+        "base": {"generated": base, "renders": {**base, "claims": 0.98}, **facts()},
+        "train jointnet 0": trained(0.79, 0.05, progress=progress, **{"predicted by blending": {"abs_rel": 0.3, "delta1": 0.4}}),
+        **{f"train direct-{output} 0": trained(0.7, 0.1, progress=direct) for output in ("copy", "zeros", "random")},
+    }
+    return {"budget": {"steps": 100, "batch": 4}, "names": [*parts, "stage 2"], "parts": parts}
+
+
+def test_claims_are_judged_by_the_figures_and_missing_ones_are_said(tmp_path: Path) -> None:
+    for early, verdict in ((0.5, "**held**"), (0.79, "**not held**")):
+        write_reproduction(figures(early), tmp_path / "page.md", tmp_path / "none")
+        lines = (tmp_path / "page.md").read_text().splitlines()
+        (of_direct,) = [line for line in lines if line.startswith("| Direct Extend loses it")]
+        assert verdict in of_direct
+        (of_refinement,) = [line for line in lines if line.startswith("| Refinement by")]
+        assert "not yet run" in of_refinement
+        assert any("**Not yet run:** stage 2" in line for line in lines)
+    write_reproduction(figures(0.5, ours_early=0.6), tmp_path / "page.md", tmp_path / "none")
+    assert any("never loses" in line and "**not held**" in line for line in (tmp_path / "page.md").read_text().splitlines())
+
+
+def test_every_claim_names_its_place_in_the_paper() -> None:
+    assert all(claim.source.startswith(("Sec.", "A.")) for claim in CLAIMS)
+
+
+def test_parts_are_named_once_and_the_first_seeds_come_first() -> None:
+    names = Reproduction(Path("work"), Budget(seeds=(0, 1)), torch.device("cpu")).names
+    assert len(set(names)) == len(names)
+    assert {f"train {name} 0" for name in VARIANTS} <= set(names)
+    assert {f"panorama {name}" for name in PANORAMAS} <= set(names)
+    assert names.index("train near-dark 0") < names.index("train jointnet 1")
+
+
+@pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if variant.kind == "joint"])
+def test_every_network_begins_with_the_bases_pictures(name: str) -> None:
+    """Direct Extend too: what it loses, it loses by training."""
+    unet = tiny_unet("sd2")
+    network = VARIANTS[name].build(tiny_unet("sd2"), 0)
+    assert isinstance(network, JointUNet | DirectExtend)
+    inputs = network_inputs("sd2", 1, 2)
+    inputs["timestep"] = torch.full((1, 2), 300)
+    with torch.no_grad():
+        assert torch.allclose(network(**inputs).sample[:, 0], unet(**of_branch(inputs, 0)).sample, atol=1e-5)
+
+
+def test_the_image_conditioned_network_begins_as_the_base_on_twice_the_same() -> None:
+    unet, inputs = tiny_unet("sd2"), of_branch(network_inputs("sd2", 1, 2), 0)
+    twice = {**inputs, "sample": torch.cat([inputs["sample"]] * 2, 1)}
+    with torch.no_grad():
+        assert torch.allclose(image_conditioned(unet)(**twice).sample, unet(**inputs).sample, atol=1e-5)
+
+
+def test_sources_that_stand_before_another() -> None:
+    source = SceneSource(RenderedScenes("train", size=32))
+    plain = source.read(3, ("rgb", "depth"))
+    inverse, joined = InverseDepth(source).read(3, ("rgb", "depth")), RGBDSource(source).read(3)
+    assert isinstance(inverse, Sample)
+    assert torch.equal(inverse.maps["depth"], 1 - plain.maps["depth"])
+    assert torch.equal(inverse.maps["rgb"], plain.maps["rgb"])
+    assert torch.equal(joined.maps["rgb"], torch.cat([plain.maps["rgb"], plain.maps["depth"]]))
+    assert InverseDepth(source).contents(("rgb", "depth"))["depth"] != source.contents(("depth",))["depth"]
+
+
+def test_the_extended_autoencoder_begins_with_the_bases_pictures() -> None:
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 16),
+        latent_channels=4,
+        norm_num_groups=4,
+    ).eval()
+    extended, x = extended_autoencoder(vae), torch.rand(1, 4, 16, 16)
+    with torch.no_grad():
+        own, latents = vae.encode(x[:, :3]).latent_dist.mean, extended.encode(x).latent_dist.mean
+        assert torch.allclose(latents, own, atol=1e-5)
+        made = extended.decode(latents).sample
+        assert torch.allclose(made[:, :3], vae.decode(own).sample, atol=1e-5)
+        assert torch.allclose(made[:, 3], made[:, :3].mean(1), atol=1e-5)
+
+
+def test_unknown_parts_and_other_budgets_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = str(tmp_path / "page.md")
+    assert main(["reproduce", "train everything", "-o", page]) == 2
+    assert "got part 'train everything'" in capsys.readouterr().err
+    assert main(["reproduce", "--dry-run", "-o", page]) == 0
+    assert "to do  base" in capsys.readouterr().out
+    (tmp_path / "page.json").write_text(json.dumps({"budget": {"steps": 3}, "names": [], "parts": {}}))
+    assert main(["reproduce", "base", "-o", page]) == 2
+    assert "of another budget" in capsys.readouterr().err
+    assert not Path(page).exists()
+
+
+@pytest.mark.slow
+def test_parts_run_and_a_stopped_reproduction_goes_on(tmp_path: Path) -> None:
+    small = [
+        "--steps",
+        "2",
+        "--batch",
+        "2",
+        "--prompts",
+        "20",
+        "--scenes",
+        "64",
+        "--work",
+        str(tmp_path / "w"),
+        "-o",
+        str(tmp_path / "p.md"),
+    ]
+    parts = [
+        "train jointnet 0",
+        "train direct-zeros 0",
+        "train ldm3d-style 0",
+        "train controlnet 0",
+        "train marigold-style 0",
+        "conditions",
+    ]
+    assert main(["reproduce", *parts[:2], *small]) == 0
+    first = json.loads((tmp_path / "p.json").read_text())["parts"]
+    assert main(["reproduce", *parts[2:], *small]) == 0
+    done = json.loads((tmp_path / "p.json").read_text())["parts"]
+    assert list(done) == parts
+    assert {name: done[name] for name in parts[:2]} == first
+    assert done["train controlnet 0"]["conditioned"]["abs_rel"] > 0
+    assert done["conditions"]["predicted"]["abs_rel"] > 0
+    assert (tmp_path / "pictures" / "reproduction-progress.png").is_file()
