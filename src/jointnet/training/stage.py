@@ -177,7 +177,8 @@ def stage_feed(
         codec: what maps are encoded by; None: the pipeline's.
     Raises: DataFolderError if too many samples are bad; OutputError.
     """
-    labels, modalities, codec = dict(labels or {}), pipeline.modalities, codec or pipeline.codec
+    labels, modalities = dict(labels or {}), pipeline.modalities
+    encodes: Codec = pipeline.codec if codec is None else codec
     size = config.size or pipeline.default_size
     encoder, unconditional = pipeline.training_text()
     sizes, buckets, size_of = [(size, size)], None, None
@@ -191,16 +192,16 @@ def stage_feed(
     store = None
     if config.caches_latents and config.crop == "centre":
         texts = {"texts": _fingerprint_of_text_encoders(pipeline)} if config.caches_text else {}
-        store = latent_store(folder, len(source), modalities, sizes, codec, {**known_by, **texts})
+        store = latent_store(folder, len(source), modalities, sizes, encodes, {**known_by, **texts})
         read_captions = encoder if config.caches_text else None
-        encode_source(source, store, sizes, size_of, codec, labels, BadSamples(max_bad, len(source)), read_captions)
+        encode_source(source, store, sizes, size_of, encodes, labels, BadSamples(max_bad, len(source)), read_captions)
         on_main(lambda: None)  # all have written their share
     return JointFeed(
         source,
         modalities,
         config,
         rule,
-        codec,
+        encodes,
         encoder,
         unconditional,
         (size, size),

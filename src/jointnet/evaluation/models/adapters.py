@@ -110,13 +110,29 @@ class TextToImage:
         return {"rgb": images.float().cpu().clamp(0, 1)}
 
     def _rgbd(self, prompts: Sequence[str], seeds: Sequence[int], chosen: dict[str, Any]) -> dict[str, Tensor]:
-        """LDM3D's decoder gives six channels: RGB, and 16 bits of disparity in green (high) and blue (low) of a second picture."""
-        latents = self.pipeline(
-            list(prompts), num_inference_steps=self.steps, generator=generators_of(seeds), output_type="latent", return_dict=False, **chosen
-        )[0]
+        """RGB and disparity of LDM3D's decoder: four channels, or six, of which the last two are the bytes of 16 bits.
+
+        The pipeline's own reading of six channels as arrays is 0 everywhere, so its last latents are decoded here.
+        """
+        last: list[Tensor] = []
+
+        def keep(_pipeline: Any, _step: int, _t: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            last[:] = [tensors["latents"]]
+            return tensors
+
+        self.pipeline(
+            list(prompts),
+            num_inference_steps=self.steps,
+            generator=generators_of(seeds),
+            output_type="np",
+            callback_on_step_end=keep,
+            **chosen,
+        )
         vae = self.pipeline.vae
         with torch.no_grad():
-            decoded = (vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0].float().cpu() / 2 + 0.5).clamp(0, 1)
+            decoded = (vae.decode(last[0] / vae.config.scaling_factor, return_dict=False)[0].float().cpu() / 2 + 0.5).clamp(0, 1)
+        if decoded.shape[1] == 4:
+            return {"rgb": decoded[:, :3], "depth": decoded[:, 3:]}
         high, low = (decoded[:, channel : channel + 1].mul(255).round() for channel in (4, 5))
         return {"rgb": decoded[:, :3], "depth": (high * 256 + low) / 65535}
 
