@@ -39,7 +39,7 @@ def extended_autoencoder(vae: AutoencoderKL) -> AutoencoderKL:
     last: Any = vae.decoder.conv_out
     body.decoder.conv_out = wider(last, nn.init.zeros_, out_groups=1)
     with torch.no_grad():
-        read, made = body.encoder.conv_in, body.decoder.conv_out
+        read, made = cast(Any, body.encoder.conv_in), cast(Any, body.decoder.conv_out)
         read.weight = nn.Parameter(read.weight[:, :4].clone())
         made.weight[3:4], made.bias[3:4] = last.weight.mean(0, keepdim=True), last.bias.mean()
         made.weight, made.bias = nn.Parameter(made.weight[:4].clone()), nn.Parameter(made.bias[:4].clone())
