@@ -43,8 +43,8 @@ def section(figures: dict[str, Any]) -> str:
 
 ![drawn image and albedo; held-out image, predicted and exact albedo](pictures/{PICTURE.name})
 
-From above: images drawn from the captions of held-out scenes, and their albedo; the scenes themselves, the albedo predicted from them
-(each step repeated), and the exact one. The first four scenes, none picked.
+From above: images drawn from the captions of held-out scenes, and their albedo; the scenes themselves, the albedo predicted from them,
+and the exact one. The first four scenes, none picked.
 
 Training: {figures["scenes"]} scenes, {training["steps"]} steps, {training["samples_seen"]} samples, {training["seconds"] / 60:.0f} minutes;
 the loss of the albedo fell from {loss["first"]:.3f} (mean of the first 20 steps) to {loss["last"]:.3f} (of the last ones).
@@ -57,8 +57,7 @@ Do image and albedo belong together? Correlation over the pixels and channels of
 
 {table(["pair", "correlation"], [[name, f"{value:.3f}"] for name, value in figures["correlation"].items()])}
 
-Training seed {training["seed"]}; scene i is sampled with seed i; drawn in 25 steps at guidance 3, predicted in 25 steps, or in 12 that
-are done four times each. All of it took {figures["minutes"]:.0f} minutes at a load of {figures["load"]:g}, this included; training ends
+Training seed {training["seed"]}; scene i is sampled with seed i; drawn in 25 steps at guidance 3, predicted in 25 steps. All of it took {figures["minutes"]:.0f} minutes at a load of {figures["load"]:g}, this included; training ends
 after 400 steps, or by the clock. *{origin(figures)}.*
 """
 

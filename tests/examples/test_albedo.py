@@ -76,7 +76,7 @@ def test_it_trains_to_a_visible_result(tmp_path: Path) -> None:
     loss, error, correlation = figures["loss"], figures["error"], figures["correlation"]
     assert loss["last"] < 0.75 * loss["first"]
     floors = error["the image as it is"], error["exact albedo of another scene"]
-    assert error["predicted from the image, each step repeated"] < 0.75 * min(floors)
+    assert error["predicted from the image"] < 0.5 * min(floors)
     drawn, of_another = correlation["drawn image and its albedo"], correlation["drawn image and another one's albedo"]
     assert drawn > 0.6
     assert drawn > of_another + 0.3
