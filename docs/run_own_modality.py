@@ -57,7 +57,8 @@ Do image and albedo belong together? Correlation over the pixels and channels of
 
 {table(["pair", "correlation"], [[name, f"{value:.3f}"] for name, value in figures["correlation"].items()])}
 
-Training seed {training["seed"]}; scene i is sampled with seed i; drawn in 25 steps at guidance 3, predicted in 25 steps. All of it took {figures["minutes"]:.0f} minutes at a load of {figures["load"]:g}, this included; training ends
+Training seed {training["seed"]}; scene i is sampled with seed i; drawn in 25 steps at guidance 3, predicted in 25 steps.
+All of it took {figures["minutes"]:.0f} minutes at a load of {figures["load"]:g}, this included; training ends
 after 400 steps, or by the clock. *{origin(figures)}.*
 """
 
