@@ -70,6 +70,20 @@ class Sampling:
         return open_evaluated(text, ability, self.settings(), process_device(chosen_device(self.device)), load)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """What is drawn, and from how many pictures a distance is computed."""
+
+    prompts: Annotated[
+        str, typer.Option("--prompts", metavar="FILE", help="a text file with one a line, or coco:DIR", rich_help_panel=PROTOCOL)
+    ]
+    num: Annotated[int | None, _option("--num", whole_number(1, 10**7), "N", "prompts", PROTOCOL, "all")] = None
+    few: Annotated[
+        bool, typer.Option("--few", help="a Frechet distance on fewer pictures than the features have dimensions", rich_help_panel=PROTOCOL)
+    ] = False
+    seed: Seed = 0
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the command and its actions."""
     actions = typer.Typer(help="Measure models by stated protocols.")
@@ -139,14 +153,12 @@ def depth(
     )
 
 
-@takes(sampling=Group.of(Sampling))
+@takes(sampling=Group.of(Sampling), drawing=Group.of(Drawing))
 def generation(
     sampling: Sampling,
+    drawing: Drawing,
     model: Model,
     output: Output,
-    prompts: Annotated[
-        str, typer.Option("--prompts", metavar="FILE", help="a text file with one a line, or coco:DIR", rich_help_panel=PROTOCOL)
-    ],
     reference: Annotated[
         Path | None, typer.Option("--reference", metavar="DIR", help="real pictures", show_default="no distances", rich_help_panel=PROTOCOL)
     ] = None,
@@ -159,11 +171,6 @@ def generation(
             rich_help_panel=PROTOCOL,
         ),
     ] = None,
-    num: Annotated[int | None, _option("--num", whole_number(1, 10**7), "N", "prompts", PROTOCOL, "all")] = None,
-    few: Annotated[
-        bool, typer.Option("--few", help="a Frechet distance on fewer pictures than the features have dimensions", rich_help_panel=PROTOCOL)
-    ] = False,
-    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Pictures of prompts against real ones: Frechet and kernel distances, precision and recall, class and CLIP scores."""
@@ -175,15 +182,15 @@ def generation(
 
     # 1. What is asked, before anything is made
     check_folder(output)
-    chosen = open_prompts(prompts, num, seed)
+    chosen = open_prompts(drawing.prompts, drawing.num, drawing.seed)
     extractors = [open_extractor(name).to(chosen_device(sampling.device)) for name in dict.fromkeys(features or ["eff-lite0"])]
     real = None if reference is None else protocol_of.list_pictures(reference)
-    protocol = protocol_of.GenerationProtocol(seed=seed, allows_few=few)
+    protocol = protocol_of.GenerationProtocol(seed=drawing.seed, allows_few=drawing.few)
     for extractor in extractors if real is not None else ():
         protocol_of.check_enough(extractor, {"of the model": len(chosen), f"in {reference}": len(real or ())}, protocol)
     opened = sampling.open(model, "generate")
     about = {"evaluated": "generation", "model": model, "sampling": vars(sampling.settings()), "prompts": chosen.name}
-    claim(output, {**about, "seed": seed, "batch": sampling.batch, "num": len(chosen)})
+    claim(output, {**about, "seed": drawing.seed, "batch": sampling.batch, "num": len(chosen)})
     _join()
 
     # 2. Pictures and features
@@ -192,7 +199,7 @@ def generation(
         opened,
         chosen.texts,
         pictures,
-        seed=seed,
+        seed=drawing.seed,
         batch=sampling.batch,
         known_by=about,
         progress=lambda done: print(f"{done} of {len(chosen)} pictures", file=sys.stderr, flush=True),
@@ -227,14 +234,12 @@ def generation(
     _report(output, {**about, "reference": None if reference is None else str(reference)}, _together(figures), stated, as_json)
 
 
-@takes(sampling=Group.of(Sampling))
+@takes(sampling=Group.of(Sampling), drawing=Group.of(Drawing))
 def panorama(
     sampling: Sampling,
+    drawing: Drawing,
     model: Model,
     output: Output,
-    prompts: Annotated[
-        str, typer.Option("--prompts", metavar="FILE", help="a text file with one a line, or coco:DIR", rich_help_panel=PROTOCOL)
-    ],
     seeds: Annotated[int, _option("--seeds", whole_number(1, 1000), "N", "panoramas of each prompt", PROTOCOL)] = 1,
     span: Annotated[float, _option("--span", number(1, 360), "DEG", "angle across the width", PROTOCOL)] = 180.0,
     projection: Annotated[
@@ -259,11 +264,6 @@ def panorama(
     features: Annotated[
         str, typer.Option("--features", metavar="NAME[:WEIGHTS]", help="of the views", rich_help_panel=PROTOCOL)
     ] = "eff-lite0",
-    num: Annotated[int | None, _option("--num", whole_number(1, 10**7), "N", "prompts", PROTOCOL, "all")] = None,
-    few: Annotated[
-        bool, typer.Option("--few", help="a Frechet distance on fewer views than the features have dimensions", rich_help_panel=PROTOCOL)
-    ] = False,
-    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Panoramas: seams of RGB and depth, how much of one piece they are, and their views against real ones."""
@@ -279,7 +279,7 @@ def panorama(
 
     # 1. What is asked, before anything is made
     check_folder(output)
-    chosen = open_prompts(prompts, num, seed)
+    chosen = open_prompts(drawing.prompts, drawing.num, drawing.seed)
     texts = [text for text in chosen.texts for _ in range(seeds)]
     measure, extractor, real = open_distance(distance), None, None
     if reference is not None:
@@ -288,7 +288,7 @@ def panorama(
                 f"got --reference for a {projection} panorama of {span:g} degrees; views need --span 360 --projection equirectangular"
             )
         extractor, real = open_extractor(features).to(chosen_device(sampling.device)), list_pictures(reference)
-        check_enough(extractor, {"of the model": len(texts), f"in {reference}": len(real)}, GenerationProtocol(allows_few=few))
+        check_enough(extractor, {"of the model": len(texts), f"in {reference}": len(real)}, GenerationProtocol(allows_few=drawing.few))
     opened: Any = sampling.open(model, "generate")
     tile, extra = 64, ("depth",)
     if hasattr(opened, "pipeline") and hasattr(opened.pipeline, "joint_unet"):
@@ -305,7 +305,7 @@ def panorama(
     protocol = of.PanoramaProtocol(span_deg=span, projection=projection, tile=tile)
     stated = of.stated_protocol(protocol, measure, extractor)
     about = {"evaluated": "panorama", "model": model, "sampling": vars(sampling.settings()), "prompts": chosen.name, "seeds": seeds}
-    claim(output, {**about, "seed": seed, "batch": sampling.batch, "num": len(texts), "protocol": stated})
+    claim(output, {**about, "seed": drawing.seed, "batch": sampling.batch, "num": len(texts), "protocol": stated})
     _join()
 
     # 2. Panoramas, and the errors of each
@@ -314,7 +314,7 @@ def panorama(
         opened,
         texts,
         pictures,
-        seed=seed,
+        seed=drawing.seed,
         batch=sampling.batch,
         known_by=about,
         progress=lambda done: print(f"{done} of {len(texts)} panoramas", file=sys.stderr, flush=True),

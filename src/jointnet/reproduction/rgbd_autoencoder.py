@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from jointnet.codecs.latent import LatentCodec
-from jointnet.data.sample import Sample, Source
+from jointnet.data.sample import Sample
 from jointnet.evaluation.models.adapters import generators_of
 from jointnet.models.direct_extend import wider
 from jointnet.models.joint_unet import JointUNet
-from jointnet.reproduction.setting import Setting
+from jointnet.reproduction.setting import Setting, WrappedSource
 from jointnet.tasks.conventions import PAPER
 from jointnet.tasks.generate import Generate
 from jointnet.tasks.options import SamplingOptions
@@ -58,28 +58,8 @@ def rgbd_loss(model: AutoencoderKL, batch: dict[str, Tensor]) -> dict[str, Tenso
     return {"loss": difference.abs().mean() + avg_pool2d(difference, 4).abs().mean() + 0.5 * gradient + 1e-4 * kl}
 
 
-@dataclass(frozen=True)
-class RGBDSource:
+class RGBDSource(WrappedSource):
     """A Source whose "rgb" has depth for its fourth channel."""
-
-    source: Source
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    @property
-    def blocks(self) -> Sequence[int]:
-        """As the source's."""
-        return self.source.blocks
-
-    @property
-    def depth_near_m(self) -> float | None:
-        """As the source's."""
-        return self.source.depth_near_m
-
-    def id_of(self, row: int) -> str:
-        """As the source's."""
-        return self.source.id_of(row)
 
     def read(self, row: int, modalities: Sequence[str] = ("rgb",)) -> Sample:
         """Read a sample of four channels."""

@@ -86,8 +86,8 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class InverseDepth:
-    """A Source whose depth maps are turned over: near is dark."""
+class WrappedSource:
+    """A Source that changes the samples of another."""
 
     source: Source
 
@@ -96,17 +96,26 @@ class InverseDepth:
 
     @property
     def blocks(self) -> Sequence[int]:
-        """As the source's."""
+        """As the other's."""
         return self.source.blocks
+
+    @property
+    def depth_near_m(self) -> float | None:
+        """As the other's."""
+        return self.source.depth_near_m
+
+    def id_of(self, row: int) -> str:
+        """As the other's."""
+        return self.source.id_of(row)
+
+
+class InverseDepth(WrappedSource):
+    """A Source whose depth maps are turned over: near is dark."""
 
     @property
     def depth_near_m(self) -> None:
         """Not stated: the numbers are no near / z any more."""
         return
-
-    def id_of(self, row: int) -> str:
-        """As the source's."""
-        return self.source.id_of(row)
 
     def read(self, row: int, modalities: Sequence[str]) -> Sample:
         """Read a sample and turn its depth over."""
