@@ -70,7 +70,8 @@ def write_scene(seed: int, folder: Path, size: int) -> None:
 def write_data(folder: Path, num_scenes: int, size: int = 128) -> None:
     """Write training scenes, in two processes."""
     folder.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+    context, one_thread = multiprocessing.get_context("spawn"), {"initializer": torch.set_num_threads, "initargs": (1,)}
+    with ProcessPoolExecutor(2, context, **one_thread) as pool:
         list(pool.map(partial(write_scene, folder=folder, size=size), seeds("train", num_scenes), chunksize=50))
 
 
