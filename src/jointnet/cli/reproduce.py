@@ -1,23 +1,94 @@
-"""jointnet reproduce: the paper's tables on exact truth."""
+"""jointnet reproduce: the paper's tables, on exact truth or on a public base and data."""
 
 from __future__ import annotations
 
+import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jointnet.cli.arguments import OUTPUT, Device, chosen_device, whole_number
-from jointnet.cli.command import add_command, print_written
-from jointnet.errors import OutputError, UnknownNameError
+from jointnet.cli.arguments import DATA, OUTPUT, Device, chosen_device, whole_number
+from jointnet.cli.command import Group, add_command, print_written, takes
+from jointnet.errors import ModelFolderError, OutputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from jointnet.reproduction.parts import Reproduction
+    from jointnet.reproduction.setting import Budget
 
 EXAMPLES = """
 jointnet reproduce --dry-run
 jointnet reproduce --work runs/reproduce -o docs/reproduction.md
 jointnet reproduce "train jointnet 0" base --steps 200 -o small.md
+jointnet reproduce --base sd21-base --dry-run
+jointnet reproduce --base sd21-base --data my-shards --label depth=midas --captions coco:coco --reference coco/val2014 -o sd21.md
 """
+PUBLIC = "A public base (without --base: the demo world)"
+
+
+def _number(name: str, low: int, help_: str, default: str | None = None) -> Any:
+    return typer.Option(name, parser=whole_number(low, 10**9), metavar="N", help=help_, show_default=default or True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How much is trained and measured; None: as the place where the claims are tested has it."""
+
+    steps: Annotated[int | None, _number("--steps", 1, "of each training", "500; of a public base 10000")] = None
+    batch: Annotated[int | None, _number("--batch", 1, "samples a step", "32; 256")] = None
+    prompts: Annotated[int | None, _number("--prompts", 20, "pictures that are measured", "300; 30000")] = None
+    scenes: Annotated[int, _number("--scenes", 64, "of the demo world's training data")] = 24_000
+
+    def of(self, usual: Budget) -> Budget:
+        """A budget with what was chosen."""
+        chosen = {name: value for name in ("steps", "batch", "prompts") if (value := getattr(self, name)) is not None}
+        budget = replace(usual, scenes=self.scenes, **chosen)
+        checkpoints = tuple(step for step in budget.checkpoints if step <= budget.steps)
+        return replace(budget, checkpoints=checkpoints, few_prompts=min(budget.few_prompts, budget.prompts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Public:
+    """A public base with data of the user's."""
+
+    base: Annotated[str | None, typer.Option("--base", metavar="BASE", help="its folder or hub id", rich_help_panel=PUBLIC)] = None
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="DATA", help="training data, as jointnet train takes them", rich_help_panel=PUBLIC)
+    ] = None
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="MODALITY=NAME[:WEIGHTS]", help="maps that the data have not", rich_help_panel=PUBLIC),
+    ] = None
+    size: Annotated[
+        int, typer.Option("--size", parser=whole_number(8, 8192), metavar="PX", help="training size", rich_help_panel=PUBLIC)
+    ] = 512
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            "--micro-batch",
+            parser=whole_number(1, 100_000),
+            metavar="N",
+            help="samples at once in a process",
+            show_default="its share of a batch",
+            rich_help_panel=PUBLIC,
+        ),
+    ] = None
+    captions: Annotated[
+        str | None, typer.Option("--captions", metavar="FILE", help="prompts: a text file, or coco:DIR", rich_help_panel=PUBLIC)
+    ] = None
+    reference: Annotated[
+        Path | None, typer.Option("--reference", metavar="DIR", help="real pictures for distances", rich_help_panel=PUBLIC)
+    ] = None
+    features: Annotated[
+        list[str] | None,
+        typer.Option("--features", metavar="NAME[:WEIGHTS]", help="as jointnet evaluate generation", rich_help_panel=PUBLIC),
+    ] = None
+    truth: Annotated[
+        str | None,
+        typer.Option("--truth", metavar="NAME:DIR", help="pictures with depth, as jointnet evaluate depth", rich_help_panel=PUBLIC),
+    ] = None
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,65 +96,143 @@ def add_to(app: typer.Typer) -> None:
     add_command(app, "reproduce", reproduce, examples=EXAMPLES, panel="Models")
 
 
+@takes(sizes=Group.of(Sizes), public=Group.of(Public))
 def reproduce(
+    sizes: Sizes,
+    public: Public,
     parts: Annotated[
         list[str] | None, typer.Argument(metavar="PART", help="parts to run, as --dry-run lists them", show_default="all that are not done")
     ] = None,
     work: Annotated[Path, typer.Option("--work", metavar="DIR", help="folder of runs and pictures", rich_help_panel=OUTPUT)] = Path(
         "runs/reproduce"
     ),
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="the page", rich_help_panel=OUTPUT)] = Path(
-        "docs/reproduction.md"
-    ),
-    steps: Annotated[int, typer.Option("--steps", parser=whole_number(1, 10**6), metavar="N", help="of each training")] = 1000,
-    batch: Annotated[int, typer.Option("--batch", parser=whole_number(1, 10**4), metavar="N", help="samples a step")] = 32,
-    prompts: Annotated[
-        int, typer.Option("--prompts", parser=whole_number(20, 10**5), metavar="N", help="pictures that are measured")
-    ] = 500,
-    scenes: Annotated[int, typer.Option("--scenes", parser=whole_number(64, 10**7), metavar="N", help="of the training data")] = 24_000,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="list the parts, and which are done")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="the page", rich_help_panel=OUTPUT)] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="list the parts and what they cost; run nothing", rich_help_panel=DATA)
+    ] = False,
     device: Device = None,
 ) -> None:
-    """Train the baselines and test the paper's claims on the demo world; a stopped run goes on."""
+    """Train the baselines and test the paper's claims, on the demo world or on a public base; a stopped run goes on."""
     from jointnet.demo.measure.page import load_figures, save_figures
-    from jointnet.reproduction.parts import Reproduction
-    from jointnet.reproduction.setting import Budget
 
-    budget = Budget(steps=steps, batch=batch, prompts=prompts, few_prompts=min(100, prompts), scenes=scenes)
-    reproduction = Reproduction(work, budget, chosen_device(device or "cpu"))
+    page = output or (Path("docs/reproduction.md") if public.base is None else work / "reproduction.md")
+    reproduction = _demo(sizes, work, device) if public.base is None else _public(public, sizes, work, device, is_planned=dry_run)
     unknown = [name for name in parts or () if name not in reproduction.names]
     if unknown:
         raise UnknownNameError(f"got part {unknown[0]!r}; expected some of {', '.join(reproduction.names)}")
-    path = output.with_suffix(".json")
+    path = page.with_suffix(".json")
+    stated = json.loads(json.dumps(asdict(reproduction.budget)))
     try:
-        known = load_figures(path) or {"budget": asdict(budget), "names": reproduction.names, "parts": {}}
-        done, stated = known["parts"], known["budget"]
+        known = load_figures(path) or {"budget": stated, "names": reproduction.names, "parts": {}}
+        done, earlier = known["parts"], known["budget"]
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(f"got {str(path)!r}, which is none of this command's; choose another --output") from error
-    if _plain(stated) != _plain(asdict(budget)):
+    if earlier != stated:
         raise OutputError(f"got {str(path)!r} of another budget; choose another --output, or the same numbers")
-    waiting = [name for name in parts or reproduction.names if name not in done or parts]
     if dry_run:
-        for name in reproduction.names:
-            print(f"{'done' if name in done else 'to do'}  {name}{_minutes(done, name)}")
+        _list(reproduction, done, public)
         return
 
     from jointnet.reproduction.page import write_reproduction
+    from jointnet.reproduction.public_page import write_public
 
+    waiting = list(parts or [name for name in reproduction.names if name not in done])
     for number, name in enumerate(waiting, 1):
         print(f"== {name} ({number} of {len(waiting)})", file=sys.stderr, flush=True)
         done[name] = reproduction.run(name)
         save_figures(known, path)
-        write_reproduction(known, output, work / "pictures")
-    print_written([output, path], output, as_json=False)
+        if public.base is None:
+            write_reproduction(known, page, work / "pictures")
+        else:
+            write_public(known, page, public.base)
+    print_written([page, path], page, as_json=False)
 
 
-def _plain(value: object) -> object:
-    """As JSON gives it back."""
-    import json
+def _demo(sizes: Sizes, work: Path, device: str | None) -> Reproduction:
+    from jointnet.reproduction.parts import Reproduction
+    from jointnet.reproduction.setting import Budget
 
-    return json.loads(json.dumps(value))
+    return Reproduction(work, sizes.of(Budget()), chosen_device(device or "cpu"))
 
 
-def _minutes(done: dict, name: str) -> str:
-    return f"  {done[name]['minutes']:g} min" if name in done else ""
+def _public(public: Public, sizes: Sizes, work: Path, device: str | None, *, is_planned: bool) -> Reproduction:
+    """Raises: JointNetError."""
+    from jointnet.loading import model_folder
+    from jointnet.reproduction.public import PAPER, PublicMeasures, PublicReproduction
+
+    assert public.base is not None, "asked before"
+    base, budget, chosen = model_folder(public.base), sizes.of(PAPER), chosen_device(device)
+    if is_planned:
+        return PublicReproduction(work, budget, chosen, base=base, size=public.size)
+
+    from jointnet.cli.sources import check_source, open_source
+    from jointnet.data.labelers.registry import parse_label
+    from jointnet.evaluation.data.readers import open_truth
+    from jointnet.evaluation.features import open_extractor
+    from jointnet.evaluation.generation import list_pictures
+    from jointnet.evaluation.prompts import open_prompts
+    from jointnet.training.config import RunOptions
+
+    if public.data is None or public.captions is None:
+        raise UnknownNameError("got --base without --data and --captions; pass what is trained on and what is drawn, or --dry-run")
+    check_source(public.data)
+    measures = PublicMeasures(
+        budget=budget,
+        prompts=open_prompts(public.captions, budget.prompts).texts,
+        extractors=[open_extractor(name).to(chosen) for name in dict.fromkeys(public.features or ["eff-lite0"])],
+        base_folder=base,
+        work=work,
+        size=public.size,
+        device=chosen,
+        reference=None if public.reference is None else list_pictures(public.reference),
+        truth=None if public.truth is None else open_truth(public.truth),
+    )
+    return PublicReproduction(
+        work,
+        budget,
+        chosen,
+        base=base,
+        source=open_source(public.data, public.size, "disparity", work),
+        size=public.size,
+        labels={modality: choice().to(chosen) for modality, choice in map(parse_label, public.label or ())},
+        options=RunOptions(micro_batch_size=public.micro_batch, has_gradient_checkpointing=chosen.type != "cpu"),
+        public=measures,
+    )
+
+
+def _list(reproduction: Reproduction, done: dict[str, Any], public: Public) -> None:
+    """Print the parts, and of a public base what each training costs."""
+    if public.base is None:
+        for name in reproduction.names:
+            minutes = f"  {done[name]['minutes']:g} min" if name in done else ""
+            print(f"{'done' if name in done else 'to do'}  {name}{minutes}")
+        return
+
+    from jointnet.reproduction.public import GPU_TFLOPS, UTILISATION, PublicReproduction, plan
+
+    assert isinstance(reproduction, PublicReproduction)
+    rows = plan(_config(reproduction.base, "unet"), public.size, _factor(reproduction.base), reproduction.budget, reproduction.names)
+    print(
+        f"one GPU of {GPU_TFLOPS:g} TFLOP/s, of which {UTILISATION:.0%} are assumed to be reached; trainings without sampling and encoding"
+    )
+    print(f"{'part':28} {'samples':>12} {'TFLOP each':>11} {'hours, 1 GPU':>13} {'64 GPUs':>8}")
+    for name, samples, each, hours in rows:
+        print(f"{name:28} {samples:12,} {each:11.2f} {hours:13,.1f} {hours / 64:8.2f}{'  done' if name in done else ''}")
+    print(
+        f"{'all trainings':28} {sum(row[1] for row in rows):12,} {'':11} {sum(row[3] for row in rows):13,.1f} {sum(row[3] for row in rows) / 64:8.2f}"
+    )
+
+
+def _factor(base: Path) -> int:
+    """Pixels of one of the state's."""
+    return 2 ** (len(_config(base, "vae").get("block_out_channels", [0])) - 1) if (base / "vae").is_dir() else 1
+
+
+def _config(base: Path, part: str) -> dict[str, Any]:
+    """Raises: ModelFolderError."""
+    try:
+        return json.loads((base / part / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFolderError(
+            f"got {str(base)!r} without {part}/config.json ({error}); expected a text-to-image pipeline's folder"
+        ) from error

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import save_file
 from torch import Tensor
 
+from jointnet.demo.bundled import GUIDANCE
 from jointnet.demo.judges.networks import AttributeJudge, DepthRegressor
 from jointnet.demo.measure.figures import attribute_shares, depth_agreement, in_batches
 from jointnet.demo.measure.pictures import BATCH, HeldOut, in_fastest_precision
 from jointnet.evaluation.features import Extractor
 from jointnet.evaluation.metrics.distribution import Gaussian, frechet_distance, kernel_distance
-from jointnet.evaluation.models.adapters import generators_of
+from jointnet.evaluation.models.adapters import TextToImage, generators_of
+from jointnet.reproduction.setting import Budget
 from jointnet.tasks.condition import Condition
 from jointnet.tasks.generate import Generate
 from jointnet.tasks.options import SamplingOptions
 from jointnet.tasks.predict import Predict
 
 FIRST_SEED = 1000
+NUM_SHOWN = 2
+"""Pictures of each network that are kept."""
+
 MakeBatch = Callable[[slice, list[int]], Mapping[str, Tensor]]
 """(which scenes, a seed each) -> maps."""
 
@@ -141,3 +149,85 @@ def truth_figures(predicted: Tensor, truth: Tensor, *, is_inverse: bool = False)
     """Predicted against exact disparity."""
     agreement = depth_agreement(1 - predicted if is_inverse else predicted, truth)
     return {"abs_rel": agreement["abs_rel"], "delta1": agreement["delta1"]}
+
+
+class Measures(Protocol):
+    """What is measured of trained networks, wherever the claims are tested."""
+
+    def base(self) -> dict[str, Any]:
+        """Figures of the base itself."""
+        ...
+
+    def generated(self, pipeline: Any, count: int, name: str, *, is_inverse: bool = False) -> dict[str, Any]:
+        """Figures of pictures of prompts; some are kept under a name."""
+        ...
+
+    def predicted(self, pipeline: Any, *, is_inverse: bool = False) -> dict[str, Any]:
+        """Figures of image -> depth."""
+        ...
+
+    def conditioned(self, pipeline: Any) -> dict[str, Any]:
+        """Figures of depth -> image."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class DemoMeasures:
+    """Measures of the demo world.
+
+    Attributes:
+        base_folder: of the text-to-image pipeline; pictures: folder of those that are kept.
+    """
+
+    judges: Judges
+    budget: Budget
+    base_folder: Path
+    pictures: Path
+
+    def base(self) -> dict[str, Any]:
+        """The base's own pictures, and the renders'."""
+        base = StableDiffusionPipeline.from_pretrained(self.base_folder, local_files_only=True)
+        base.set_progress_bar_config(disable=True)
+        model = TextToImage(pipeline=base, steps=self.budget.sampling_steps, guidance=GUIDANCE)
+        prompts, scenes = self._prompts(self.budget.prompts), self.judges.scenes
+        made = made_by(base.unet, lambda some, seeds: model.generate(prompts[some], seeds), self.budget.prompts)
+        return {
+            "generated": picture_figures(self.judges, made["rgb"]),
+            "renders": picture_figures(self.judges, scenes.rgb),
+            "judge on renders": truth_figures(in_batches(self.judges.depth, scenes.rgb), scenes.disparity01),
+        }
+
+    def generated(self, pipeline: Any, count: int, name: str, *, is_inverse: bool = False) -> dict[str, Any]:
+        """See ``Measures``."""
+        prompts, steps = self._prompts(count), self.budget.sampling_steps
+        if hasattr(pipeline, "generate"):
+            maps = made_by(pipeline.pipeline.joint_unet, lambda some, seeds: pipeline.generate(prompts[some], seeds), count)
+        else:
+            maps = made_by(pipeline.joint_unet, generating(pipeline, prompts, steps), count)
+        keep(self.pictures, name, maps)
+        return joint_figures(self.judges, maps, is_inverse=is_inverse)
+
+    def predicted(self, pipeline: Any, *, is_inverse: bool = False) -> dict[str, Any]:
+        """See ``Measures``: against exact disparity."""
+        scenes = self.judges.scenes
+        network = getattr(pipeline, "joint_unet", None) or pipeline.unet
+        made = made_by(network, predicting(pipeline, scenes.rgb, self.budget.sampling_steps), self.budget.prompts)
+        return truth_figures(made["depth"], scenes.disparity01, is_inverse=is_inverse)
+
+    def conditioned(self, pipeline: Any) -> dict[str, Any]:
+        """See ``Measures``: what is read off pictures of exact depth against it, and claims."""
+        scenes, count = self.judges.scenes, self.budget.prompts
+        network = getattr(pipeline, "joint_unet", None) or pipeline.unet
+        make = conditioned(pipeline, scenes.disparity01, self._prompts(count), self.budget.sampling_steps, GUIDANCE)
+        rgb = made_by(network, make, count)["rgb"].clamp(0, 1)
+        return {**truth_figures(in_batches(self.judges.depth, rgb), scenes.disparity01), **picture_figures(self.judges, rgb)}
+
+    def _prompts(self, count: int) -> list[str]:
+        return [caption.text for caption in self.judges.scenes.captions[:count]]
+
+
+def keep(folder: Path, name: str, maps: Mapping[str, Tensor]) -> None:
+    """Keep the first pictures for the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {key: value[:NUM_SHOWN].float().cpu().contiguous() for key, value in maps.items() if key in ("rgb", "depth", "normal")}
+    save_file(kept, folder / f"{name}.safetensors")

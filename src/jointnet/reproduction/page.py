@@ -388,7 +388,7 @@ NOT_MEASURABLE = (
 # --- pictures ---------------------------------------------------------------------------------------------------------------------
 
 
-def progress_sheet(pictures: Path, steps: tuple[int, ...] = (0, 50, 100, 200, 500, 1000)) -> Image.Image | None:
+def progress_sheet(pictures: Path, steps: tuple[int, ...] = (0, 50, 100, 200, 500)) -> Image.Image | None:
     """Rows: networks; columns: steps; of each an RGB and its depth."""
     rows = []
     for name in FOLLOWED:

@@ -12,7 +12,6 @@ from statistics import median
 from typing import Any, cast
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from jointnet.demo.bundled import GUIDANCE, TASK_MODEL, bundled_folder
@@ -27,17 +26,7 @@ from jointnet.evaluation.perceptual import open_distance
 from jointnet.evaluation.sync_diffusion import SyncDiffusion
 from jointnet.loading import load
 from jointnet.machine.origin import code_commit, machine
-from jointnet.reproduction.measure import (
-    FIRST_SEED,
-    Judges,
-    conditioned,
-    generating,
-    joint_figures,
-    made_by,
-    picture_figures,
-    predicting,
-    truth_figures,
-)
+from jointnet.reproduction.measure import FIRST_SEED, DemoMeasures, Judges, Measures, keep, made_by
 from jointnet.reproduction.setting import Budget, Setting
 from jointnet.reproduction.train import Trained, train_next_stage, train_variant
 from jointnet.reproduction.variants import VARIANTS
@@ -53,9 +42,6 @@ FOLLOWED = ("jointnet", "direct-copy", "direct-zeros", "direct-random")
 
 REPEATED = ("jointnet", "direct-copy", "independent", "rgb-to-depth")
 """Variants that are trained with every seed."""
-
-NUM_SHOWN = 2
-"""Pictures of each checkpoint that are kept."""
 
 _WINDOW = 16
 PANORAMAS: dict[str, dict[str, Any]] = {
@@ -101,7 +87,7 @@ class Reproduction:
             figures = self._panorama(rest)
         else:
             steps: dict[str, Callable[[], Figures]] = {
-                "base": self._base,
+                "base": self.measures.base,
                 "stage 2": self._stage2,
                 "conditions": self._conditions,
                 "refinement": self._refinement,
@@ -136,79 +122,59 @@ class Reproduction:
         attributes, depth = self.chain.judges()
         return Judges.of(attributes, depth, open_extractor("eff-lite0"), held_out(self.budget.prompts))
 
-    def _prompts(self, count: int) -> list[str]:
-        return [caption.text for caption in self.judges.scenes.captions[:count]]
-
-    def _base(self) -> Figures:
-        """The base's own pictures."""
-        from diffusers import StableDiffusionPipeline
-
-        base = StableDiffusionPipeline.from_pretrained(self.setting.base, local_files_only=True)
-        base.set_progress_bar_config(disable=True)
-        prompts = self._prompts(self.budget.prompts)
-
-        def make(scenes: slice, seeds: list[int]) -> dict[str, Tensor]:
-            images = base(
-                prompts[scenes],
-                num_inference_steps=self.budget.sampling_steps,
-                guidance_scale=GUIDANCE,
-                generator=generators_of(seeds),
-                output_type="pt",
-                return_dict=False,
-            )[0]
-            return {"rgb": images}
-
-        scenes = self.judges.scenes
-        return {
-            "generated": picture_figures(self.judges, made_by(base.unet, make, self.budget.prompts)["rgb"]),
-            "renders": picture_figures(self.judges, scenes.rgb),
-            "judge on renders": truth_figures(in_batches(self.judges.depth, scenes.rgb), scenes.disparity01),
-        }
+    @cached_property
+    def measures(self) -> Measures:
+        """What is measured of a trained network."""
+        return DemoMeasures(self.judges, self.budget, self.setting.base, self.work / "pictures")
 
     def _train(self, name: str, seed: int) -> Figures:
         variant, progress = VARIANTS[name], {}
-        watched = self.budget.checkpoints if name in FOLLOWED and seed == self.budget.seeds[0] else ()
+        is_watched = name in FOLLOWED and seed == self.budget.seeds[0]
 
         def watch(step: int, pipeline: Any) -> None:
-            maps = self._generated(pipeline, self.budget.few_prompts)
-            progress[str(step)] = joint_figures(self.judges, maps)
-            self._keep(f"{name} {step}", maps)
+            progress[str(step)] = self.measures.generated(pipeline, self.budget.few_prompts, f"{name} {step}")
 
-        trained = train_variant(self.setting, variant, seed, self._folder(name, seed), checkpoints=watched, watch=watch)
+        checkpoints = self.budget.checkpoints if is_watched else ()
+        trained = train_variant(self.setting, variant, seed, self._folder(name, seed), checkpoints=checkpoints, watch=watch)
         figures: Figures = {"about": variant.about, **_facts(trained)}
         if progress:
             figures["progress"] = progress
         if variant.kind in ("joint", "rgbd-autoencoder"):
-            maps = self._generated(trained.pipeline, self.budget.prompts)
-            self._keep(f"{name} {seed}", maps)
-            figures["generated"] = joint_figures(self.judges, maps, is_inverse=variant.is_inverse)
+            figures["generated"] = self.measures.generated(
+                trained.pipeline, self.budget.prompts, f"{name} {seed}", is_inverse=variant.is_inverse
+            )
         if variant.kind == "joint" and variant.dense == "depth":
-            figures["predicted by blending"] = self._predicted(trained.pipeline, is_inverse=variant.is_inverse)
+            figures["predicted by blending"] = self.measures.predicted(trained.pipeline, is_inverse=variant.is_inverse)
         if variant.kind == "image-conditioned":
-            figures["predicted"] = self._predicted(trained.pipeline)
+            figures["predicted"] = self.measures.predicted(trained.pipeline)
         if variant.kind == "controlnet":
-            figures["conditioned"] = self._conditioned(trained.pipeline)
+            figures["conditioned"] = self.measures.conditioned(trained.pipeline)
         if variant.kind == "joint":
             trained.pipeline.joint_unet.save_pretrained(self._folder(name, seed) / "network")
         return figures
 
     def _stage2(self) -> Figures:
         """Stage 2 from stage 1's result, and for as long."""
-        trained = train_next_stage(self.setting, self._first_stage(), "demo-stage2", self.budget.seeds[0], self.work / "runs" / "stage2")
-        maps = self._generated(trained.pipeline, self.budget.prompts)
-        return {"about": "JointNet, stages 1 and 2", **_facts(trained), "generated": joint_figures(self.judges, maps)}
+        trained = train_next_stage(
+            self.setting, self._first_stage(), self.recipe("stage2"), self.budget.seeds[0], self._folder("stage2", 0)
+        )
+        made = self.measures.generated(trained.pipeline, self.budget.prompts, "stage 2")
+        return {"about": "JointNet, stages 1 and 2", **_facts(trained), "generated": made}
 
     def _conditions(self) -> Figures:
         """The stage with both ways to condition, from stage 1's result."""
-        trained = train_next_stage(self.setting, self._first_stage(), "demo-tasks", self.budget.seeds[0], self.work / "runs" / "conditions")
-        maps = self._generated(trained.pipeline, self.budget.prompts)
+        trained = train_next_stage(self.setting, self._first_stage(), self.recipe("tasks"), self.budget.seeds[0], self._folder("tasks", 0))
         return {
             "about": "JointNet, stage 1 and the stage of conditions",
             **_facts(trained),
-            "generated": joint_figures(self.judges, maps),
-            "predicted": self._predicted(trained.pipeline),
-            "conditioned": self._conditioned(trained.pipeline),
+            "generated": self.measures.generated(trained.pipeline, self.budget.prompts, "conditions"),
+            "predicted": self.measures.predicted(trained.pipeline),
+            "conditioned": self.measures.conditioned(trained.pipeline),
         }
+
+    def recipe(self, stage: str) -> str:
+        """The recipe of a later stage."""
+        return f"demo-{stage}"
 
     def _first_stage(self) -> Any:
         """JointNet's stage 1 of the first seed; it is trained if it is not there."""
@@ -231,7 +197,8 @@ class Reproduction:
             cast(nn.Module, pipeline.vae).requires_grad_(False)
             options["before_step"] = SyncDiffusion(distance=distance, window=_WINDOW, stride=options["tiled"].stride)
         num_prompts, num_seeds = self.budget.panoramas
-        prompts, columns = self._prompts(num_prompts), list(range(16, 512 - 3, 16))
+        prompts = [caption.text for caption in self.judges.scenes.captions[:num_prompts]]
+        columns = list(range(16, 512 - 3, 16))
         seconds: list[float] = []
         found: dict[str, list[float]] = {"intra_distance": [], "seams_rgb": [], "seams_depth": []}
         maps: Mapping[str, Tensor] = {}
@@ -254,7 +221,7 @@ class Reproduction:
                     found["intra_distance"].append(intra_distance(rgb, distance))
                 found["seams_rgb"].append(discontinuity_at_columns(rgb, columns))
                 found["seams_depth"].append(discontinuity_at_columns(depth, columns))
-            self._keep(f"panorama {method} {number}", {"rgb": maps["rgb"], "depth": maps["depth"]})
+            keep(self.work / "pictures", f"panorama {method} {number}", maps)
         return {
             "images": len(seconds),
             "seconds": round(median(seconds), 2),
@@ -293,35 +260,8 @@ class Reproduction:
         rows["regressor at a quarter, refined by JointNet"] = made_by(pipeline.joint_unet, refine, self.budget.prompts)["depth"]
         return {"rows": {name: _truth(value, scenes.disparity01) for name, value in rows.items()}}
 
-    def _generated(self, pipeline: Any, count: int) -> dict[str, Tensor]:
-        prompts, steps = self._prompts(count), self.budget.sampling_steps
-        if hasattr(pipeline, "generate"):
-            return made_by(pipeline.pipeline.joint_unet, lambda scenes, seeds: pipeline.generate(prompts[scenes], seeds), count)
-        return made_by(pipeline.joint_unet, generating(pipeline, prompts, steps), count)
-
-    def _predicted(self, pipeline: Any, *, is_inverse: bool = False) -> dict[str, float]:
-        scenes = self.judges.scenes
-        network = getattr(pipeline, "joint_unet", None) or pipeline.unet
-        made = made_by(network, predicting(pipeline, scenes.rgb, self.budget.sampling_steps), self.budget.prompts)
-        return truth_figures(made["depth"], scenes.disparity01, is_inverse=is_inverse)
-
-    def _conditioned(self, pipeline: Any) -> dict[str, float]:
-        """Pictures of exact depth: what is read off them against it, and claims."""
-        scenes, count = self.judges.scenes, self.budget.prompts
-        network = getattr(pipeline, "joint_unet", None) or pipeline.unet
-        make = conditioned(pipeline, scenes.disparity01, self._prompts(count), self.budget.sampling_steps, GUIDANCE)
-        rgb = made_by(network, make, count)["rgb"].clamp(0, 1)
-        return {**truth_figures(in_batches(self.judges.depth, rgb), scenes.disparity01), **picture_figures(self.judges, rgb)}
-
     def _folder(self, variant: str, seed: int) -> Path:
         return self.work / "runs" / f"{variant}-{seed}"
-
-    def _keep(self, name: str, maps: Any) -> None:
-        """Keep some pictures for the page."""
-        folder = self.work / "pictures"
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = {key: value[:NUM_SHOWN].float().cpu().contiguous() for key, value in maps.items() if key in ("rgb", "depth", "normal")}
-        save_file(kept, folder / f"{name}.safetensors")
 
 
 def install_judges(work: Path) -> None:

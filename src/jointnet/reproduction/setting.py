@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from jointnet.data.labelers.labeler import Labeler
 from jointnet.data.sample import Sample, Source
 from jointnet.loading import without_progress_bars
 from jointnet.pipelines.bases import components_of, open_base
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import get_recipe
-from jointnet.training.config import TrainConfig
+from jointnet.training.config import RunOptions, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +32,12 @@ class Budget:
         scenes: of the training data.
     """
 
-    steps: int = 1000
+    steps: int = 500
     batch: int = 32
     warmup: int = 50
     seeds: tuple[int, ...] = (0, 1, 2)
-    checkpoints: tuple[int, ...] = (0, 50, 100, 200, 500, 1000)
-    prompts: int = 500
+    checkpoints: tuple[int, ...] = (0, 50, 100, 200, 500)
+    prompts: int = 300
     few_prompts: int = 100
     sampling_steps: int = 20
     panoramas: tuple[int, int] = (16, 5)
@@ -53,6 +54,7 @@ class Setting:
         source: training samples; size: pixels of them.
         work: folder of runs and of encoded samples.
         guidance: of sampling.
+        labels: labelers of maps that the source has not; options: how runs are carried out.
     """
 
     base: Path
@@ -63,6 +65,8 @@ class Setting:
     budget: Budget
     guidance: float
     device: torch.device
+    labels: Mapping[str, Labeler] = field(default_factory=dict)
+    options: RunOptions = field(default_factory=RunOptions)
 
     def config(self, seed: int, recipe: str | None = None) -> TrainConfig:
         """Stage 1, or another recipe, in the budget."""

@@ -21,7 +21,7 @@ from jointnet.reproduction.objectives import (
 from jointnet.reproduction.rgbd_autoencoder import RGBDGenerator, train_rgbd
 from jointnet.reproduction.setting import InverseDepth, Setting
 from jointnet.reproduction.variants import Variant
-from jointnet.training.config import RunOptions, TrainConfig
+from jointnet.training.config import TrainConfig
 from jointnet.training.joint import train_joint
 from jointnet.training.run import claim, open_run
 from jointnet.training.stage import stage_feed, stage_objective
@@ -101,12 +101,14 @@ def _train_joint(
 
     objective = stage_objective(pipeline, config)
     source = InverseDepth(setting.source) if is_inverse else setting.source
-    facts = {"data": source.contents(pipeline.modalities)}
+    read = [name for name in pipeline.modalities if name not in setting.labels]
+    facts = {"data": source.contents(read), **{name: labeler.fingerprint() for name, labeler in setting.labels.items()}}
     latents = setting.work / "latents" / ("-".join(pipeline.modalities) + "-inverse" * is_inverse)
     with open_run(run_dir):
         claim(run_dir, config, facts)
-        feed = stage_feed(pipeline, source, config, objective.rule, latents, known_by=facts, max_bad=0)
-        options = RunOptions(validate_every=gcd(*later) if later else None)
+        labels = {name: labeler for name, labeler in setting.labels.items() if name in pipeline.modalities}
+        feed = stage_feed(pipeline, source, config, objective.rule, latents, known_by=facts, labels=labels, max_bad=setting.options.max_bad)
+        options = replace(setting.options, validate_every=gcd(*later) if later else None)
         progress = train_joint(objective, feed, config, run_dir, options=options, facts=facts, validate=validate if later else None)
     return trained_of(pipeline, objective, progress)
 
