@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jointnet.cli.arguments import DATA, OUTPUT, Device, chosen_device, whole_number
+from jointnet.cli.arguments import OUTPUT, Device, chosen_device, whole_number
 from jointnet.cli.command import Group, add_command, print_written, takes
 from jointnet.errors import ModelFolderError, OutputError, UnknownNameError
 
@@ -107,9 +107,7 @@ def reproduce(
         "runs/reproduce"
     ),
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="the page", rich_help_panel=OUTPUT)] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="list the parts and what they cost; run nothing", rich_help_panel=DATA)
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="list the parts and what they cost; run nothing")] = False,
     device: Device = None,
 ) -> None:
     """Train the baselines and test the paper's claims, on the demo world or on a public base; a stopped run goes on."""
@@ -218,9 +216,8 @@ def _list(reproduction: Reproduction, done: dict[str, Any], public: Public) -> N
     print(f"{'part':28} {'samples':>12} {'TFLOP each':>11} {'hours, 1 GPU':>13} {'64 GPUs':>8}")
     for name, samples, each, hours in rows:
         print(f"{name:28} {samples:12,} {each:11.2f} {hours:13,.1f} {hours / 64:8.2f}{'  done' if name in done else ''}")
-    print(
-        f"{'all trainings':28} {sum(row[1] for row in rows):12,} {'':11} {sum(row[3] for row in rows):13,.1f} {sum(row[3] for row in rows) / 64:8.2f}"
-    )
+    samples, hours = sum(row[1] for row in rows), sum(row[3] for row in rows)
+    print(f"{'all trainings':28} {samples:12,} {'':11} {hours:13,.1f} {hours / 64:8.2f}")
 
 
 def _factor(base: Path) -> int:

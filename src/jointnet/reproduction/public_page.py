@@ -37,8 +37,8 @@ def write_public(figures: Mapping[str, Any], path: Path, base: str) -> None:
         path,
         [
             f"# The paper, reproduced on {base}",
-            f"Written by `jointnet reproduce`. {budget['steps']} steps of {budget['batch']} samples each, {budget['prompts']} prompts; the paper's "
-            "figures in brackets.",
+            f"Written by `jointnet reproduce`. {budget['steps']} steps of {budget['batch']} samples each, {budget['prompts']} prompts; "
+            "the paper's figures in brackets.",
             f"**Not yet run:** {', '.join(missing)}." if missing else "",
             "## Generation (Table 1)\n\n" + table(["network", *columns], rows) if rows else "",
             "## Image to depth (Table 6: AbsRel 0.1203, RMSE 0.0754)\n\n" + table(["network", "AbsRel", "RMSE (disparity)"], depth)
