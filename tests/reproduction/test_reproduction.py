@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,7 +22,7 @@ from jointnet.reproduction.parts import PANORAMAS, Reproduction
 from jointnet.reproduction.rgbd_autoencoder import RGBDSource, extended_autoencoder
 from jointnet.reproduction.setting import Budget, InverseDepth
 from jointnet.reproduction.variants import VARIANTS
-from tests.bases import network_inputs, of_branch, tiny_unet
+from tests.bases import network_inputs, of_branch, tiny_base, tiny_unet
 
 
 def facts() -> dict[str, Any]:
@@ -167,3 +168,60 @@ def test_parts_run_and_a_stopped_reproduction_goes_on(tmp_path: Path) -> None:
     assert done["train controlnet 0"]["conditioned"]["abs_rel"] > 0
     assert done["conditions"]["predicted"]["abs_rel"] > 0
     assert (tmp_path / "pictures" / "reproduction-progress.png").is_file()
+
+
+@pytest.fixture(scope="module")
+def public_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Stable Diffusion 2."""
+    folder = tmp_path_factory.mktemp("base")
+    tiny_base("sd2").save_pretrained(folder)
+    return folder
+
+
+def test_a_public_base_is_planned_from_its_config(public_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["reproduce", "--base", str(public_base), "--size", "64", "--work", str(tmp_path / "work"), "--dry-run"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    rows = {line[:28].strip(): line[28:].split() for line in printed.splitlines()}
+    assert rows["train jointnet 0"][0] == "2,560,000"
+    each = {name: float(rows[f"train {name} 0"][1]) for name in ("jointnet", "direct-copy")}
+    assert each["jointnet"] >= each["direct-copy"] >= 0
+    assert "all trainings" in rows
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_public_base_without_data_is_refused(public_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "--base", str(public_base), "--work", str(tmp_path / "work")]) == 2
+    assert "without --data and --captions" in capsys.readouterr().err
+    assert main(["reproduce", "--base", str(tmp_path), "--dry-run", "--work", str(tmp_path / "work")]) == 2
+    assert "unet/config.json" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_parts_run_on_a_public_base_with_labels(public_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "scene", "--num", "6", "--size", "64", "-o", "data"]) == 0
+    for file in Path("data").glob("*.depth.*"):
+        file.unlink()
+    Path("prompts.txt").write_text("\n".join(f"picture {i}" for i in range(20)))
+    truth = Path("truth")
+    truth.mkdir()
+    picture = sorted(Path("data").glob("*.png"))[0]
+    (truth / "a.png").write_bytes(picture.read_bytes())
+    np.save(truth / "a.depth.npy", np.random.default_rng(0).uniform(1, 5, (64, 64)).astype(np.float32))
+    command = ["reproduce", "base", "train jointnet 0", "conditions", "--base", str(public_base), "--data", "data", "--size", "64"]
+    command += [
+        "--label",
+        "depth=tests.data.labelers.own:red",
+        "--captions",
+        "prompts.txt",
+        "--reference",
+        "data",
+        "--truth",
+        "folder:truth",
+    ]
+    assert main([*command, "--steps", "2", "--batch", "2", "--prompts", "20", "-o", "page.md"]) == 0
+    parts = json.loads(Path("page.json").read_text())["parts"]
+    assert parts["train jointnet 0"]["generated"]["FD-EffLite0"] > 0
+    assert parts["conditions"]["predicted"]["rmse_disparity"] > 0
+    assert "train direct-copy 0" in Path("page.md").read_text()
