@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from benchmarks import run as benchmarks
+from benchmarks import scaling
 from jointnet.cli.main import main
 from jointnet.demo.bundled import BUNDLED, WEIGHTS, bundled_folder
-from jointnet.demo.measure.page import load_figures
+from jointnet.demo.measure.page import load_figures, write_page
 from jointnet.demo.measure.report import write_report
 from jointnet.demo.measure.tasks_report import write_tasks_report
 from jointnet.modalities import registered_modalities
@@ -141,6 +142,11 @@ def test_the_page_of_benchmarks_is_what_its_command_writes(tmp_path: Path, monke
     monkeypatch.setattr(benchmarks, "FIGURES", tmp_path / "benchmarks.json")
     benchmarks.write(load_figures(ROOT / "docs" / "benchmarks.json"))
     assert (tmp_path / "benchmarks.md").read_text() == (ROOT / "docs" / "benchmarks.md").read_text()
+
+
+def test_the_plan_for_many_gpus_is_what_its_command_writes(tmp_path: Path) -> None:
+    write_page(tmp_path / "scaling.md", scaling.page(load_figures(scaling.PAGE.with_suffix(".json"))))
+    assert (tmp_path / "scaling.md").read_text() == scaling.PAGE.read_text()
 
 
 def test_the_figures_of_the_page_of_an_own_modality_are_what_their_command_writes(tmp_path: Path) -> None:
