@@ -39,7 +39,7 @@ class Sizes:
     steps: Annotated[int | None, _number("--steps", 1, "of each training", "500; of a public base 10000")] = None
     batch: Annotated[int | None, _number("--batch", 1, "samples a step", "32; 256")] = None
     prompts: Annotated[int | None, _number("--prompts", 20, "pictures that are measured", "300; 30000")] = None
-    scenes: Annotated[int, _number("--scenes", 64, "of the demo world's training data")] = 24_000
+    scenes: Annotated[int, _number("--scenes", 64, "of the demo world's training data")] = 16_000
 
     def of(self, usual: Budget) -> Budget:
         """A budget with what was chosen."""

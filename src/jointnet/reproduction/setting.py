@@ -41,7 +41,7 @@ class Budget:
     few_prompts: int = 100
     sampling_steps: int = 20
     panoramas: tuple[int, int] = (16, 5)
-    scenes: int = 24_000
+    scenes: int = 16_000
 
 
 @dataclass(frozen=True, kw_only=True)
