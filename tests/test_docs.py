@@ -70,6 +70,7 @@ def python_of(page: Path) -> str:
     return "".join(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M))
 
 
+@pytest.mark.slow
 def test_all_code_of_the_guide_runs(shortened: Path, registry: None, capsys: pytest.CaptureFixture[str]) -> None:
     guide = ROOT / "docs" / "guide.md"
     blocks = re.findall(r"^```sh(?: model=([\w-]+))?\n(.*?)^```", guide.read_text(), re.S | re.M)

@@ -483,6 +483,7 @@ print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_samples(tmp_path: Path) -> None:
     """Peak memory of a process that indexes 100,000 samples, then of one that reads of them, against 1,000."""
     for num_shards in (1, 100):

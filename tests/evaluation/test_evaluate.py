@@ -195,6 +195,7 @@ def test_bad_input_of_generation_is_one_line(arguments: tuple[str, ...], words: 
     assert not Path("out/pictures").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("place")
 def test_panoramas_of_a_peer_are_measured_at_wrap_tiles_and_poles() -> None:
     sphere = ["--span", "360", "--projection", "equirectangular", "--reference", "out/pictures", "--few"]

@@ -80,6 +80,7 @@ def test_dinov2_gives_its_class_token(tmp_path: Path) -> None:
     assert extractor.distance == "FD-DINOv2"
 
 
+@pytest.mark.slow
 def test_lpips_reads_torchvisions_vgg_and_is_0_of_a_picture_to_itself(tmp_path: Path) -> None:
     torch.manual_seed(0)
     torch.save(vgg16(weights=None).state_dict(), tmp_path / "vgg.pth")

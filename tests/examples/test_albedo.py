@@ -29,6 +29,7 @@ def example(registry: None) -> ModuleType:
     return load_plugin(EXAMPLE)
 
 
+@pytest.mark.slow
 def test_it_is_trained_and_measured_in_two_steps(example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, base, run, out = (tmp_path / name for name in ("data", "base", "run", "out"))
     data.mkdir()

@@ -97,6 +97,7 @@ def test_a_compiled_t5_is_a_t5() -> None:
         assert torch.allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_is_used_and_saved_as_it_is(pipeline: JointNetPipeline, tmp_path: Any) -> None:
     expected = make(pipeline).depth
     pipeline.joint_unet = torch.compile(pipeline.joint_unet, backend="eager")

@@ -29,6 +29,7 @@ def test_peak_of_tensors_that_are_alive_at_once() -> None:
     assert peak_bytes(run) == 8000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "is_checkpointed"), [("float32", False), ("bfloat16", True)])
 def test_the_estimate_is_what_a_step_allocates(precision: str, is_checkpointed: bool) -> None:
     config = replace(stage1(), optim=replace(stage1().optim, precision=precision, ema_decay=0.9))
