@@ -16,8 +16,9 @@ from jointnet.demo.training.source import SceneSource
 from jointnet.demo.world.cache import RenderedScenes
 from jointnet.models.direct_extend import DirectExtend
 from jointnet.models.joint_unet import JointUNet
+from jointnet.reproduction.claims import CLAIMS
 from jointnet.reproduction.objectives import image_conditioned
-from jointnet.reproduction.page import CLAIMS, write_reproduction
+from jointnet.reproduction.page import write_reproduction
 from jointnet.reproduction.parts import PANORAMAS, Reproduction
 from jointnet.reproduction.rgbd_autoencoder import RGBDSource, extended_autoencoder
 from jointnet.reproduction.setting import Budget, InverseDepth

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 import torch
 from PIL import Image
@@ -15,24 +12,11 @@ from torch import Tensor
 
 from jointnet.demo.measure.page import origin, percent, table, write_page
 from jointnet.modalities.write import to_pil
+from jointnet.reproduction.claims import CLAIMS, NOT_MEASURABLE, Figures, of_seeds
 from jointnet.reproduction.parts import FOLLOWED, PANORAMAS
 from jointnet.reproduction.variants import VARIANTS
 
-Figures = Mapping[str, Any]
 PROGRESS_PICTURE, PANORAMA_PICTURE = "reproduction-progress.png", "reproduction-panoramas.png"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A sentence of the paper and how it is judged.
-
-    Attributes:
-        judge: the parts' figures -> (held, in words); None where a figure is still missing.
-    """
-
-    text: str
-    source: str
-    judge: Callable[[Figures], tuple[bool, str] | None]
 
 
 def write_reproduction(figures: Figures, path: Path, pictures: Path) -> None:
@@ -66,19 +50,6 @@ def write_reproduction(figures: Figures, path: Path, pictures: Path) -> None:
             _origins(parts),
         ],
     )
-
-
-def of_seeds(parts: Figures, variant: str, *keys: str) -> list[float]:
-    """A figure of every seed of a variant that is done."""
-    found = []
-    for name, part in parts.items():
-        if name.startswith(f"train {variant} "):
-            value: Any = part
-            for key in keys:
-                value = value.get(key) if isinstance(value, Mapping) else None
-            if value is not None:
-                found.append(float(value))
-    return found
 
 
 def spread(values: list[float], form: str = ".4f") -> str:
@@ -286,106 +257,6 @@ def _origins(parts: Figures) -> str:
     for name, part in parts.items():
         lines.setdefault(origin(dict(part)), []).append(f"{name} ({part['minutes']:g} min)")
     return "## Where the figures come from\n\n" + "\n".join(f"- {where}: {', '.join(names)}" for where, names in lines.items())
-
-
-# --- the claims -------------------------------------------------------------------------------------------------------------------
-
-
-def _keeps_quality(parts: Figures) -> tuple[bool, str]:
-    base, ours = parts["base"]["generated"]["claims"], mean(of_seeds(parts, "jointnet", "generated", "claims"))
-    return ours >= base - 0.03, f"claims found {percent(ours)}, base {percent(base)} (within 3 points)"
-
-
-def _progress_of(parts: Figures, name: str) -> dict[int, Figures]:
-    part = parts_of(parts, name)
-    return {int(step): of for step, of in part["progress"].items()}
-
-
-def _never_loses(parts: Figures) -> tuple[bool, str]:
-    steps = _progress_of(parts, "jointnet")
-    worst = min(steps, key=lambda step: steps[step]["claims"])
-    return (
-        steps[worst]["claims"] >= steps[0]["claims"] - 0.05,
-        f"fewest claims at step {worst}: {percent(steps[worst]['claims'])}; at the start {percent(steps[0]['claims'])} (within 5 points)",
-    )
-
-
-def _direct_loses(parts: Figures) -> tuple[bool, str]:
-    lost, words = [], []
-    for name in ("direct-copy", "direct-zeros", "direct-random"):
-        steps = _progress_of(parts, name)
-        early = {step: of for step, of in steps.items() if 0 < step <= 200}
-        worst = min(early, key=lambda step: early[step]["claims"])
-        start = _progress_of(parts, "jointnet")[0]["claims"]
-        lost.append(early[worst]["claims"] < start - 0.1)
-        words.append(f"{name.removeprefix('direct-')}: {percent(early[worst]['claims'])} at step {worst}")
-    start = _progress_of(parts, "jointnet")[0]["claims"]
-    return all(lost), f"{'; '.join(words)}; the base {percent(start)} (10 points lost in 200 steps)"
-
-
-def _better_depth(parts: Figures) -> tuple[bool, str]:
-    ours = mean(of_seeds(parts, "jointnet", "generated", "depth_abs_rel"))
-    theirs = {name: mean(of_seeds(parts, name, "generated", "depth_abs_rel")) for name in ("direct-copy", "direct-zeros", "direct-random")}
-    best = min(theirs, key=lambda name: theirs[name])
-    return ours < theirs[best], f"AbsRel {ours:.4f}, the best Direct Extend ({best.removeprefix('direct-')}) {theirs[best]:.4f}"
-
-
-def _exchange_needed(parts: Figures) -> tuple[bool, str]:
-    ours, alone = (mean(of_seeds(parts, name, "generated", "depth_abs_rel")) for name in ("jointnet", "independent"))
-    return ours < 0.5 * alone, f"AbsRel {ours:.4f} with, {alone:.4f} without exchange"
-
-
-def _blending_is_not_enough(parts: Figures) -> tuple[bool, str]:
-    trained, blended = parts["conditions"]["predicted"]["abs_rel"], parts_of(parts, "jointnet")["predicted by blending"]["abs_rel"]
-    return trained < blended, f"image -> depth AbsRel {trained:.4f} trained, {blended:.4f} by blending"
-
-
-def _faster_than_sync(parts: Figures) -> tuple[bool, str]:
-    times = {name: parts[f"panorama {name}"]["seconds"] for name in ("non-tiled", "MultiDiffusion", "SyncDiffusion", "paper")}
-    return times["paper"] < min(times["MultiDiffusion"], times["SyncDiffusion"]), ", ".join(f"{n} {t:.1f} s" for n, t in times.items())
-
-
-def _more_coherent(parts: Figures) -> tuple[bool, str]:
-    values = {name: parts[f"panorama {name}"]["intra_distance"] for name in ("non-tiled", "MultiDiffusion", "SyncDiffusion", "paper")}
-    return values["paper"] < min(values["MultiDiffusion"], values["SyncDiffusion"]), ", ".join(f"{n} {v:.3f}" for n, v in values.items())
-
-
-def _refinement_helps(parts: Figures) -> tuple[bool, str]:
-    rows = parts["refinement"]["rows"]
-    before, after = rows["regressor at a quarter of the resolution"], rows["regressor at a quarter, refined by JointNet"]
-    return after["abs_rel"] < before["abs_rel"], f"AbsRel {before['abs_rel']:.4f} -> {after['abs_rel']:.4f}"
-
-
-def parts_of(parts: Figures, variant: str) -> Figures:
-    """The first seed's part of a variant. Raises: KeyError."""
-    for name, part in parts.items():
-        if name.startswith(f"train {variant} "):
-            return part
-    raise KeyError(variant)
-
-
-CLAIMS = (
-    Claim("The extended model draws as well as its base", "Sec. 5.1, Tab. 1", _keeps_quality),
-    Claim("JointNet never loses the base's ability while it trains", "Sec. 3.1, Fig. 9", _never_loses),
-    Claim("Direct Extend loses it in the first steps, whatever its output layer begins with", "Sec. 3.1, A.1, Fig. 9", _direct_loses),
-    Claim("After as many steps JointNet's depth is better than Direct Extend's", "A.1, Fig. 9", _better_depth),
-    Claim("Branches must exchange features to agree", "Sec. 3.1", _exchange_needed),
-    Claim("Blending alone conditions poorly; training with known parts is needed", "Sec. 4.1", _blending_is_not_enough),
-    Claim("The paper's tiling is faster than MultiDiffusion and SyncDiffusion", "Sec. 4.2, Tab. 2", _faster_than_sync),
-    Claim("Its panoramas are more of one piece than theirs", "Sec. 5.3, Tab. 2", _more_coherent),
-    Claim("Refinement by JointNet betters a coarse estimate", "Sec. 5.2, Tab. 6", _refinement_helps),
-)
-NOT_MEASURABLE = (
-    ("FID, IS and CLIP score on COCO 30k", "Tab. 1", "no public weights here; `jointnet evaluate generation` computes them"),
-    (
-        "AbsRel on MegaDepth beside MiDaS",
-        "Tab. 6",
-        "no public data or weights here; `jointnet evaluate depth --alignment paper` computes it",
-    ),
-)
-
-
-# --- pictures ---------------------------------------------------------------------------------------------------------------------
 
 
 def progress_sheet(pictures: Path, steps: tuple[int, ...] = (0, 50, 100, 200, 500)) -> Image.Image | None:
