@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -123,6 +122,7 @@ def depth(
     from jointnet.evaluation.data.readers import open_truth
     from jointnet.evaluation.depth import DepthProtocol, evaluate_unit, stated_protocol, summarise
     from jointnet.evaluation.work import Units, claim
+    from jointnet.machine.processes import after_all
 
     check_folder(output)
     truth = open_truth(data, cap)
@@ -147,7 +147,7 @@ def depth(
     for unit in units.mine():
         units.write(unit, evaluate_unit(opened, truth, protocol, units.rows(unit)))
         print(f"{min((unit + 1) * _UNIT, count)} of {count}", file=sys.stderr, flush=True)
-    figures = _together(lambda: summarise(units.read(), protocol))
+    figures = after_all(lambda: summarise(units.read(), protocol))
     _report(
         output, {"evaluated": "depth", "model": model, "sampling": vars(sampling.settings()), "data": truth.name}, figures, stated, as_json
     )
@@ -179,6 +179,7 @@ def generation(
     from jointnet.evaluation.features import open_extractor
     from jointnet.evaluation.prompts import open_prompts
     from jointnet.evaluation.work import claim
+    from jointnet.machine.processes import after_all
 
     # 1. What is asked, before anything is made
     check_folder(output)
@@ -193,7 +194,7 @@ def generation(
     claim(output, {**about, "seed": drawing.seed, "batch": sampling.batch, "num": len(chosen)})
     _join()
 
-    # 2. Pictures and features
+    # 2. Pictures, features, figures
     pictures = BulkFolder(output / "pictures")
     generate_all(
         opened,
@@ -204,34 +205,13 @@ def generation(
         known_by=about,
         progress=lambda done: print(f"{done} of {len(chosen)} pictures", file=sys.stderr, flush=True),
     )
-    _together(lambda: None)
+    after_all(lambda: None)
     made = [pictures.picture(number) for number in range(len(chosen))]
-    stored: dict[tuple[str, str], Any] = {}
-    for extractor in extractors:
-        sets: list[tuple[str, Sequence[Path], str]] = [("made", made, "features")]
-        sets += [("real", real, "features")] if real is not None else []
-        sets += [("made", made, "probabilities")] if extractor.probabilities is not None else []
-        for which, files, kind in sets:
-            stored[extractor.name, f"{which} {kind}"] = of_set = protocol_of.StoredFeatures(files, extractor, output / "features", kind)
-            of_set.compute()
-
-    # 3. Figures
-    def figures() -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for extractor in extractors:
-            of_made = stored[extractor.name, "made features"]
-            one: dict[str, Any] = {}
-            if real is not None:
-                one |= protocol_of.set_distances(stored[extractor.name, "real features"], of_made, protocol)
-            if extractor.probabilities is not None:
-                one["IS"] = protocol_of.class_score(stored[extractor.name, "made probabilities"], protocol)
-            if extractor.texts is not None:
-                one["CLIP score"] = protocol_of.clip_score(of_made, chosen.texts)
-            found[extractor.name] = one
-        return found
-
+    sets = protocol_of.PictureSets(made, real, extractors, output / "features")
+    sets.compute()
+    figures = after_all(lambda: sets.figures(chosen.texts, protocol))
     stated = protocol_of.stated_protocol(protocol, extractors, len(made), None if real is None else len(real))
-    _report(output, {**about, "reference": None if reference is None else str(reference)}, _together(figures), stated, as_json)
+    _report(output, {**about, "reference": None if reference is None else str(reference)}, figures, stated, as_json)
 
 
 @takes(sampling=Group.of(Sampling), drawing=Group.of(Drawing))
@@ -267,8 +247,6 @@ def panorama(
     as_json: AsJson = False,
 ) -> None:
     """Panoramas: seams of RGB and depth, how much of one piece they are, and their views against real ones."""
-    import math
-
     from jointnet.evaluation import panorama as of
     from jointnet.evaluation.bulk import BulkFolder, generate_all
     from jointnet.evaluation.features import open_extractor
@@ -276,6 +254,7 @@ def panorama(
     from jointnet.evaluation.perceptual import open_distance
     from jointnet.evaluation.prompts import open_prompts
     from jointnet.evaluation.work import Units, claim
+    from jointnet.machine.processes import after_all
 
     # 1. What is asked, before anything is made
     check_folder(output)
@@ -290,7 +269,7 @@ def panorama(
         extractor, real = open_extractor(features).to(chosen_device(sampling.device)), list_pictures(reference)
         check_enough(extractor, {"of the model": len(texts), f"in {reference}": len(real)}, GenerationProtocol(allows_few=drawing.few))
     opened: Any = sampling.open(model, "generate")
-    tile, extra = 64, ("depth",)
+    tile, extra = None, ("depth",)
     if hasattr(opened, "pipeline") and hasattr(opened.pipeline, "joint_unet"):
         tile = opened.pipeline.default_size
         extra = tuple(name for name in extra if name in opened.pipeline.modalities)
@@ -308,7 +287,7 @@ def panorama(
     claim(output, {**about, "seed": drawing.seed, "batch": sampling.batch, "num": len(texts), "protocol": stated})
     _join()
 
-    # 2. Panoramas, and the errors of each
+    # 2. Panoramas, the errors of each, figures
     pictures = BulkFolder(output / "pictures", extra)
     generate_all(
         opened,
@@ -319,7 +298,7 @@ def panorama(
         known_by=about,
         progress=lambda done: print(f"{done} of {len(texts)} panoramas", file=sys.stderr, flush=True),
     )
-    _together(lambda: None)
+    after_all(lambda: None)
     units = Units(output / "units", len(texts), _UNIT)
     for unit in units.mine():
         read = [
@@ -327,17 +306,13 @@ def panorama(
         ]
         units.write(unit, [of.panorama_errors(rgb, depth_, measure, protocol) for rgb, depth_ in read])
 
-    # 3. Figures
     def figures() -> dict[str, Any]:
-        rows = [row for unit in units.read() for row in unit]
-        found: dict[str, Any] = {name: math.fsum(row[name] for row in rows) / len(rows) for name in rows[0]}
-        if extractor is not None and real is not None:
-            made = [pictures.picture(number) for number in range(len(texts))]
-            views = [of.view_features(paths, extractor, protocol.face) for paths in (real, made)]
-            found[f"Omni{extractor.distance}"] = of.omni_distance(views[0], views[1])
-        return {"panoramas": len(rows), **found}
+        found = of.panorama_figures([row for unit in units.read() for row in unit])
+        if extractor is None or real is None:
+            return found
+        return found | of.omni_distance(real, [pictures.picture(number) for number in range(len(texts))], extractor, protocol.face)
 
-    _report(output, {**about, "reference": None if reference is None else str(reference)}, _together(figures), stated, as_json)
+    _report(output, {**about, "reference": None if reference is None else str(reference)}, after_all(figures), stated, as_json)
 
 
 def _join() -> None:
@@ -348,17 +323,6 @@ def _join() -> None:
         from accelerate import PartialState
 
         PartialState()
-
-
-def _together(action: Any) -> Any:
-    """Run something in the main process, when all have come this far."""
-    import torch.distributed as dist
-
-    from jointnet.machine.processes import num_processes, on_main
-
-    if num_processes() > 1:
-        dist.barrier()
-    return on_main(action)
 
 
 def _report(output: Path, about: dict[str, Any], figures: Any, protocol: dict[str, Any], as_json: bool) -> None:

@@ -179,6 +179,47 @@ def clip_score(made: StoredFeatures, prompts: Sequence[str]) -> float:
     return 100 * total / len(prompts)
 
 
+@dataclass(frozen=True, eq=False)
+class PictureSets:
+    """Pictures of prompts, real ones to compare them with, and the extractors of their features.
+
+    Attributes:
+        made: in the order of their prompts; real: None without distances.
+        folder: of the stored features.
+    """
+
+    made: Sequence[Path]
+    real: Sequence[Path] | None
+    extractors: Sequence[Extractor]
+    folder: Path
+
+    def compute(self) -> None:
+        """Read all features that are not stored; every process a share. Raises: DataFolderError, OutputError."""
+        for extractor in self.extractors:
+            for stored in (self._of(extractor, "made"), self._of(extractor, "real"), self._of(extractor, "made", "probabilities")):
+                if stored is not None:
+                    stored.compute()
+
+    def figures(self, prompts: Sequence[str], protocol: GenerationProtocol) -> dict[str, dict[str, Any]]:
+        """Return distances and scores by extractor, once all is computed."""
+        found = {}
+        for extractor in self.extractors:
+            made, real, classes = self._of(extractor, "made"), self._of(extractor, "real"), self._of(extractor, "made", "probabilities")
+            assert made is not None, "there always are some"
+            found[extractor.name] = {
+                **({} if real is None else set_distances(real, made, protocol)),
+                **({} if classes is None else {"IS": class_score(classes, protocol)}),
+                **({} if extractor.texts is None else {"CLIP score": clip_score(made, prompts)}),
+            }
+        return found
+
+    def _of(self, extractor: Extractor, which: str, kind: str = "features") -> StoredFeatures | None:
+        pictures = self.made if which == "made" else self.real
+        if pictures is None or (kind == "probabilities" and extractor.probabilities is None):
+            return None
+        return StoredFeatures(pictures, extractor, self.folder, kind)
+
+
 def stated_protocol(protocol: GenerationProtocol, extractors: Sequence[Extractor], made: int, reference: int | None) -> dict[str, Any]:
     """Return what the figures depend on."""
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,13 +68,13 @@ class PanoramaProtocol:
 
     Attributes:
         span_deg: 360: left and right edge meet; projection: of an equirectangular one of 360 degrees also the poles and the views count.
-        tile: width of what the model makes at once, where seams would lie: multiples of half of it.
+        tile: width of what the model makes at once, where seams would lie: multiples of half of it; None: a panorama's height.
         face: side of a view in pixels, None: half the panorama's height.
     """
 
     span_deg: float
     projection: str
-    tile: int
+    tile: int | None
     face: int | None = None
 
     @property
@@ -90,7 +91,8 @@ def panorama_errors(rgb: Tensor, depth: Tensor | None, distance: Distance, proto
         raise ShapeError(f"got a panorama of {height}x{width}; expected one at least twice as wide as high")
     device = next(distance.network.parameters()).device
     errors = {"intra_distance": intra_distance(rgb.to(device), distance)}
-    columns = [column for column in range(protocol.tile // 2, width - 2, max(1, protocol.tile // 2)) if column >= 3]
+    step = max(1, (protocol.tile or height) // 2)
+    columns = [column for column in range(step, width - 2, step) if column >= 3]
     for name, map_ in {"rgb": rgb, **({} if depth is None else {"depth": depth})}.items():
         if columns:
             errors[f"seams_tiles_{name}"] = discontinuity_at_columns(map_, columns)
@@ -119,9 +121,15 @@ def view_features(pictures: Sequence[Path], extractor: Extractor, face: int | No
     return {name: np.stack(values) for name, values in found.items()}
 
 
-def omni_distance(reference: dict[str, np.ndarray], made: dict[str, np.ndarray]) -> float:
-    """OmniFID with Inception's features; with others it has the name of their distance."""
-    return omni_frechet(reference, made, lambda a, b: frechet_distance(Gaussian.of(a), Gaussian.of(b)))
+def panorama_figures(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Return the means over panoramas of what ``panorama_errors`` found."""
+    return {"panoramas": len(rows), **{name: math.fsum(row[name] for row in rows) / len(rows) for name in rows[0]}}
+
+
+def omni_distance(real: Sequence[Path], made: Sequence[Path], extractor: Extractor, face: int | None) -> dict[str, float]:
+    """Return the distance of the views of two sets under its name: OmniFID with Inception's features."""
+    reference, views = (view_features(pictures, extractor, face) for pictures in (real, made))
+    return {f"Omni{extractor.distance}": omni_frechet(reference, views, lambda a, b: frechet_distance(Gaussian.of(a), Gaussian.of(b)))}
 
 
 def stated_protocol(protocol: PanoramaProtocol, distance: Distance, extractor: Extractor | None) -> dict[str, Any]:

@@ -37,6 +37,13 @@ def process_device(device: torch.device) -> torch.device:
     return torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
 
 
+def after_all(action: Callable[[], Result]) -> Result:
+    """Run something as ``on_main`` does, when all processes have come this far."""
+    if num_processes() > 1:
+        dist.barrier()
+    return on_main(action)
+
+
 def on_main(action: Callable[[], Result]) -> Result:
     """Run something in the main process only, and return its result, or raise its error, in all of them."""
     if num_processes() == 1:

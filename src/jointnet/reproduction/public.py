@@ -18,7 +18,7 @@ from jointnet.evaluation.bulk import BulkFolder, generate_all
 from jointnet.evaluation.data.sample import TruthData
 from jointnet.evaluation.depth import DepthProtocol, evaluate_unit, summarise
 from jointnet.evaluation.features import Extractor
-from jointnet.evaluation.generation import GenerationProtocol, StoredFeatures, class_score, clip_score, set_distances
+from jointnet.evaluation.generation import GenerationProtocol, PictureSets
 from jointnet.evaluation.models.adapters import JointNet, TextToImage
 from jointnet.reproduction.measure import Measures
 from jointnet.reproduction.parts import Reproduction
@@ -97,21 +97,11 @@ class PublicMeasures:
         pictures = BulkFolder(folder)
         generate_all(model, texts, pictures, seed=0, batch=self.batch, known_by={"network": name})
         made = [pictures.picture(number) for number in range(len(texts))]
-        protocol, figures = GenerationProtocol(allows_few=True), {}
-        for extractor in self.extractors:
-            stored = {"made": StoredFeatures(made, extractor, self.work / "features")}
-            stored["made"].compute()
-            if self.reference is not None:
-                stored["real"] = StoredFeatures(self.reference, extractor, self.work / "features")
-                stored["real"].compute()
-                figures |= set_distances(stored["real"], stored["made"], protocol)
-            if extractor.probabilities is not None:
-                of_classes = StoredFeatures(made, extractor, self.work / "features", "probabilities")
-                of_classes.compute()
-                figures["IS"] = class_score(of_classes, protocol)["mean"]
-            if extractor.texts is not None:
-                figures["CLIP score"] = clip_score(stored["made"], texts)
-        return figures
+        sets = PictureSets(made, self.reference, self.extractors, self.work / "features")
+        sets.compute()
+        found = sets.figures(texts, GenerationProtocol(allows_few=True))
+        figures = {key: value for of_extractor in found.values() for key, value in of_extractor.items()}
+        return {**figures, **({"IS": figures["IS"]["mean"]} if "IS" in figures else {})}
 
 
 @dataclass(frozen=True)
