@@ -226,6 +226,11 @@ class DemoMeasures:
         return [caption.text for caption in self.judges.scenes.captions[:count]]
 
 
+def checkpoint_name(variant: str, step: int) -> str:
+    """The name that pictures of a network are kept under, as it is at a step; that of its end has the seed in the step's place."""
+    return f"{variant} step {step}"
+
+
 def keep(folder: Path, name: str, maps: Mapping[str, Tensor]) -> None:
     """Keep the first pictures for the page."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from jointnet.demo.measure.page import origin, percent, table, write_page
 from jointnet.modalities.write import to_pil
 from jointnet.reproduction.claims import CLAIMS, NOT_MEASURABLE, Figures, of_seeds
+from jointnet.reproduction.measure import checkpoint_name
 from jointnet.reproduction.parts import FOLLOWED, PANORAMAS
 from jointnet.reproduction.variants import VARIANTS
 
@@ -263,7 +264,7 @@ def progress_sheet(pictures: Path, steps: tuple[int, ...] = (0, 50, 100, 200, 50
     """Rows: networks; columns: steps; of each an RGB and its depth."""
     rows = []
     for name in FOLLOWED:
-        cells = [_cell(pictures / f"{name} {step}.safetensors") for step in steps]
+        cells = [_cell(pictures / f"{checkpoint_name(name, step)}.safetensors") for step in steps]
         if all(cell is not None for cell in cells):
             rows.append(torch.cat([cell for cell in cells if cell is not None], 2))
     return to_pil(torch.cat(rows, 1)) if rows else None

@@ -26,7 +26,7 @@ from jointnet.evaluation.perceptual import open_distance
 from jointnet.evaluation.sync_diffusion import SyncDiffusion
 from jointnet.loading import load
 from jointnet.machine.origin import code_commit, machine
-from jointnet.reproduction.measure import FIRST_SEED, DemoMeasures, Judges, Measures, keep, made_by
+from jointnet.reproduction.measure import FIRST_SEED, DemoMeasures, Judges, Measures, checkpoint_name, keep, made_by
 from jointnet.reproduction.setting import Budget, Setting
 from jointnet.reproduction.train import Trained, train_next_stage, train_variant
 from jointnet.reproduction.variants import VARIANTS
@@ -132,7 +132,7 @@ class Reproduction:
         is_watched = name in FOLLOWED and seed == self.budget.seeds[0]
 
         def watch(step: int, pipeline: Any) -> None:
-            progress[str(step)] = self.measures.generated(pipeline, self.budget.few_prompts, f"{name} {step}")
+            progress[str(step)] = self.measures.generated(pipeline, self.budget.few_prompts, checkpoint_name(name, step))
 
         checkpoints = self.budget.checkpoints if is_watched else ()
         trained = train_variant(self.setting, variant, seed, self._folder(name, seed), checkpoints=checkpoints, watch=watch)
