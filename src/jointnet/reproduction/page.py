@@ -262,11 +262,13 @@ def _origins(parts: Figures) -> str:
 
 def progress_sheet(pictures: Path, steps: tuple[int, ...] = (0, 50, 100, 200, 500)) -> Image.Image | None:
     """Rows: networks; columns: steps; of each an RGB and its depth."""
+    places = {name: [pictures / f"{checkpoint_name(name, step)}.safetensors" for step in steps] for name in FOLLOWED}
+    shown = [number for number in range(len(steps)) if any(of_name[number].is_file() for of_name in places.values())]
     rows = []
-    for name in FOLLOWED:
-        cells = [_cell(pictures / f"{checkpoint_name(name, step)}.safetensors") for step in steps]
-        if all(cell is not None for cell in cells):
-            rows.append(torch.cat([cell for cell in cells if cell is not None], 2))
+    for of_name in places.values():
+        cells = [cell for number in shown if (cell := _cell(of_name[number])) is not None]
+        if shown and len(cells) == len(shown):
+            rows.append(torch.cat(cells, 2))
     return to_pil(torch.cat(rows, 1)) if rows else None
 
 
