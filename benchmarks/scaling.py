@@ -42,7 +42,7 @@ from jointnet.recipes import stage1
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from benchmarks.data import brightness, write_pictures  # noqa: E402 - found from here only
-from benchmarks.full_size import TEXT, UNET, VAE  # noqa: E402
+from benchmarks.full_size import TEXT, UNET, VAE  # noqa: E402 - as above
 
 PAGE = ROOT / "docs" / "scaling.md"
 _VOCABULARY = 49_408

@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
 
 from jointnet.demo.training.text import new_tokenizer
+from jointnet.models.joint_unet import JointUNet
 from jointnet.types import LowRes
 
 TEXT_WIDTH, POOLED_WIDTH = 32, 24
@@ -252,3 +253,12 @@ def tiny_base(base: str) -> DiffusionPipeline:
     pipeline = _MAKERS[base](base)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def perturbed(joint: JointUNet) -> JointUNet:
+    """Give the exchanges weights, as training would."""
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for parameter in joint.exchanges.parameters():
+            parameter.normal_(0, 0.05)
+    return joint

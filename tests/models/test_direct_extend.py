@@ -10,7 +10,7 @@ import torch
 from jointnet.errors import ShapeError, UnknownNameError
 from jointnet.models.direct_extend import OUTPUT_INITS, DirectExtend, OutputInit
 from jointnet.models.joint_unet import EXCHANGED, JointUNet
-from tests.bases import network_inputs, of_branch, tiny_unet
+from tests.bases import network_inputs, of_branch, perturbed, tiny_unet
 
 
 @torch.no_grad()
@@ -61,21 +61,13 @@ def test_direct_extend_refuses_what_it_cannot() -> None:
         DirectExtend.from_unet(tiny_unet("sd2"), output="ones")  # type: ignore[arg-type] - refused
 
 
-def changed(joint: JointUNet) -> JointUNet:
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for parameter in joint.exchanges.parameters():
-            parameter.normal_(0, 0.05)
-    return joint
-
-
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("routes", "moves"), [((), (False, False)), (("rgb_to_depth",), (False, True)), (("depth_to_rgb",), (True, False))]
 )
 def test_a_route_that_is_left_out_sends_nothing(routes: tuple[str, ...], moves: tuple[bool, bool]) -> None:
     """What another branch reads moves a branch only along a route."""
-    joint = changed(JointUNet.from_unet(tiny_unet("sd1"), routes=routes))
+    joint = perturbed(JointUNet.from_unet(tiny_unet("sd1"), routes=routes))
     inputs = network_inputs("sd1", 1, 2)
     before = joint(**inputs).sample
     for receiver in range(2):
@@ -94,7 +86,7 @@ def test_a_part_that_is_left_out_has_no_weights_and_the_rest_is_output_preservin
     assert torch.equal(joint(**inputs).sample[:, 1], tiny_unet("sd1")(**of_branch(inputs, 1)).sample)
     assert not [name for name, _ in joint.exchanges.named_parameters() if f".{left_out}" in name]
     assert [name for name, _ in joint.exchanges.named_parameters() if f".{exchanged[0]}" in name]
-    changed(joint).save_pretrained(tmp_path)
+    perturbed(joint).save_pretrained(tmp_path)
     assert torch.allclose(JointUNet.from_pretrained(tmp_path)(**inputs).sample, joint(**inputs).sample, atol=1e-5)
 
 

@@ -14,15 +14,7 @@ from jointnet.errors import ShapeError, UnknownNameError, UnsupportedBaseError
 from jointnet.models.branch import Channels
 from jointnet.models.joint_unet import Exchange, JointUNet
 from jointnet.models.unet_branch import UNetBranch
-from tests.bases import UNETS, assert_same_weights, network_inputs, of_branch, tiny_unet
-
-
-def perturbed(joint: JointUNet) -> JointUNet:
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for parameter in joint.exchanges.parameters():
-            parameter.normal_(0, 0.05)
-    return joint
+from tests.bases import UNETS, assert_same_weights, network_inputs, of_branch, perturbed, tiny_unet
 
 
 @torch.no_grad()

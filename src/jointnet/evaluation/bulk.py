@@ -86,11 +86,6 @@ def generate_all(
             progress(numbers[-1] + 1)
 
 
-def is_complete(folder: BulkFolder, count: int, batch: int) -> bool:
-    """True when every unit is done."""
-    return all(folder.mark(unit).exists() for unit in range(-(-count // batch)))
-
-
 def _write(folder: BulkFolder, number: int, maps: Mapping[str, Tensor]) -> None:
     import numpy as np
     from PIL import Image

@@ -60,12 +60,12 @@ class SyncDiffusion:
             anchor_of = min(windows, key=lambda w: abs(float(w.columns.float().mean()) - middle))
             total, count = torch.zeros_like(x, dtype=torch.float32), torch.zeros(x.shape[-2:], device=x.device)
             for row in range(len(x)):
-                cut = conditioning.take(torch.tensor([row], device=x.device), lambda canvas: canvas[:, :])
-                anchor = picture(anchor_of.cut(x[row])[None], _of_rows(step, row, 1), cut).detach()
+                own = conditioning.take(torch.tensor([row], device=x.device), _whole)
+                anchor = picture(anchor_of.cut(x[row])[None], _of_rows(step, row, 1), own).detach()
                 for start in range(0, len(windows), self.batch):
                     some = windows[start : start + self.batch]
                     rows = torch.full((len(some),), row, device=x.device)
-                    at = conditioning.take(rows, lambda canvas: canvas)
+                    at = conditioning.take(rows, _whole)
                     with torch.enable_grad():
                         states = torch.stack([w.cut(x[row]) for w in some]).detach().requires_grad_(True)
                         pictures = picture(states, _of_rows(step, row, len(some)), at)
@@ -78,6 +78,11 @@ class SyncDiffusion:
             return (x.float() - self.weight * self.decay**step.index * total / count.clamp(min=1)).to(x.dtype)
 
         return move
+
+
+def _whole(canvas: Tensor) -> Tensor:
+    """Nothing is known on a panorama, so nothing is cut."""
+    return canvas
 
 
 def _of_rows(step: Step, row: int, count: int) -> Step:

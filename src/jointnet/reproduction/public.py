@@ -109,9 +109,9 @@ class PublicReproduction(Reproduction):
     """A public base and a user's data in the demo world's place.
 
     Attributes:
-        base, source, size: what is trained from, on, and at; guidance: of sampling.
-        stage: the recipe of stage 1 without a prefix, such as "stage1".
-        public: what is measured, without the budget's part.
+        base, source, size: what is trained from, on, and at (pixels a side); source None: it is only planned.
+        guidance: of sampling; labels, options: as ``Setting``'s.
+        public: what is measured; None: it is only planned.
     """
 
     base: Path = Path()

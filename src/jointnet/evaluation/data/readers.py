@@ -182,9 +182,9 @@ def ibims(folder: Path) -> Files:
 
 
 def plain(folder: Path, cap_m: float = inf) -> Files:
-    """A plain folder: NAME.png (or .jpg) with NAME.depth.npy, metres, not finite or 0 where there is none; also NAME.normal.npy (H, W, 3).
+    """A plain folder: NAME.png (or .jpg) with NAME.depth.npy, metres, not finite or 0 where there is none.
 
-    Where NAME.depth.json says that the numbers are disparity, they are turned into metres if it says near. Normals in our axes.
+    NAME.normal.npy (H, W, 3) is read where it is there: unit vectors in our axes.
     """
     pictures = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in _PICTURES} if folder.is_dir() else {}
     rows = [(stem, (path, folder / f"{stem}.depth.npy")) for stem, path in pictures.items() if (folder / f"{stem}.depth.npy").is_file()]

@@ -99,7 +99,7 @@ def _own_class(place: str, name: str) -> Any:
         found = getattr(module, name, None)
         if found is None:
             raise UnknownNameError(f"got {place}:{name}, but there is no {name} in {place}; check the name")
-        return found() if isinstance(found, type) or not hasattr(found, "predict") else found
+        return found() if isinstance(found, type) else found
     except (UnknownNameError, InputFileError):
         raise
     except Exception as error:  # whatever the user's code raises
