@@ -27,6 +27,10 @@ class OutputError(JointNetError):
     """A result cannot be written where it was asked for."""
 
 
+class FolderHeldError(OutputError):
+    """Another process is writing to a folder."""
+
+
 class RunFolderError(JointNetError):
     """A run folder holds another run, or a state that cannot be read."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from jointnet.models.joint_unet import JointUNet
 from jointnet.reproduction.claims import CLAIMS
 from jointnet.reproduction.objectives import image_conditioned
 from jointnet.reproduction.page import write_reproduction
-from jointnet.reproduction.parts import PANORAMAS, Reproduction
+from jointnet.reproduction.panoramas import PANORAMAS
+from jointnet.reproduction.parts import Reproduction
+from jointnet.reproduction.record import Record
 from jointnet.reproduction.rgbd_autoencoder import RGBDSource, extended_autoencoder
 from jointnet.reproduction.setting import Budget, InverseDepth
 from jointnet.reproduction.variants import VARIANTS
@@ -134,6 +138,55 @@ def test_unknown_parts_and_other_budgets_are_refused(tmp_path: Path, capsys: pyt
     assert main(["reproduce", "base", "-o", page]) == 2
     assert "of another budget" in capsys.readouterr().err
     assert not Path(page).exists()
+
+
+def record_in(folder: Path) -> Record:
+    return Record(folder / "page.json", Budget(), ("base", "stage 2"), folder / "work")
+
+
+def test_a_part_that_another_process_runs_is_left_to_it(tmp_path: Path) -> None:
+    """The other one is a process of its own, as two terminals would have it."""
+    code = """
+import sys, time
+from pathlib import Path
+from tests.reproduction.test_reproduction import record_in
+with record_in(Path(sys.argv[1])).taking("base") as is_ours:
+    print(is_ours, flush=True)
+    sys.stdin.read()
+"""
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdin is not None
+    assert other.stdout is not None
+    record = record_in(tmp_path)
+    try:
+        assert other.stdout.readline().strip() == "True"
+        with record.taking("base") as is_ours:
+            assert not is_ours
+        with record.taking("stage 2") as is_ours:
+            assert is_ours
+    finally:
+        other.communicate()
+    with record.taking("base") as is_ours:
+        assert is_ours
+
+
+def test_figures_that_another_process_added_meanwhile_stay(tmp_path: Path) -> None:
+    first, second = record_in(tmp_path), record_in(tmp_path)
+    assert first.read()["parts"] == second.read()["parts"] == {}
+    with first.taking("base"), second.taking("stage 2"):
+        with first.adding("base", {"minutes": 1}) as known:
+            assert list(known["parts"]) == ["base"]
+        with second.adding("stage 2", {"minutes": 2}) as known:
+            assert known["parts"] == {"base": {"minutes": 1}, "stage 2": {"minutes": 2}}
+
+
+@pytest.mark.slow
+def test_a_resumed_training_still_has_the_figures_of_its_checkpoints(tmp_path: Path) -> None:
+    budget = Budget(steps=2, batch=2, prompts=20, few_prompts=20, sampling_steps=2, scenes=64, checkpoints=(0, 1, 2))
+    first, again = (Reproduction(tmp_path, budget, torch.device("cpu")).run("train direct-zeros 0") for _ in range(2))
+    assert list(again["progress"]) == ["0", "1", "2"]
+    assert again["progress"] == first["progress"]
+    assert again["generated"] == first["generated"]
 
 
 @pytest.mark.slow

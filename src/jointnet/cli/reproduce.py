@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,7 @@ import typer
 
 from jointnet.cli.arguments import OUTPUT, Device, chosen_device, whole_number
 from jointnet.cli.command import Group, add_command, print_written, takes
-from jointnet.errors import ModelFolderError, OutputError, UnknownNameError
+from jointnet.errors import ModelFolderError, UnknownNameError
 
 if TYPE_CHECKING:
     from jointnet.reproduction.parts import Reproduction
@@ -110,40 +110,38 @@ def reproduce(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the parts and what they cost; run nothing")] = False,
     device: Device = None,
 ) -> None:
-    """Train the baselines and test the paper's claims, on the demo world or on a public base; a stopped run goes on."""
-    from jointnet.demo.measure.page import load_figures, save_figures
+    """Train the baselines and test the paper's claims, on the demo world or on a public base.
+
+    A stopped run goes on; several at once, with one --work, share the parts.
+    """
+    from jointnet.reproduction.page import write_reproduction
+    from jointnet.reproduction.public_page import write_public
+    from jointnet.reproduction.record import Record
 
     page = output or (Path("docs/reproduction.md") if public.base is None else work / "reproduction.md")
     reproduction = _demo(sizes, work, device) if public.base is None else _public(public, sizes, work, device, is_planned=dry_run)
     unknown = [name for name in parts or () if name not in reproduction.names]
     if unknown:
         raise UnknownNameError(f"got part {unknown[0]!r}; expected some of {', '.join(reproduction.names)}")
-    path = page.with_suffix(".json")
-    stated = json.loads(json.dumps(asdict(reproduction.budget)))
-    try:
-        known = load_figures(path) or {"budget": stated, "names": reproduction.names, "parts": {}}
-        done, earlier = known["parts"], known["budget"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"got {str(path)!r}, which is none of this command's; choose another --output") from error
-    if earlier != stated:
-        raise OutputError(f"got {str(path)!r} of another budget; choose another --output, or the same numbers")
+    record = Record(page.with_suffix(".json"), reproduction.budget, reproduction.names, work)
+    done = record.read()["parts"]
     if dry_run:
         _list(reproduction, done, public)
         return
 
-    from jointnet.reproduction.page import write_reproduction
-    from jointnet.reproduction.public_page import write_public
-
     waiting = list(parts or [name for name in reproduction.names if name not in done])
     for number, name in enumerate(waiting, 1):
-        print(f"== {name} ({number} of {len(waiting)})", file=sys.stderr, flush=True)
-        done[name] = reproduction.run(name)
-        save_figures(known, path)
-        if public.base is None:
-            write_reproduction(known, page, work / "pictures")
-        else:
-            write_public(known, page, public.base)
-    print_written([page, path], page, as_json=False)
+        with record.taking(name) as is_ours:
+            if not is_ours or (not parts and name in record.read()["parts"]):
+                print(f"== {name} ({number} of {len(waiting)}) is left to another process", file=sys.stderr, flush=True)
+                continue
+            print(f"== {name} ({number} of {len(waiting)})", file=sys.stderr, flush=True)
+            with record.adding(name, reproduction.run(name)) as known:
+                if public.base is None:
+                    write_reproduction(known, page, work / "pictures")
+                else:
+                    write_public(known, page, public.base)
+    print_written([page, record.path], page, as_json=False)
 
 
 def _demo(sizes: Sizes, work: Path, device: str | None) -> Reproduction:

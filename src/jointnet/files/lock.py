@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from jointnet.errors import OutputError
+from jointnet.errors import FolderHeldError, OutputError
 
 try:
     import fcntl
@@ -44,7 +44,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     The system lets go of the lock when the process ends, however it ends. Where it has no locks (Windows, some network disks), nothing
     is refused.
-    Raises: OutputError if the folder is held, or has a LOCK_FILE that is not ours; OSError.
+    Raises: FolderHeldError; OutputError if it has a LOCK_FILE that is not ours; OSError.
     """
     place = folder.resolve()
     if place in _held and _held[place][1] == threading.get_ident():
@@ -111,7 +111,7 @@ def _lock(handle: int, folder: Path) -> None:
     except BlockingIOError as error:
         holder = os.pread(handle, 32, 0).decode(errors="replace").strip()
         who = f"process {holder}" if holder.isdigit() else "another process"
-        raise OutputError(f"got {str(folder)!r}, which {who} is writing to; wait until it ends, or choose another folder") from error
+        raise FolderHeldError(f"got {str(folder)!r}, which {who} is writing to; wait until it ends, or choose another folder") from error
     except OSError:  # a disk without locks
         return
 

@@ -123,12 +123,11 @@ def picture_figures(judges: Judges, rgb: Tensor) -> dict[str, float]:
     shares = attribute_shares(judges.attributes, rgb.clamp(0, 1), captions)
     features = judges.extractor(rgb.clamp(0, 1)).double().numpy()
     reference = judges.reference[: len(rgb)]
-    kid, spread = kernel_distance(reference, features, num_subsets=50, subset=min(500, len(features)))
+    kid, _ = kernel_distance(reference, features, num_subsets=50, subset=min(500, len(features)))
     figures = {
         "claims": shares["all"],
         "pictures_with_every_claim": shares["picture"],
         "kid_x1000": 1000 * kid,
-        "kid_spread": 1000 * spread,
     }
     if len(rgb) > 2:
         figures["fd"] = frechet_distance(Gaussian.of(reference), Gaussian.of(features))

@@ -14,7 +14,8 @@ from jointnet.demo.measure.page import origin, percent, table, write_page
 from jointnet.modalities.write import to_pil
 from jointnet.reproduction.claims import CLAIMS, NOT_MEASURABLE, Figures, of_seeds
 from jointnet.reproduction.measure import checkpoint_name
-from jointnet.reproduction.parts import FOLLOWED, PANORAMAS
+from jointnet.reproduction.panoramas import PANORAMAS
+from jointnet.reproduction.parts import FOLLOWED
 from jointnet.reproduction.variants import VARIANTS
 
 PROGRESS_PICTURE, PANORAMA_PICTURE = "reproduction-progress.png", "reproduction-panoramas.png"
@@ -80,9 +81,9 @@ def _networks(parts: Figures) -> str:
     for name, label in (("base", "base (not extended)"),):
         if name in parts:
             of = parts[name]["generated"]
-            rows.append([label, percent(of["claims"]), f"{of['fd']:.2f}", f"{of['kid_x1000']:.3f}", "-", "-", "-"])
+            rows.append([label, percent(of["claims"]), f"{of['fd']:.2f}", f"{of['kid_x1000']:.3f}", "-", "-"])
             renders = parts[name]["renders"]
-            rows.append(["renders (what is drawn from)", percent(renders["claims"]), "0", "-", "-", "-", "-"])
+            rows.append(["renders (what is drawn from)", percent(renders["claims"]), "0", "-", "-", "-"])
     for name in (
         "jointnet",
         "jointnet-normal",
@@ -106,11 +107,10 @@ def _networks(parts: Figures) -> str:
                     f"{of['fd']:.2f}",
                     f"{of['kid_x1000']:.3f}",
                     f"{of['depth_abs_rel']:.4f}",
-                    f"{parts[name]['seconds']:.0f} s",
                     f"{parts[name]['trained_parameters_m']} M",
                 ]
             )
-    head = ["network", "claims found", "FD-EffLite0", "KID x 1000", "depth against picture, AbsRel", "training", "trained"]
+    head = ["network", "claims found", "FD-EffLite0", "KID x 1000", "depth against picture, AbsRel", "trained"]
     return (
         "## Generation (Table 1)\n\nPictures of held-out prompts; mean +- standard deviation over seeds where there are several.\n\n"
         + table(head, rows)
@@ -125,7 +125,6 @@ def _row(parts: Figures, name: str) -> list[str]:
         spread(of_seeds(parts, name, "generated", "fd"), ".2f"),
         spread(of_seeds(parts, name, "generated", "kid_x1000"), ".3f"),
         spread(of_seeds(parts, name, "generated", "depth_abs_rel")),
-        f"{mean(of_seeds(parts, name, 'seconds')):.0f} s",
         f"{of_seeds(parts, name, 'trained_parameters_m')[0]:g} M",
     ]
 
@@ -222,20 +221,21 @@ def _panoramas(parts: Figures) -> str:
                     name,
                     str(part["images"]),
                     f"{part['seconds']:.1f} s",
-                    f"{part['intra_distance']:.3f}",
+                    f"{part['intra_distance']:.3f} +- {part['intra_spread']:.3f}",
                     f"{part['seams_rgb']:.2f}",
                     f"{part['seams_depth']:.2f}",
+                    f"{part['kid_x1000']:.1f}",
                 ]
             )
     first = next((part for key, part in parts.items() if key.startswith("panorama ")), None)
     if first is None:
         return ""
-    head = ["method", "panoramas", "time of one", "intra-distance", "seams, RGB", "seams, depth"]
+    head = ["method", "panoramas", "time of one", "intra-distance", "seams, RGB", "seams, depth", "KID x 1000"]
     return (
         "## Panoramas (Table 2)\n\n128 x 512 px with the bundled model. Intra-distance: mean of "
         f"{first['distance']} between the four squares, low for a picture of one piece; a non-tiled one repeats content, which is low too. "
-        "Seams: how much stronger gradients are across the edges of windows (every 16 px) than beside them; about 1 where none is seen.\n\n"
-        + table(head, rows)
+        "Seams: how much stronger gradients are across the edges of windows (every 16 px) than beside them; about 1 where none is seen. "
+        "KID: of the squares against renders.\n\n" + table(head, rows)
     )
 
 

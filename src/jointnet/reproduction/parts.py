@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import median
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from jointnet.demo.bundled import GUIDANCE, TASK_MODEL, bundled_folder
 from jointnet.demo.measure.figures import depth_agreement, in_batches
-from jointnet.demo.measure.pictures import held_out, in_fastest_precision, precision_name
+from jointnet.demo.measure.page import load_figures, save_figures
+from jointnet.demo.measure.pictures import held_out, precision_name
 from jointnet.demo.training.chain import Chain
 from jointnet.demo.training.source import SceneSource
 from jointnet.evaluation.features import open_extractor
-from jointnet.evaluation.metrics.panorama import discontinuity_at_columns, intra_distance
 from jointnet.evaluation.models.adapters import generators_of
-from jointnet.evaluation.perceptual import open_distance
-from jointnet.evaluation.sync_diffusion import SyncDiffusion
 from jointnet.loading import load
 from jointnet.machine.origin import code_commit, machine
-from jointnet.reproduction.measure import FIRST_SEED, DemoMeasures, Judges, Measures, checkpoint_name, keep, made_by
+from jointnet.reproduction.measure import DemoMeasures, Judges, Measures, checkpoint_name, made_by
+from jointnet.reproduction.panoramas import PANORAMAS, measure_panoramas
 from jointnet.reproduction.setting import Budget, Setting
 from jointnet.reproduction.train import Trained, train_next_stage, train_variant
 from jointnet.reproduction.variants import VARIANTS
-from jointnet.sampling.tiling import Tiling
 from jointnet.tasks.options import SamplingOptions
-from jointnet.tasks.panorama import Panorama
 from jointnet.tasks.predict import Predict
 from jointnet.tasks.refine import Refine
 
@@ -43,17 +39,8 @@ FOLLOWED = ("jointnet", "direct-copy", "direct-zeros", "direct-random")
 REPEATED = ("jointnet", "direct-copy", "independent", "rgb-to-depth")
 """Variants that are trained with every seed."""
 
-_WINDOW = 16
-PANORAMAS: dict[str, dict[str, Any]] = {
-    "non-tiled": {"tiled": False},
-    "MultiDiffusion": {"tiled": Tiling(window=_WINDOW, stride=2, decay=0, whole_share=0, has_random_offset=False)},
-    "SyncDiffusion": {"tiled": Tiling(window=_WINDOW, stride=4, decay=0, whole_share=0, has_random_offset=False), "sync": True},
-    "paper": {"tiled": Tiling(window=_WINDOW)},
-    "paper, windows at rest": {"tiled": Tiling(window=_WINDOW, has_random_offset=False)},
-    "paper, without the whole image": {"tiled": Tiling(window=_WINDOW, whole_share=0)},
-    "paper, without decay": {"tiled": Tiling(window=_WINDOW, decay=0)},
-}
-"""Methods by name. Strides are the same shares of a window as the paper's: 8, 16 and 32 of 64."""
+PROGRESS_FILE = "progress.json"
+"""In a run's folder: figures of its checkpoints, so that a resumed run still has them."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +115,14 @@ class Reproduction:
         return DemoMeasures(self.judges, self.budget, self.setting.base, self.work / "pictures")
 
     def _train(self, name: str, seed: int) -> Figures:
-        variant, progress = VARIANTS[name], {}
+        variant, kept = VARIANTS[name], self._folder(name, seed) / PROGRESS_FILE
+        progress = load_figures(kept)
         is_watched = name in FOLLOWED and seed == self.budget.seeds[0]
 
         def watch(step: int, pipeline: Any) -> None:
-            progress[str(step)] = self.measures.generated(pipeline, self.budget.few_prompts, checkpoint_name(name, step))
+            if str(step) not in progress:
+                progress[str(step)] = self.measures.generated(pipeline, self.budget.few_prompts, checkpoint_name(name, step))
+                save_figures(progress, kept)
 
         checkpoints = self.budget.checkpoints if is_watched else ()
         trained = train_variant(self.setting, variant, seed, self._folder(name, seed), checkpoints=checkpoints, watch=watch)
@@ -188,46 +178,8 @@ class Reproduction:
         return self.setting.joint_pipeline(JointUNet.from_pretrained(folder / "network"), self.setting.base_pipeline())
 
     def _panorama(self, method: str) -> Figures:
-        """Time, intra-distance, seams of one method, with the bundled model."""
-        pipeline, distance = load("demo"), open_distance("eff-lite0")
-        pipeline.set_progress_bar_config(disable=True)
-        options = dict(PANORAMAS[method])
-        if options.pop("sync", False):
-            pipeline.joint_unet.requires_grad_(False)
-            cast(nn.Module, pipeline.vae).requires_grad_(False)
-            options["before_step"] = SyncDiffusion(distance=distance, window=_WINDOW, stride=options["tiled"].stride)
-        num_prompts, num_seeds = self.budget.panoramas
-        prompts = [caption.text for caption in self.judges.scenes.captions[:num_prompts]]
-        columns = list(range(16, 512 - 3, 16))
-        seconds: list[float] = []
-        found: dict[str, list[float]] = {"intra_distance": [], "seams_rgb": [], "seams_depth": []}
-        maps: Mapping[str, Tensor] = {}
-        for number, prompt in enumerate(prompts):
-            for seed in range(num_seeds):
-                request = Panorama(
-                    prompt=prompt,
-                    options=SamplingOptions(
-                        num_inference_steps=self.budget.sampling_steps,
-                        generator=generators_of([FIRST_SEED + number * num_seeds + seed]),
-                        **options,
-                    ),
-                )
-                started = time.perf_counter()
-                with in_fastest_precision(pipeline.joint_unet):
-                    maps = pipeline.run(request).maps
-                seconds.append(time.perf_counter() - started)
-                rgb, depth = maps["rgb"][0].clamp(0, 1), maps["depth"][0].clamp(0, 1)
-                with torch.no_grad():
-                    found["intra_distance"].append(intra_distance(rgb, distance))
-                found["seams_rgb"].append(discontinuity_at_columns(rgb, columns))
-                found["seams_depth"].append(discontinuity_at_columns(depth, columns))
-            keep(self.work / "pictures", f"panorama {method} {number}", maps)
-        return {
-            "images": len(seconds),
-            "seconds": round(median(seconds), 2),
-            "distance": distance.words,
-            **{name: sum(values) / len(values) for name, values in found.items()},
-        }
+        """Table 2 with the bundled model."""
+        return measure_panoramas(load("demo"), method, self.judges, self.budget, self.work / "pictures")
 
     def _refinement(self) -> Figures:
         """Table 6 with a regressor at a quarter of the resolution in MiDaS's place; the bundled model that was trained to condition."""
