@@ -28,6 +28,11 @@ class Metric:
         normal = torch.tensor([0.0, 0.6, 0.8])[:, None, None].expand(len(rgb), 3, *rgb.shape[-2:])
         return {"depth_metric": 1 / rgb[:, 0].clamp(min=0.05), "normal": normal}
 
+class Smooth:
+    """Knows the mean of each row."""
+    def predict(self, rgb, seeds):
+        return {"disparity_affine_invariant": rgb[:, 0].mean(-1, keepdim=True).expand_as(rgb[:, 0])}
+
 class NotFinite:
     def predict(self, rgb, seeds):
         return {"depth_metric": rgb[:, 0] * float("nan")}
@@ -106,6 +111,16 @@ def test_metric_depth_is_not_aligned_and_normals_are_pooled_as_asked() -> None:
     angle = float(np.degrees(np.arccos(0.8)))
     assert found["normal"]["mean"] == pytest.approx(angle, abs=1e-3)
     assert result("pixel")["figures"]["normal"]["median"] == pytest.approx(angle, abs=0.01)
+
+
+@pytest.mark.usefixtures("place")
+def test_surfaces_are_compared_once_the_lens_is_known() -> None:
+    for model in ("Exact", "Smooth"):
+        assert depth(f"peer.py:{model}", "--data", "folder:data", "--fov", "60", "-o", model) == 0
+    assert depth("peer.py:Exact", "--data", "folder:data", "-o", "without") == 0
+    exact, smooth = (result(model)["figures"]["depth"]["relative_normal"] for model in ("Exact", "Smooth"))
+    assert exact < 0.01 < smooth
+    assert "relative_normal" not in result("without")["figures"]["depth"]
 
 
 @pytest.mark.usefixtures("place")

@@ -8,11 +8,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.io import savemat
 
 from jointnet.errors import DataFolderError, UnknownNameError
 from jointnet.evaluation.data.readers import READERS, open_truth
+from jointnet.evaluation.data.sample import Camera
+from jointnet.geometry.projection import Pinhole
 
 H, W = 12, 16
 RNG = np.random.default_rng(0)
@@ -120,6 +123,33 @@ def test_each_owners_form_gives_metres_and_a_mask(name: str, tmp_path: Path) -> 
     assert np.abs(sample.depth_m.numpy() - DEPTH)[sample.valid.numpy()].max() < steps.get(name, 1e-5)
     assert tuple(sample.rgb.shape) == ((3, 2 * H, 2 * W) if name == "scannet" else (3, H, W))
     assert (sample.normal is not None) == (name == "folder")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_cameras_are_read_where_their_owner_ships_them(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    WRITERS[name](folder)
+    assert open_truth(f"{name}:{folder}").read(0).camera is None
+    places = {"kitti": next(folder.rglob("image"), folder), "scannet": next(folder.rglob("color"), folder)}
+    if name not in places:
+        return
+    file = "intrinsics/2011_image_0000000002_image_02.txt" if name == "kitti" else "intrinsic/intrinsic_depth.txt"
+    matrix = np.eye(3 if name == "kitti" else 4)
+    matrix[[0, 0, 1, 1], [0, 2, 1, 2]] = 700, 8.5, 710, 6.5
+    path = places[name].parent / file
+    path.parent.mkdir()
+    np.savetxt(path, matrix)
+    assert open_truth(f"{name}:{folder}").read(0).camera == Camera(700, 710, 8.5, 6.5)
+    np.savetxt(path, matrix[:2])
+    with pytest.raises(DataFolderError, match="of a matrix"):
+        open_truth(f"{name}:{folder}").read(0)
+
+
+def test_a_cameras_points_lie_where_a_pinhole_sees_them() -> None:
+    """The other implementation looks along -z with y up, as meshes do."""
+    depth = torch.from_numpy(DEPTH)
+    points = Camera.of_fov(50, H, W).points(depth).permute(1, 2, 0).numpy()
+    assert np.allclose(points * (1, -1, -1), Pinhole(50).rays(H, W) * DEPTH[..., None], atol=1e-9)
 
 
 def test_a_limit_of_a_plain_folder_leaves_pixels_out(tmp_path: Path) -> None:

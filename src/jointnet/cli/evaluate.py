@@ -114,6 +114,9 @@ def depth(
     cap: Annotated[
         float | None, _option("--cap", number(0.001, 1e6), "M", "far limit of a plain folder, in metres", PROTOCOL, "none")
     ] = None,
+    fov: Annotated[
+        float | None, _option("--fov", number(1, 179), "DEG", "across the width, of data without a camera", PROTOCOL, "no relative normals")
+    ] = None,
     num: Annotated[int | None, _option("--num", whole_number(1, 10**9), "N", "the first samples only", PROTOCOL, "all")] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -134,6 +137,7 @@ def depth(
         batch=sampling.batch,
         limit=num,
         pooling=pooling,  # pyright: ignore[reportArgumentType] - one of the names
+        fov_deg=fov,
     )
     count = len(truth) if num is None else min(num, len(truth))
     opened = sampling.open(model, "predict")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from jointnet.errors import NonFiniteError, ShapeError, UnknownNameError
-from jointnet.evaluation.data.sample import TruthData, TruthSample
+from jointnet.evaluation.data.sample import Camera, TruthData, TruthSample
 from jointnet.evaluation.metrics.alignment import (
     ScaleShift,
     align_disparity,
@@ -24,6 +25,7 @@ from jointnet.evaluation.metrics.alignment import (
 )
 from jointnet.evaluation.metrics.depth import DEPTH_METRICS, boundary_f1, rmse
 from jointnet.evaluation.metrics.normal import AngleTotals, Pooling, angles_deg, normal_errors
+from jointnet.evaluation.metrics.relative_normal import relative_normal_error
 from jointnet.evaluation.models.protocol import DEPTH_KEYS, Predictor
 
 Alignment = Literal["auto", "none", "scale", "median", "depth", "disparity", "paper"]
@@ -53,6 +55,7 @@ class DepthProtocol:
         batch: pictures of one size that are predicted at once.
         limit: samples at most, the first ones; None: all.
         pooling: of normals, see ``metrics.normal``.
+        fov_deg: across the width, of pictures whose data set gives no camera; None: their relative normals are not compared.
     Raises: UnknownNameError.
     """
 
@@ -63,6 +66,7 @@ class DepthProtocol:
     batch: int = 1
     limit: int | None = None
     pooling: Pooling = "image"
+    fov_deg: float | None = None
 
     def __post_init__(self) -> None:
         if self.alignment not in ALIGNMENTS:
@@ -182,6 +186,10 @@ def depth_errors(p: Tensor, key: str, sample: TruthSample, cap_m: float, alignme
         errors["rmse_disparity"] = rmse(1 / aligned, disparity, valid)
     if float((~valid).float().mean()) <= _MOST_MISSING:
         errors["boundary_f1"] = boundary_f1(aligned, d)
+    camera = sample.camera or (None if protocol.fov_deg is None else Camera.of_fov(protocol.fov_deg, *d.shape))
+    if camera is not None:
+        with suppress(ValueError):  # no two valid pixels beside each other
+            errors["relative_normal"] = relative_normal_error(camera.points(aligned), camera.points(d), valid, seed=protocol.seed)
     return errors
 
 
@@ -238,6 +246,7 @@ def stated_protocol(protocol: DepthProtocol, data: TruthData) -> dict[str, Any]:
         "alignment_in_words": words[protocol.alignment],
         "space": "depth in metres, errors per image, then the mean over images",
         "resolution": "that of the ground truth; predictions are resized bilinearly",
+        "relative_normal": "radians, of points by the data set's camera, else by fov_deg; not compared without either",
         "mask": f"pixels with ground truth, as {data.name}'s reader takes them",
         "clipping_m": [_FLOOR_M, data.cap_m if math.isfinite(data.cap_m) else "10 x the largest true depth, in disparity only"],
     }

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from jointnet.errors import DataFolderError, UnknownNameError
-from jointnet.evaluation.data.sample import Files, TruthData, TruthSample, h5, integers_of, rgb_of, truth
+from jointnet.evaluation.data.sample import Camera, Files, TruthData, TruthSample, h5, integers_of, rgb_of, truth
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
@@ -43,7 +43,8 @@ def megadepth(folder: Path) -> Files:
 class NyuLabeled:
     """NYU Depth v2: nyu_depth_v2_labeled.mat, the 654 test pictures where splits.mat is beside it, else all 1,449.
 
-    0 to 10 m; of each 480 x 640 map rows 45 to 470 and columns 41 to 600 count (Eigen et al., 2014). Source: Silberman et al. (2012).
+    0 to 10 m; of each 480 x 640 map rows 45 to 470 and columns 41 to 600 count (Eigen et al., 2014), and the camera is the
+    toolbox's. Source: Silberman et al. (2012).
     """
 
     folder: Path
@@ -84,13 +85,16 @@ class NyuLabeled:
             inside = np.zeros_like(valid)
             inside[45:471, 41:601] = True
             valid &= inside
-        return truth(f"{number:04d}", rgb, depth, valid)
+        camera = (
+            Camera(518.857901, 519.469611, 325.582449 - 1, 253.736166 - 1) if depth.shape == (480, 640) else None
+        )  # theirs count from 1
+        return truth(f"{number:04d}", rgb, depth, valid, camera=camera)
 
 
 def kitti(folder: Path) -> Files:
     """KITTI's depth benchmark: val_selection_cropped/image/*.png with groundtruth_depth/*.png (16 bits, 256 a metre, 0: none).
 
-    Up to 80 m. Source: Uhrig et al. (2017).
+    Up to 80 m; intrinsics/*.txt are read where they are there. Source: Uhrig et al. (2017).
     """
     root = next((place for place in (folder, *folder.rglob("val_selection_cropped")) if (place / "groundtruth_depth").is_dir()), folder)
     rows = []
@@ -100,7 +104,8 @@ def kitti(folder: Path) -> Files:
 
     def load(id_: str, paths: tuple[Path, ...]) -> TruthSample:
         depth = integers_of(paths[1]) / 256
-        return truth(id_, rgb_of(paths[0]), depth, (depth > 1e-3) & (depth < 80))
+        camera = _camera(paths[0].parents[1] / "intrinsics" / f"{paths[0].stem}.txt")
+        return truth(id_, rgb_of(paths[0]), depth, (depth > 1e-3) & (depth < 80), camera=camera)
 
     return _found(Files("KITTI", 80.0, rows, load), folder, "val_selection_cropped/image/*.png and groundtruth_depth/*.png")
 
@@ -126,7 +131,8 @@ def diode(folder: Path) -> Files:
 def scannet(folder: Path) -> Files:
     """ScanNet: sceneNNNN_NN/color/N.jpg with depth/N.png (16 bits, millimetres, 0: none), as its exporter writes them.
 
-    Up to 10 m; the colour pictures are larger than the depth maps, which are what is compared at. Source: Dai et al. (2017).
+    Up to 10 m; the colour pictures are larger than the depth maps, which are what is compared at; SCENE/intrinsic/intrinsic_depth.txt is
+    read where it is there. Source: Dai et al. (2017).
     """
     rows = [
         (_relative(depth.with_suffix(""), folder), (depth.parents[1] / "color" / f"{depth.stem}.jpg", depth))
@@ -135,7 +141,8 @@ def scannet(folder: Path) -> Files:
 
     def load(id_: str, paths: tuple[Path, ...]) -> TruthSample:
         depth = integers_of(paths[1]) / 1000
-        return truth(id_, rgb_of(paths[0]), depth, (depth > 1e-3) & (depth < 10))
+        camera = _camera(paths[1].parents[1] / "intrinsic" / "intrinsic_depth.txt")
+        return truth(id_, rgb_of(paths[0]), depth, (depth > 1e-3) & (depth < 10), camera=camera)
 
     return _found(Files("ScanNet", 10.0, rows, load), folder, "SCENE/color/N.jpg with depth/N.png")
 
@@ -231,6 +238,10 @@ def _found(data: Files, folder: Path, expected: str) -> Files:
     if not data.rows:
         raise DataFolderError(f"got {str(folder)!r}, in which there is no sample of {data.name}; expected {expected}")
     return data
+
+
+def _camera(path: Path) -> Camera | None:
+    return Camera.of_matrix(path) if path.is_file() else None
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -13,8 +13,39 @@ from PIL import Image
 from torch import Tensor
 
 from jointnet.errors import DataFolderError
+from jointnet.geometry.projection import Pinhole
 
 Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera: focal lengths and principal point in pixels of the depth map, 0 at the first pixel's centre."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+    @classmethod
+    def of_fov(cls, fov_deg: float, height: int, width: int) -> Camera:
+        """Square pixels, the principal point in the middle, ``fov_deg`` across the width."""
+        focal = Pinhole(fov_deg).focal(width)
+        return cls(focal, focal, (width - 1) / 2, (height - 1) / 2)
+
+    @classmethod
+    def of_matrix(cls, path: Path) -> Camera:
+        """Read a text file with a 3 x 3 (or 4 x 4) matrix by rows. Raises: OSError, ValueError."""
+        values = [float(number) for number in path.read_text(encoding="utf-8").split()]
+        if len(values) not in (9, 16):
+            raise ValueError(f"got {len(values)} numbers in {path.name}; expected the 9 or 16 of a matrix")
+        width = 3 if len(values) == 9 else 4
+        return cls(values[0], values[width + 1], values[2], values[width + 2])
+
+    def points(self, depth: Tensor) -> Tensor:
+        """(H, W) -> (3, H, W): x right, y down, z along the view, in the depth's unit."""
+        rows, columns = torch.meshgrid(*(torch.arange(n, dtype=depth.dtype) for n in depth.shape), indexing="ij")
+        return torch.stack([(columns - self.cx) / self.fx * depth, (rows - self.cy) / self.fy * depth, depth])
 
 
 @dataclass(frozen=True)
@@ -27,6 +58,7 @@ class TruthSample:
         depth_m: (H, W) in metres, or in the data set's unit where its scale is unknown.
         valid: (H, W), where there is ground truth.
         normal: (3, H, W), unit vectors in our axes, zero where there is none; None: the set has no normals.
+        camera: None where it is not known.
     """
 
     id: str
@@ -34,6 +66,7 @@ class TruthSample:
     depth_m: Tensor
     valid: Tensor
     normal: Tensor | None = None
+    camera: Camera | None = None
 
 
 class TruthData(Protocol):
@@ -95,7 +128,7 @@ def integers_of(path: Path) -> Array:
         return np.asarray(picture).astype(np.float64)
 
 
-def truth(id_: str, rgb: Tensor, depth_m: Array, valid: Array, normal: Array | None = None) -> TruthSample:
+def truth(id_: str, rgb: Tensor, depth_m: Array, valid: Array, normal: Array | None = None, camera: Camera | None = None) -> TruthSample:
     """Put a sample together; pixels whose depth is not finite or not above 0 are not valid. Raises: ValueError if sizes differ."""
     if depth_m.ndim != 2 or valid.shape != depth_m.shape:
         raise ValueError(f"got depth of shape {depth_m.shape} with a mask of {valid.shape}; expected one size (H, W)")
@@ -110,6 +143,7 @@ def truth(id_: str, rgb: Tensor, depth_m: Array, valid: Array, normal: Array | N
         torch.from_numpy(kept),
         torch.from_numpy(is_valid),
         None if normal is None else torch.from_numpy(np.ascontiguousarray(normal, np.float32)),
+        camera,
     )
 
 
