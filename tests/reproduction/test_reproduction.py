@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def figures(direct_early: float, ours_early: float = 0.8) -> dict[str, Any]:
         "train jointnet 0": trained(0.79, 0.05, progress=progress, **{"predicted by blending": {"abs_rel": 0.3, "delta1": 0.4}}),
         **{f"train direct-{output} 0": trained(0.7, 0.1, progress=direct) for output in ("copy", "zeros", "random")},
     }
-    return {"budget": {"steps": 100, "batch": 4}, "names": [*parts, "stage 2"], "parts": parts}
+    return {"budget": asdict(Budget(steps=100, batch=4)), "names": [*parts, "stage 2"], "parts": parts}
 
 
 def test_claims_are_judged_by_the_figures_and_missing_ones_are_said(tmp_path: Path) -> None:

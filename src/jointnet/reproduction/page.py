@@ -49,6 +49,7 @@ def write_reproduction(figures: Figures, path: Path, pictures: Path) -> None:
             f"![Panoramas](pictures/{PANORAMA_PICTURE})" if PANORAMA_PICTURE in shown else "",
             _panoramas(parts),
             _refinement(parts),
+            _budget(figures),
             _origins(parts),
         ],
     )
@@ -253,10 +254,28 @@ def _refinement(parts: Figures) -> str:
     )
 
 
+def _budget(figures: Figures) -> str:
+    """What was planned before anything ran, and what it took."""
+    budget, parts, names = figures["budget"], figures["parts"], figures["names"]
+    trainings = sum(name.startswith("train ") for name in names) + 2
+    prompts, seeds = budget["panoramas"]
+    minutes = sum(part["minutes"] for part in parts.values())
+    return (
+        f"## Budget\n\nPlanned before the first run, for about seven hours of two cores: {trainings} trainings of {budget['steps']} steps of "
+        f"{budget['batch']} samples (0.4 to 0.9 s a step on this base; twice as many steps where a network has no second stage) on "
+        f"{budget['scenes']:,} rendered scenes; {budget['prompts']} pictures of each network and {budget['few_prompts']} of each checkpoint, "
+        f"in {budget['sampling_steps']} sampling steps; {len(PANORAMAS)} panorama methods with {prompts} prompts x {seeds} seeds. Networks "
+        f"whose spread matters most are trained from seeds {', '.join(map(str, budget['seeds']))}, the others from the first. The paper "
+        f"trains 10,000 steps of 256.\n\nSo far {len(parts)} of {len(names)} parts took {minutes / 60:.1f} hours of processes, which may have "
+        "run side by side."
+    )
+
+
 def _origins(parts: Figures) -> str:
     lines: dict[str, list[str]] = {}
     for name, part in parts.items():
-        lines.setdefault(origin(dict(part)), []).append(f"{name} ({part['minutes']:g} min)")
+        threads = f", {part['threads']} threads" if "threads" in part else ""
+        lines.setdefault(origin(dict(part)) + threads, []).append(f"{name} ({part['minutes']:g} min)")
     return "## Where the figures come from\n\n" + "\n".join(f"- {where}: {', '.join(names)}" for where, names in lines.items())
 
 

@@ -64,7 +64,7 @@ class Reproduction:
 
     def run(self, part: str) -> Figures:
         """Do a part, with where its figures come from. Raises: KeyError for none of ``names``."""
-        known_by = {"commit": code_commit(), "machine": machine(), "precision": precision_name()}
+        known_by = {"commit": code_commit(), "machine": machine(), "precision": precision_name(), "threads": torch.get_num_threads()}
         started = time.monotonic()
         kind, _, rest = part.partition(" ")
         if kind == "train":
