@@ -260,15 +260,20 @@ def _budget(figures: Figures) -> str:
     trainings = sum(name.startswith("train ") for name in names) + 2
     prompts, seeds = budget["panoramas"]
     minutes = sum(part["minutes"] for part in parts.values())
-    return (
-        f"## Budget\n\nPlanned before the first run, for about seven hours of two cores: {trainings} trainings of {budget['steps']} steps of "
-        f"{budget['batch']} samples (0.4 to 0.9 s a step on this base; twice as many steps where a network has no second stage) on "
-        f"{budget['scenes']:,} rendered scenes; {budget['prompts']} pictures of each network and {budget['few_prompts']} of each checkpoint, "
-        f"in {budget['sampling_steps']} sampling steps; {len(PANORAMAS)} panorama methods with {prompts} prompts x {seeds} seeds. Networks "
-        f"whose spread matters most are trained from seeds {', '.join(map(str, budget['seeds']))}, the others from the first. The paper "
-        f"trains 10,000 steps of 256.\n\nSo far {len(parts)} of {len(names)} parts took {minutes / 60:.1f} hours of processes, which may have "
-        "run side by side."
-    )
+    rows = [
+        ["trainings", f"{trainings} of {budget['steps']} steps of {budget['batch']}; twice the steps without a second stage"],
+        ["data", f"{budget['scenes']:,} rendered scenes"],
+        ["seeds", f"{', '.join(map(str, budget['seeds']))} where spread matters most, else the first"],
+        [
+            "pictures",
+            f"{budget['prompts']} of a network, {budget['few_prompts']} of a checkpoint, {budget['sampling_steps']} sampling steps",
+        ],
+        ["panoramas", f"{len(PANORAMAS)} methods, {prompts} prompts x {seeds} seeds"],
+        ["the paper, for comparison", "10,000 steps of 256"],
+        ["planned time", "about 7 hours of two cores: 0.4 to 0.9 s a step, 0.4 s a picture, 2 to 50 s a panorama"],
+        ["taken so far", f"{len(parts)} of {len(names)} parts, {minutes / 60:.1f} hours of processes that may have run side by side"],
+    ]
+    return "## Budget\n\n" + table(["of", "planned before the first run"], rows)
 
 
 def _origins(parts: Figures) -> str:
