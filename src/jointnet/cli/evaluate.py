@@ -264,35 +264,31 @@ def panorama(
     check_folder(output)
     chosen = open_prompts(drawing.prompts, drawing.num, drawing.seed)
     texts = [text for text in chosen.texts for _ in range(seeds)]
-    measure, extractor, real = open_distance(distance), None, None
+    measure, real = open_distance(distance), None
     if reference is not None:
         if span != 360 or projection != "equirectangular":
             raise RangeError(
                 f"got --reference for a {projection} panorama of {span:g} degrees; views need --span 360 --projection equirectangular"
             )
-        extractor, real = open_extractor(features).to(chosen_device(sampling.device)), list_pictures(reference)
-        check_enough(extractor, {"of the model": len(texts), f"in {reference}": len(real)}, GenerationProtocol(allows_few=drawing.few))
-    opened: Any = sampling.open(model, "generate")
-    tile, extra = None, ("depth",)
-    if hasattr(opened, "pipeline") and hasattr(opened.pipeline, "joint_unet"):
-        tile = opened.pipeline.default_size
-        extra = tuple(name for name in extra if name in opened.pipeline.modalities)
-        opened = of.JointPanorama(
-            pipeline=opened.pipeline,
-            size=sampling.size or (tile, 4 * tile),
-            span_deg=span,
-            projection=projection,
-            steps=sampling.steps,
-            guidance=sampling.guidance,
-        )
+        real = of.RealViews(list_pictures(reference), open_extractor(features).to(chosen_device(sampling.device)))
+        counts = {"of the model": len(texts), f"in {reference}": len(real.pictures)}
+        check_enough(real.extractor, counts, GenerationProtocol(allows_few=drawing.few))
+    opened, tile, has_depth = of.panoramas_by(
+        sampling.open(model, "generate"),
+        size=sampling.size,
+        span_deg=span,
+        projection=projection,
+        steps=sampling.steps,
+        guidance=sampling.guidance,
+    )
     protocol = of.PanoramaProtocol(span_deg=span, projection=projection, tile=tile)
-    stated = of.stated_protocol(protocol, measure, extractor)
+    stated = of.stated_protocol(protocol, measure, None if real is None else real.extractor)
     about = {"evaluated": "panorama", "model": model, "sampling": vars(sampling.settings()), "prompts": chosen.name, "seeds": seeds}
     claim(output, {**about, "seed": drawing.seed, "batch": sampling.batch, "num": len(texts), "protocol": stated})
     _join()
 
     # 2. Panoramas, the errors of each, figures
-    pictures = BulkFolder(output / "pictures", extra)
+    pictures = BulkFolder(output / "pictures", ("depth",) if has_depth else ())
     generate_all(
         opened,
         texts,
@@ -304,19 +300,8 @@ def panorama(
     )
     after_all(lambda: None)
     units = Units(output / "units", len(texts), _UNIT)
-    for unit in units.mine():
-        read = [
-            of.read_panorama(pictures.picture(number), pictures.map_file(number, "depth") if extra else None) for number in units.rows(unit)
-        ]
-        units.write(unit, [of.panorama_errors(rgb, depth_, measure, protocol) for rgb, depth_ in read])
-
-    def figures() -> dict[str, Any]:
-        found = of.panorama_figures([row for unit in units.read() for row in unit])
-        if extractor is None or real is None:
-            return found
-        return found | of.omni_distance(real, [pictures.picture(number) for number in range(len(texts))], extractor, protocol.face)
-
-    _report(output, {**about, "reference": None if reference is None else str(reference)}, after_all(figures), stated, as_json)
+    figures = of.measure_panoramas(pictures, units, measure, protocol, real, has_depth=has_depth)
+    _report(output, {**about, "reference": None if reference is None else str(reference)}, figures, stated, as_json)
 
 
 def _join() -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from jointnet.errors import ShapeError
+from jointnet.evaluation.bulk import BulkFolder
 from jointnet.evaluation.data.sample import integers_of, rgb_of
 from jointnet.evaluation.features import Extractor
 from jointnet.evaluation.metrics.distribution import Gaussian, frechet_distance
@@ -28,6 +29,8 @@ from jointnet.evaluation.metrics.panorama import (
 )
 from jointnet.evaluation.models.adapters import generators_of
 from jointnet.evaluation.perceptual import Distance
+from jointnet.evaluation.work import Units
+from jointnet.machine.processes import after_all
 from jointnet.tasks.options import SamplingOptions
 from jointnet.tasks.panorama import Panorama
 
@@ -60,6 +63,23 @@ class JointPanorama:
             options=options,
         )
         return self.pipeline.run(request).maps
+
+
+def panoramas_by(
+    model: Any, *, size: tuple[int, int] | None, span_deg: float, projection: str, steps: int, guidance: float | None
+) -> tuple[Any, int | None, bool]:
+    """Return a ``Generator`` of panoramas, the width of what it makes at once (None: not known), and whether it makes depth.
+
+    A peer's ``generate`` is taken as it is. Of a joint model the panorama task is: ``size`` None is one window high and four wide.
+    """
+    pipeline: Any = getattr(model, "pipeline", None)
+    if not hasattr(pipeline, "joint_unet"):
+        return model, None, True
+    tile = pipeline.default_size
+    made = JointPanorama(
+        pipeline=pipeline, size=size or (tile, 4 * tile), span_deg=span_deg, projection=projection, steps=steps, guidance=guidance
+    )
+    return made, tile, "depth" in pipeline.modalities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +121,32 @@ def panorama_errors(rgb: Tensor, depth: Tensor | None, distance: Distance, proto
         if protocol.is_sphere:
             errors[f"seams_poles_{name}"] = discontinuity_at_poles(map_)
     return errors
+
+
+@dataclass(frozen=True)
+class RealViews:
+    """Real panoramas whose views are compared with, and by which features."""
+
+    pictures: Sequence[Path]
+    extractor: Extractor
+
+
+def measure_panoramas(
+    made: BulkFolder, units: Units, distance: Distance, protocol: PanoramaProtocol, real: RealViews | None, *, has_depth: bool
+) -> dict[str, Any]:
+    """Measure a folder of panoramas, this process its share; return the figures of all of them. Raises: ShapeError, OutputError."""
+    for unit in units.mine():
+        read = [read_panorama(made.picture(row), made.map_file(row, "depth") if has_depth else None) for row in units.rows(unit)]
+        units.write(unit, [panorama_errors(rgb, depth, distance, protocol) for rgb, depth in read])
+
+    def figures() -> dict[str, Any]:
+        found = panorama_figures([row for unit in units.read() for row in unit])
+        if real is None:
+            return found
+        pictures = [made.picture(row) for row in range(units.count)]
+        return found | omni_distance(real.pictures, pictures, real.extractor, protocol.face)
+
+    return after_all(figures)
 
 
 def read_panorama(picture: Path, depth: Path | None) -> tuple[Tensor, Tensor | None]:
