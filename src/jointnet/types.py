@@ -6,7 +6,7 @@ is one tensor (B, M, C, H, W); timesteps are (B, M), so each modality may stand 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -91,13 +91,14 @@ class Conditioning:
 
     ``negative`` is the unconditional or negative prompt that guidance pushes away from; None where guidance is off. ``known`` is for
     networks that were trained to take a part as known; None: nothing is, or the network cannot use it. ``low_res`` is for upscaling
-    networks only.
+    networks only. ``is_pair``: the first half of the rows are the second half's with the negative prompts.
     """
 
     text: Text
     negative: Text | None = None
     known: Known | None = None
     low_res: LowRes | None = None
+    is_pair: bool = False
 
     def guidance_pair(self) -> Conditioning:
         """The conditioning of a doubled batch: the negative prompts first, then the prompts; all else is the same for both."""
@@ -105,7 +106,7 @@ class Conditioning:
             raise ValueError("guidance needs a negative conditioning; got None")
         known = None if self.known is None else self.known.map(_twice)
         low_res = None if self.low_res is None else self.low_res.map(_twice)
-        return Conditioning(self.negative.concat(self.text), None, known, low_res)
+        return Conditioning(self.negative.concat(self.text), None, known, low_res, is_pair=True)
 
     def take(self, rows: Tensor, cut: Callable[[Tensor], Tensor]) -> Conditioning:
         """The conditioning of tiles: the rows of the batch they come from, and how a canvas (B, M, c, H, W) becomes the tiles' crops."""
@@ -129,12 +130,15 @@ class Step:
         index: of the noise level among the run's ``count`` ones, from 0; a solver of second order calls a denoiser twice at most of them.
         t: timesteps (B, M) of the state's rows and modalities.
         t_next: the timestep after this call, (); None at the last one.
+        place: what the rows show, as far as it is known to come again at later steps: a name for some windows of a canvas. Anything that is
+            kept from step to step is kept by place.
     """
 
     index: int
     count: int
     t: Tensor
     t_next: Tensor | None = None
+    place: Hashable = None
 
 
 class Denoiser(Protocol):
@@ -143,3 +147,48 @@ class Denoiser(Protocol):
     def __call__(self, x: Tensor, step: Step, conditioning: Conditioning, /) -> Tensor:
         """Predict, as the scheduler's prediction type states. Shapes: x (B, M, C, H, W), step.t (B, M) -> (B, M, C, H, W)."""
         ...
+
+
+Sent = tuple[Sequence["Tensor | int"], "Tensor | int"]
+"""What a branch adds to another's skips and its mid block's output; 0 where nothing is sent."""
+
+
+@dataclass
+class Kept:
+    """What calls leave for later ones, at one place.
+
+    Attributes:
+        deep: modality -> the hidden state before its last upward layers, all that was received in it.
+        sent: (sender, receiver) -> what was added to the receiver's skips and its mid output.
+        predictions: modality -> its last prediction.
+        shallow: modality -> the last of its shallow skips when its deep layers last ran.
+    """
+
+    deep: dict[str, Tensor] = field(default_factory=dict)
+    sent: dict[tuple[str, str], Sent] = field(default_factory=dict)
+    predictions: dict[str, Tensor] = field(default_factory=dict)
+    shallow: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortcut:
+    """How one call may do less than all.
+
+    Attributes:
+        unguided: the first half of the rows are those of the second half with negative prompts, and the dense branches run on the second
+            half only: they send the same to both, and predict the same for both, so guidance leaves their prediction as it is.
+        layers: of the shallow part: 0 runs all; else the last so many upward layers, and the first so many skips, are run on every call.
+        is_shallow: run only those, on what ``kept`` has of the deep ones (Ma et al., 2024, DeepCache).
+        tolerance: run the deep ones all the same where the shallow skips have changed by more than this share of them since they last did.
+        resting: modalities that do not run: their last prediction and what they last sent stand for them.
+        keeps_sent: a later call has branches at rest, and needs what was sent.
+        kept: read and written; None: nothing is kept.
+    """
+
+    unguided: bool = False
+    layers: int = 0
+    is_shallow: bool = False
+    tolerance: float | None = None
+    resting: frozenset[str] = frozenset()
+    keeps_sent: bool = False
+    kept: Kept | None = None

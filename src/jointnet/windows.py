@@ -19,6 +19,11 @@ class Window:
     rows: Tensor
     columns: Tensor
 
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Row and column of its first pixel."""
+        return int(self.rows[0]), int(self.columns[0])
+
     def cut(self, canvas: Tensor) -> Tensor:
         """(..., H, W) -> (..., h, w)."""
         return canvas[..., self.rows[:, None], self.columns]

@@ -78,7 +78,18 @@ def test_every_option_of_the_first_command_line_is_accepted(command: str) -> Non
 @pytest.mark.parametrize(
     ("words", "defaults"),
     [
-        ("generate x -o o", {"model": "demo", "num_inference_steps": 50, "seed": 0, "num": 1, "preset": "paper", "guidance_scale": None}),
+        (
+            "generate x -o o",
+            {
+                "model": "demo",
+                "num_inference_steps": None,
+                "speed": "exact",
+                "seed": 0,
+                "num": 1,
+                "preset": "paper",
+                "guidance_scale": None,
+            },
+        ),
         ("predict x -o o", {"model": "demo-tasks", "ensemble": 1, "num_resamples": 1, "tiled": None, "wraps": False, "stride": None}),
         ("edit --image i -o o", {"strength": 1.0, "guidance_rescale": 0.0, "negative_prompt": None}),
         ("refine --image i -o o", {"strength": 0.4, "scale": 1, "only": "both", "prompt": ""}),

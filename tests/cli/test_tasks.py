@@ -11,9 +11,9 @@ import trimesh
 from PIL import Image
 
 from jointnet.cli.main import main
-from jointnet.cli.schedulers import scheduler_like
 from jointnet.loading import load
 from jointnet.pipelines.joint_net import JointNetPipeline
+from jointnet.sampling.solvers import scheduler_like
 from tests.conftest import read_png, tiny_pipeline
 
 SHORT = ["--steps", "2", "--seed", "3"]
@@ -177,7 +177,7 @@ def test_another_scheduler_takes_over_the_models_noise_levels(model_folder: Path
         assert run("predict", model_folder, maps / name, maps / "image.png", "--scheduler", name) == 0
         assert json.loads((maps / name / "result.json").read_text())["scheduler"] == kind
     model = load(model_folder)
-    ddpm = scheduler_like(model, "ddpm")
+    ddpm = scheduler_like(model.scheduler, "ddpm")
     assert torch.equal(ddpm.alphas_cumprod, model.scheduler.alphas_cumprod)
     assert ddpm.config.clip_sample is False
     assert not np.array_equal(*(np.load(maps / name / "depth.npy") for name in ("euler", "ddpm")))

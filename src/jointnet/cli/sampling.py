@@ -31,9 +31,10 @@ from jointnet.cli.arguments import (
 )
 from jointnet.cli.command import Group, keyword
 from jointnet.cli.held_warnings import release
-from jointnet.cli.schedulers import SCHEDULERS, scheduler_like
 from jointnet.demo.bundled import JOINT_MODELS
-from jointnet.errors import UnknownWordsWarning
+from jointnet.errors import UnknownNameError, UnknownWordsWarning
+from jointnet.sampling.solvers import SCHEDULERS, scheduler_like
+from jointnet.sampling.speed import SPEEDS
 from jointnet.tasks.options import Flag, SamplingOptions
 
 if TYPE_CHECKING:
@@ -153,9 +154,14 @@ def open_model(run: Run, prompt: str) -> JointNetPipeline:
     else:
         pipeline = load(run.model)
         warn_of_unknown_words(f"{prompt} {run.negative_prompt}", vocabulary(run.model))
+    speed = SPEEDS.get(run.sampling.get("speed") or "exact")
+    if run.scheduler is not None and speed is not None and speed.solver is not None:
+        raise UnknownNameError(
+            f"got --scheduler {run.scheduler} with --speed {run.sampling['speed']}, which brings {speed.solver}; leave one of them out"
+        )
     name = run.scheduler or ("ddim" if run.preset == "release" else None)
     if name is not None:
-        pipeline.scheduler = scheduler_like(pipeline, name)
+        pipeline.scheduler = scheduler_like(pipeline.scheduler, name, has_latents=pipeline.vae is not None)
     pipeline.set_progress_bar_config(disable=not sys.stderr.isatty())
     return pipeline.to(device)
 
@@ -203,13 +209,19 @@ def facts_of(
         "model": run.model,
         "base": run.base,
         "device": str(pipeline.device),
-        "scheduler": type(pipeline.scheduler).__name__,
+        "scheduler": _scheduler_of(pipeline, options),
         "sampling": {name: value for name, value in options.as_facts().items() if name != "negative_prompt"},
         "request": {name: _plain(value) for name, value in own.items() if value is not None},
         "meaning": meanings(pipeline.modalities),
         "depth_near_m": pipeline.config.depth_near_m,
         "versions": {name: version(name) for name in ("jointnet", "torch", "diffusers", "transformers")},
     }
+
+
+def _scheduler_of(pipeline: JointNetPipeline, options: SamplingOptions) -> str:
+    """Return the class of a run's scheduler."""
+    speed = options.chosen_speed
+    return type(pipeline.scheduler).__name__ if speed is None or speed.solver is None else SCHEDULERS[speed.solver]
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -86,4 +86,4 @@ def _whole(canvas: Tensor) -> Tensor:
 
 
 def _of_rows(step: Step, row: int, count: int) -> Step:
-    return Step(step.index, step.count, step.t[row : row + 1].expand(count, -1), step.t_next)
+    return replace(step, t=step.t[row : row + 1].expand(count, -1))

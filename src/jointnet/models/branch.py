@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -37,11 +37,20 @@ class Features(NamedTuple):
     private: tuple[Tensor, ...] = ()
 
 
+DecoderPart = Literal["whole", "deep", "shallow"]
+"""All upward layers; all but the last ones, giving the hidden state between; or the last ones, which go on from it."""
+
+
 class Branch(Protocol):
     """One modality's network: an ``nn.Module`` whose halves run through its ``__call__``, on which hooks, DDP and FSDP2 hang."""
 
     @property
     def channels(self) -> Channels: ...
+
+    @property
+    def most_layers(self) -> int:
+        """The most ``layers`` that the shallow part of a branch can have."""
+        ...
 
     def encode(
         self,
@@ -53,14 +62,21 @@ class Branch(Protocol):
         class_labels: Tensor | None = None,
         added_cond_kwargs: dict[str, Tensor] | None = None,
         cross_attention_kwargs: dict[str, Any] | None = None,
+        layers: int | None = None,
     ) -> Features:
-        """Run the first half.
+        """Run the first half; with ``layers``, only what gives the first so many skips: then ``mid`` means nothing.
 
         Shapes: sample (B, C, H, W); timestep (B,); text (B, L, D); ``received_input`` (B, channels.input, H, W) is added to the first
         layer's output, 0 if there is no other branch.
         """
         ...
 
-    def decode(self, features: Features, cross_attention_kwargs: dict[str, Any] | None = None) -> Tensor:
-        """Run the second half on own plus received features. Returns the prediction (B, C_out, H, W)."""
+    def decode(
+        self, features: Features, cross_attention_kwargs: dict[str, Any] | None = None, *, part: DecoderPart = "whole", layers: int = 0
+    ) -> Tensor:
+        """Run the second half on own plus received features. Returns the prediction (B, C_out, H, W).
+
+        "deep" stops before the last ``layers`` upward layers and returns the hidden state there; "shallow" goes on from it, where it stands
+        in ``features.mid``'s place beside the first ``layers`` skips.
+        """
         ...

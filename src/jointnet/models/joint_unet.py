@@ -21,8 +21,9 @@ from torch.utils._pytree import register_dataclass
 from jointnet.errors import ModelFolderError, ShapeError, UnknownNameError
 from jointnet.models.adapters import adapter_names, without_adapters
 from jointnet.models.branch import Branch, Channels, Features
+from jointnet.models.shortcuts import predict_with
 from jointnet.models.unet_branch import UNetBranch, low_res_channels
-from jointnet.types import Known, LowRes
+from jointnet.types import Known, LowRes, Sent, Shortcut
 
 for _input in (Known, LowRes):  # so that torch.export sees the tensors in them
     register_dataclass(_input, field_names=[f.name for f in fields(_input)], serialized_type_name=f"jointnet.{_input.__name__}")
@@ -64,8 +65,11 @@ class Exchange(nn.Module):
         """Return what the receiver adds to its first layer's output, 0 for nothing. Shapes: (B, C, H, W) -> (B, receiver.input, H, W)."""
         return self("input", noisy_map)
 
-    def send_features(self, skips: Sequence[Tensor], mid: Tensor) -> tuple[Sequence[Tensor | int], Tensor | int]:
-        """Return what the receiver adds to its own skips and mid output; heights and widths are kept. 0: nothing is sent."""
+    def send_features(self, skips: Sequence[Tensor], mid: Tensor | None) -> tuple[Sequence[Tensor | int], Tensor | int]:
+        """Return what the receiver adds to its own skips and mid output; heights and widths are kept. 0: nothing is sent.
+
+        Skips may be the first ones only, and ``mid`` None.
+        """
         return self("features", skips, mid)
 
     def forward(self, part: Literal["input", "features"], *sent: Any) -> Any:
@@ -73,8 +77,8 @@ class Exchange(nn.Module):
         if part == "input":
             return 0 if self.input is None else self.input(*sent)
         skips, mid = sent
-        sent_skips = [0] * len(skips) if self.skips is None else [conv(s) for conv, s in zip(self.skips, skips, strict=True)]
-        return sent_skips, 0 if self.mid is None else self.mid(mid)
+        sent_skips = [0] * len(skips) if self.skips is None else [conv(s) for conv, s in zip(self.skips[: len(skips)], skips, strict=True)]
+        return sent_skips, 0 if self.mid is None or mid is None else self.mid(mid)
 
 
 @dataclass
@@ -135,7 +139,7 @@ class JointUNet(ModelMixin, ConfigMixin):
         if not names or names[0] != "rgb" or len(set(names)) < len(names):
             raise UnknownNameError(f"got modalities {names}; expected different names, 'rgb' first")
         self.branches = nn.ModuleDict({name: UNetBranch(unet) for name, unet in zip(names, unets, strict=True)})
-        channels = {name: self._branch(name).channels for name in names}
+        channels = {name: self.branch_of(name).channels for name in names}
         kernels = {name: unet.config.conv_in_kernel for name, unet in zip(names, unets, strict=True)}
         pairs = {_route(sender, receiver): (sender, receiver) for sender in names for receiver in names if sender != receiver}
         routes, parts = self.config.routes, self.config.exchanged
@@ -159,7 +163,7 @@ class JointUNet(ModelMixin, ConfigMixin):
         num_read = len(self.modalities) * (1 + self.in_channels)
         for name in self.modalities:
             kernel = self.branch(name).config.conv_in_kernel
-            self.masked_inputs[name] = zero_conv(num_read, self._branch(name).channels.input, kernel)
+            self.masked_inputs[name] = zero_conv(num_read, self.branch_of(name).channels.input, kernel)
 
     def add_masked_input(self) -> JointUNet:
         """Add the input of masks and known latents, in place; until it is trained, predictions stay the same (Sec. 4.1)."""
@@ -292,12 +296,14 @@ class JointUNet(ModelMixin, ConfigMixin):
         low_res: LowRes | None = None,
         added_cond_kwargs: dict[str, Tensor] | None = None,
         cross_attention_kwargs: dict[str, Any] | None = None,
+        shortcut: Shortcut | None = None,
         return_dict: bool = True,
     ) -> JointUNetOutput | tuple[Tensor]:
         """Predict every modality's noise (or whatever the base predicts) from all of them.
 
         Shapes: sample (B, M, C, H, W); timestep a number, (B,) or (B, M); encoder_hidden_states (B, L, D), shared by the branches.
         ``known`` is read by networks with masked input; None: every pixel is asked. ``low_res`` belongs to upscaling bases and to no other.
+        With a ``shortcut`` less is computed, see ``models.shortcuts``.
         Raises: ShapeError if M is not the number of branches, or ``low_res`` is missing, or passed to another base.
         Source: Sec. 3.1; the arguments of Eq. 1's eps_theta and eps_phi; Sec. 4.1 for ``known``.
         """
@@ -311,25 +317,38 @@ class JointUNet(ModelMixin, ConfigMixin):
         t = per_modality(timestep, sample)  # (B, M)
         maps = dict(zip(names, sample.unbind(1), strict=True))  # each (B, C, H, W)
 
+        if shortcut is not None:
+            prediction = predict_with(
+                self,
+                shortcut,
+                maps,
+                t,
+                encoder_hidden_states,
+                known=known,
+                low_res=low_res,
+                added=added_cond_kwargs,
+                cross_attention_kwargs=cross_attention_kwargs,
+            )
+            return JointUNetOutput(sample=prediction) if return_dict else (prediction,)
         features: dict[str, Features] = {}
         for index, name in enumerate(names):
-            features[name] = self._branch(name).encode(
+            features[name] = self.branch_of(name).encode(
                 maps[name] if low_res is None else torch.cat([maps[name], low_res.maps[:, index].to(sample)], 1),
                 t[:, index],
                 encoder_hidden_states,
-                self._received_input(index, maps, known),
+                self.received_input(index, maps, known),
                 class_labels=None if low_res is None else low_res.level,
                 added_cond_kwargs=added_cond_kwargs,
                 cross_attention_kwargs=cross_attention_kwargs,
             )
-        predictions = [self._branch(name).decode(self._with_received(name, features), cross_attention_kwargs) for name in names]
+        predictions = [self.branch_of(name).decode(self._with_received(name, features), cross_attention_kwargs) for name in names]
         prediction = torch.stack(predictions, 1)  # (B, M, C_out, H, W)
         return JointUNetOutput(sample=prediction) if return_dict else (prediction,)
 
-    def _received_input(self, index: int, maps: dict[str, Tensor], known: Known | None) -> Tensor | int:
+    def received_input(self, index: int, maps: dict[str, Tensor], known: Known | None) -> Tensor | int:
         """Sum of what is added to a branch's conv_in: the others' noisy maps and, if the network reads them, masks and known latents."""
         name = self.modalities[index]
-        received = sum(self._exchange(other, name).send_input(noisy_map) for other, noisy_map in maps.items() if self._sends(other, name))
+        received = sum(self._exchange(other, name).send_input(noisy_map) for other, noisy_map in maps.items() if self.sends(other, name))
         if self.config.has_masked_input:
             received = received + self.masked_inputs[name](self._masks_as_read(index, maps[name], known))
         return received
@@ -349,17 +368,23 @@ class JointUNet(ModelMixin, ConfigMixin):
         own = features[receiver]
         skips, mid = list(own.skips), own.mid
         for sender, theirs in features.items():
-            if self._sends(sender, receiver):
-                sent_skips, sent_mid = self._exchange(sender, receiver).send_features(theirs.skips, theirs.mid)
+            if self.sends(sender, receiver):
+                sent_skips, sent_mid = self.send_features(sender, receiver, theirs)
                 skips = [a + b for a, b in zip(skips, sent_skips, strict=True)]
                 mid = mid + sent_mid
         return own._replace(skips=skips, mid=mid)
 
-    def _branch(self, modality: str) -> Branch:
+    def branch_of(self, modality: str) -> Branch:
+        """A modality's network in its two halves."""
         return cast(Branch, self.branches[modality])
 
-    def _sends(self, sender: str, receiver: str) -> bool:
+    def sends(self, sender: str, receiver: str) -> bool:
+        """True if a branch sends to another."""
         return _route(sender, receiver) in self.exchanges
+
+    def send_features(self, sender: str, receiver: str, features: Features, *, has_mid: bool = True) -> Sent:
+        """What a branch sends to another, of its first skips or all of them, and of its mid block. Raises: KeyError if it sends nothing."""
+        return self._exchange(sender, receiver).send_features(features.skips, features.mid if has_mid else None)
 
     def _exchange(self, sender: str, receiver: str) -> Exchange:
         return cast(Exchange, self.exchanges[_route(sender, receiver)])

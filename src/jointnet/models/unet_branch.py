@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Literal, cast
 
+import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from jointnet.errors import UnsupportedBaseError
-from jointnet.models.branch import Channels, Features
+from jointnet.models.branch import Channels, DecoderPart, Features
 
 
 class UNetBranch(nn.Module):
@@ -41,16 +42,25 @@ class UNetBranch(nn.Module):
         """Run the first half; arguments as ``Branch.encode``."""
         return self("encode", sample, timestep, encoder_hidden_states, received_input=received_input, **kwargs)
 
-    def decode(self, features: Features, cross_attention_kwargs: dict[str, Any] | None = None) -> Tensor:
-        """Run the second half."""
-        return self("decode", features, cross_attention_kwargs)
+    def decode(
+        self, features: Features, cross_attention_kwargs: dict[str, Any] | None = None, *, part: DecoderPart = "whole", layers: int = 0
+    ) -> Tensor:
+        """Run the second half, or a part of it."""
+        return self("decode", features, cross_attention_kwargs, part=part, layers=layers)
+
+    @property
+    def most_layers(self) -> int:
+        """See ``Branch``: those of the outermost block."""
+        return len(cast(nn.ModuleList, self.unet.up_blocks[-1].resnets))
 
     def forward(self, half: Literal["encode", "decode"], *args: Any, **kwargs: Any) -> Any:
         """Run one half. Both go through here, because hooks (offloading, casting, FSDP2's gathering of weights) hang on ``forward``."""
         if half == "encode":
             return self.unet(*args, **kwargs) if self._is_called else encode(self.unet, *args, **kwargs)
         features, attention = args
-        return self.unet(features=features, cross_attention_kwargs=attention) if self._is_called else decode(self.unet, features, attention)
+        if self._is_called:
+            return self.unet(features=features, cross_attention_kwargs=attention, **kwargs)
+        return decode(self.unet, features, attention, **kwargs)
 
 
 def call_halves(unet: UNet2DConditionModel) -> bool:
@@ -83,8 +93,9 @@ def encode(
     class_labels: Tensor | None = None,
     added_cond_kwargs: dict[str, Tensor] | None = None,
     cross_attention_kwargs: dict[str, Any] | None = None,
+    layers: int | None = None,
 ) -> Features:
-    """Run the first half; arguments as ``Branch.encode``."""
+    """Run the first half, or what gives its first skips; arguments as ``Branch.encode``."""
     if unet.config.center_input_sample:
         sample = 2 * sample - 1
     embedding = _embed(unet, sample, timestep, encoder_hidden_states, class_labels, added_cond_kwargs or {})
@@ -92,6 +103,12 @@ def encode(
 
     h = unet.conv_in(sample) + received_input  # (B, C0, H, W)
     skips = [h]
+    if layers is not None:
+        block = unet.down_blocks[0]
+        for index in range(layers - 1):
+            h = _layer(block, index, h, embedding, context, cross_attention_kwargs)
+            skips.append(h)
+        return Features(skips, h, (embedding, context))
     for block in unet.down_blocks:
         h, block_skips = block(h, embedding, **_attention_inputs(block, context, cross_attention_kwargs))
         skips.extend(block_skips)
@@ -117,26 +134,71 @@ def _embed(
     return embedding if unet.time_embed_act is None else unet.time_embed_act(embedding)
 
 
-def decode(unet: UNet2DConditionModel, features: Features, cross_attention_kwargs: dict[str, Any] | None = None) -> Tensor:
-    """Run the second half; arguments as ``Branch.decode``."""
+def decode(
+    unet: UNet2DConditionModel,
+    features: Features,
+    cross_attention_kwargs: dict[str, Any] | None = None,
+    *,
+    part: DecoderPart = "whole",
+    layers: int = 0,
+) -> Tensor:
+    """Run the second half, or a part of it; arguments as ``Branch.decode``."""
     skips, h = list(features.skips), features.mid
     embedding, context = features.private
+    if part != "shallow":
+        h, skips = _up(unet, h, skips, features.private, cross_attention_kwargs, layers)
+    if part == "deep":
+        return h
+    if layers:
+        block = unet.up_blocks[-1]
+        count = len(cast(nn.ModuleList, block.resnets))
+        for index in range(count - layers, count):
+            h = _layer(block, index, torch.cat([h, skips.pop()], 1), embedding, context, cross_attention_kwargs)
+    if unet.conv_norm_out:
+        h = cast(nn.Module, unet.conv_act)(unet.conv_norm_out(h))
+    return unet.conv_out(h)
+
+
+def _up(
+    unet: UNet2DConditionModel,
+    h: Tensor,
+    skips: list[Tensor],
+    private: tuple[Tensor, ...],
+    cross_attention_kwargs: dict[str, Any] | None,
+    layers: int,
+) -> tuple[Tensor, list[Tensor]]:
+    """Run all upward layers but the last ``layers``. Returns the hidden state after them, and the skips that are left."""
+    embedding, context = private
     divisor = 2**unet.num_upsamplers
     is_odd = any(side % divisor for side in skips[0].shape[-2:])
     for index, block in enumerate(unet.up_blocks):
         count = len(cast(nn.ModuleList, block.resnets))
+        is_last = index == len(unet.up_blocks) - 1
+        if is_last and layers:
+            for number in range(count - layers):
+                h = _layer(block, number, torch.cat([h, skips.pop()], 1), embedding, context, cross_attention_kwargs)
+            break
         block_skips, skips = skips[-count:], skips[:-count]
-        size = skips[-1].shape[2:] if is_odd and index < len(unet.up_blocks) - 1 else None
         h = block(
             hidden_states=h,
             temb=embedding,
             res_hidden_states_tuple=tuple(block_skips),
-            upsample_size=size,
+            upsample_size=skips[-1].shape[2:] if is_odd and not is_last else None,
             **_attention_inputs(block, context, cross_attention_kwargs),
         )
-    if unet.conv_norm_out:
-        h = cast(nn.Module, unet.conv_act)(unet.conv_norm_out(h))
-    return unet.conv_out(h)
+    return h, skips
+
+
+def _layer(
+    block: nn.Module, index: int, h: Tensor, embedding: Tensor, context: Tensor, cross_attention_kwargs: dict[str, Any] | None
+) -> Tensor:
+    """Run one residual block and, if there is one, the attention after it."""
+    h = cast(nn.ModuleList, block.resnets)[index](h, embedding)
+    attentions = cast(nn.ModuleList | None, getattr(block, "attentions", None))
+    if not attentions:
+        return h
+    made = attentions[index](h, **_attention_inputs(block, context, cross_attention_kwargs))
+    return made if isinstance(made, Tensor) else made[0]
 
 
 def _attention_inputs(block: nn.Module, context: Tensor, cross_attention_kwargs: dict[str, Any] | None) -> dict[str, Any]:

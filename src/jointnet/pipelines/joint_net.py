@@ -36,6 +36,7 @@ from jointnet.pipelines.bases import HUB_OPTIONS, check_fit, check_prediction, c
 from jointnet.pipelines.callbacks import TENSOR_INPUTS, StepReport
 from jointnet.sampling.loop import OnStep
 from jointnet.sampling.schedulers import Generators
+from jointnet.sampling.speed import Speed
 from jointnet.sampling.tiling import Tiling
 from jointnet.tasks.condition import Condition
 from jointnet.tasks.conventions import PAPER, Conventions
@@ -440,7 +441,7 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         prompt: str | list[str] | None = None,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = 50,
+        num_inference_steps: int | None = None,
         timesteps: list[int] | None = None,
         sigmas: list[float] | None = None,
         guidance_scale: float | None = None,
@@ -464,6 +465,7 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         conventions: Conventions = PAPER,
         low_res: JointNetPipelineOutput | Mapping[str, MapInput] | None = None,
         noise_level: int = DEFAULT_NOISE_LEVEL,
+        speed: str | Speed = "exact",
     ) -> Returned:
         """Generate images and their dense maps from prompts. Arguments as in StableDiffusionPipeline.
 
@@ -477,11 +479,14 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
             conventions: PAPER, or RELEASE to do as the authors' code does.
             low_res: for bases that upscale (DeepFloyd-IF stage II): the smaller maps by modality, or the first stage's output.
             noise_level: the timestep ``low_res`` is noised to.
+            speed: "exact", "balanced", "fast" or a Speed: which solver, and what of each step is computed.
+            num_inference_steps: by default the speed's; 50 of "exact".
         Raises: ShapeError, RangeError.
         Source: Sec. 3.1, 5.1.
         """
         options = SamplingOptions(
             num_inference_steps=num_inference_steps,
+            speed=speed,
             timesteps=timesteps,
             sigmas=sigmas,
             guidance_scale=guidance_scale,

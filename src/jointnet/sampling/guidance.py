@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,19 +17,21 @@ class Guided:
 
     A learned variance is that of the prompt, unguided. ``scale`` may be a function, for scales that change from step to step; at 1 or
     less there is no guidance.
+    ``is_guided`` says of (step, number of steps) whether the step is guided at all: guidance in an interval; None: each is.
     ``rescale`` in [0, 1] mixes in the guided prediction brought back to the standard deviation of e_pos, per sample and modality.
-    Source: Ho & Salimans (2022); rescale: Lin et al. (2023), Eq. 15-16.
+    Source: Ho & Salimans (2022); rescale: Lin et al. (2023), Eq. 15-16; intervals: Kynkaanniemi et al. (2024).
     """
 
     denoiser: Denoiser
     scale: float | Callable[[], float]
     rescale: float = 0.0
+    is_guided: Callable[[int, int], bool] | None = None
 
     def __call__(self, x: Tensor, step: Step, conditioning: Conditioning) -> Tensor:
         scale = self.scale() if callable(self.scale) else self.scale
-        if scale <= 1:
+        if scale <= 1 or not (self.is_guided is None or self.is_guided(step.index, step.count)):
             return self.denoiser(x, step, conditioning)
-        doubled = Step(step.index, step.count, torch.cat([step.t, step.t]), step.t_next)
+        doubled = replace(step, t=torch.cat([step.t, step.t]))
         both = self.denoiser(torch.cat([x, x]), doubled, conditioning.guidance_pair())
         channels = x.shape[2]
         negative, positive = both[:, :, :channels].chunk(2)

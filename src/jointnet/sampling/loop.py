@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -142,7 +142,7 @@ class CleanKnown:
             return self.denoiser(x, step, conditioning)
         clean = ~known.asked.to(x.device).any(4).any(3).any(2)  # (B, M)
         shown = torch.where(clean[:, :, None, None, None], known.latents.to(x), x)
-        at_zero = Step(step.index, step.count, step.t.masked_fill(clean, 0), step.t_next)
+        at_zero = replace(step, t=step.t.masked_fill(clean, 0))
         return self.denoiser(shown, at_zero, conditioning)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor
 
 import torch
@@ -91,7 +91,7 @@ class Tiled:
             some = places[start : start + self.tiling.batch_size]
             rows = torch.tensor([row for row, _ in some], device=x.device)
             cropped = conditioning.take(rows, lambda canvas, some=some: _cut(canvas, some))
-            at_rows = Step(step.index, step.count, step.t[rows], step.t_next)
+            at_rows = replace(step, t=step.t[rows], place=tuple((row, *window.corner) for row, window in some))
             for place, tile in zip(some, self.denoiser(_cut(x, some), at_rows, cropped), strict=True):
                 mean.add(place, tile, weights)
         if self.tiling.whole_share > 0 and step.index < self.count_whole_steps(self.tiling.whole_share, step.count):

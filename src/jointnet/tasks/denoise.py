@@ -18,6 +18,7 @@ from jointnet.models.joint_unet import JointUNet
 from jointnet.sampling.guidance import Guided
 from jointnet.sampling.loop import Blend, CleanKnown, TimeTravel, draw_like, sample
 from jointnet.sampling.schedulers import seeded, set_timesteps, shortened
+from jointnet.sampling.shortcuts import Shortcuts
 from jointnet.sampling.tiling import Tiled, Tiling
 from jointnet.tasks.low_res import read_low_res
 from jointnet.tasks.model import JointModel
@@ -46,11 +47,15 @@ class RunGuide:
 
 @dataclass(frozen=True)
 class JointDenoiser:
-    """The joint network as a denoiser; ``factor`` is the pixels that one of the state's stands for."""
+    """The joint network as a denoiser; ``factor`` is the pixels that one of the state's stands for.
+
+    ``shortcuts``: what each call may leave out; None: nothing.
+    """
 
     network: JointUNet
     factor: int
     cross_attention_kwargs: dict[str, Any] | None = None
+    shortcuts: Shortcuts | None = None
 
     def __call__(self, x: Tensor, step: Step, conditioning: Conditioning) -> Tensor:
         added = conditioning.text.added
@@ -65,6 +70,7 @@ class JointDenoiser:
             low_res=conditioning.low_res,
             added_cond_kwargs=added,
             cross_attention_kwargs=self.cross_attention_kwargs,
+            shortcut=None if self.shortcuts is None else self.shortcuts.of(x, step, conditioning),
             return_dict=False,
         )[0]
 
@@ -187,9 +193,11 @@ def denoise(
     Raises: RangeError, ShapeError.
     """
     # 1. The run's noise levels
-    batch, scheduler = len(conditioning.text.embeds), copy.deepcopy(model.scheduler)
+    batch, scheduler, speed = len(conditioning.text.embeds), copy.deepcopy(model.scheduler), options.chosen_speed
+    if speed is not None:
+        scheduler = speed.scheduler_for(scheduler, has_latents=model.vae is not None)
     canvas = (task.size[0] // codec.factor, task.size[1] // codec.factor)
-    steps = set_timesteps(scheduler, options.num_inference_steps, model.device, options.timesteps, options.sigmas, canvas)
+    steps = set_timesteps(scheduler, options.num_steps, model.device, options.timesteps, options.sigmas, canvas)
     if task.strength < 1:
         steps = shortened(scheduler, steps, task.strength)
     process, guide = ScheduledProcess(scheduler), RunGuide(guidance_scale)
@@ -246,11 +254,13 @@ def denoise(
 
 def of_a_window(model: JointModel, conditioning: Conditioning, codec: Codec, options: SamplingOptions, guide: RunGuide) -> Denoiser:
     """The network, known modalities shown clean if it was trained so, with guidance."""
-    denoiser: Denoiser = JointDenoiser(model.network, codec.factor, options.cross_attention_kwargs)
+    speed = options.chosen_speed
+    shortcuts = Shortcuts(speed, model.modalities) if speed is not None and speed.takes_over else None
+    denoiser: Denoiser = JointDenoiser(model.network, codec.factor, options.cross_attention_kwargs, shortcuts)
     if model.network.config.has_independent_timesteps:
         denoiser = CleanKnown(denoiser)
     if conditioning.negative is not None:
-        denoiser = Guided(denoiser, lambda: guide.scale, options.guidance_rescale)
+        denoiser = Guided(denoiser, lambda: guide.scale, options.guidance_rescale, None if speed is None else speed.is_guided)
     return denoiser
 
 

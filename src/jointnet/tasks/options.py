@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from jointnet.errors import RangeError
+from jointnet.sampling.speed import SPEED_NAMES, Speed, get_speed
 
 if TYPE_CHECKING:  # the command line reads the fields of this file, and needs no torch for its help
     from torch import Tensor
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # the command line reads the fields of this file, and needs n
     StepEnd = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+DEFAULT_STEPS = 50
 DEFAULT_NOISE_LEVEL = 250
 """The timestep that diffusers noises DeepFloyd-IF's enlarged picture to."""
 
@@ -62,7 +64,8 @@ class SamplingOptions:
     """All that can be chosen of a run besides its maps and its prompt. Names as in StableDiffusionPipeline where it has them.
 
     Attributes:
-        num_inference_steps, timesteps, sigmas, eta, generator: the solver's.
+        num_inference_steps, timesteps, sigmas, eta, generator: the solver's; without a number of steps, the speed's.
+        speed: exact, a preset's name, or a Speed: which solver, and what of each step is computed.
         guidance_scale: None: the model's own (``config.default_guidance``), and in a task with an empty prompt 1; 1 or less is off.
         guidance_rescale: in [0, 1] (Lin et al., 2023).
         latents: initial noise (B, M * C, h, w), unscaled.
@@ -80,10 +83,18 @@ class SamplingOptions:
         callback_on_step_end, callback_on_step_end_tensor_inputs: as in diffusers: called as (pipeline, step, timestep, tensors), it may
             return changed tensors.
         output_type: "pil", "np", "pt", or for generation "latent".
-    Raises: RangeError.
+    Raises: RangeError, UnknownNameError.
     """
 
-    num_inference_steps: int = field(default=50, metadata=_flag("--steps", "denoising steps", low=1, high=1000))
+    num_inference_steps: int | None = field(
+        default=None, metadata=_flag("--steps", "denoising steps", low=1, high=1000, default=f"{DEFAULT_STEPS}, or those of --speed")
+    )
+    speed: str | Speed = field(
+        default="exact",
+        metadata=_flag(
+            "--speed", f"how much of each step is computed: {', '.join(SPEED_NAMES)} (the last two are not measured yet)", metavar="NAME"
+        ),
+    )
     timesteps: list[int] | None = None
     sigmas: list[float] | None = None
     guidance_scale: float | None = field(
@@ -153,13 +164,28 @@ class SamplingOptions:
     output_type: str = "pil"
 
     def __post_init__(self) -> None:
-        if self.num_inference_steps < 1:
+        _ = self.chosen_speed
+        if self.num_inference_steps is not None and self.num_inference_steps < 1:
             raise RangeError(f"got {self.num_inference_steps} steps; expected at least 1")
         generators = self.generator if isinstance(self.generator, list | tuple) else [self.generator]
         if not all(g is None or hasattr(g, "initial_seed") for g in generators):
             raise RangeError(f"got generator {self.generator!r}; expected torch.Generator().manual_seed(5), or a list of such")
         if self.output_type not in OUTPUT_TYPES:
             raise RangeError(f"got output_type {self.output_type!r}; expected one of {', '.join(OUTPUT_TYPES)}")
+
+    @property
+    def chosen_speed(self) -> Speed | None:
+        """None where every step computes everything. Raises: UnknownNameError."""
+        if self.speed == "exact":
+            return None
+        return get_speed(self.speed) if isinstance(self.speed, str) else self.speed
+
+    @property
+    def num_steps(self) -> int:
+        """The number of steps that was asked for, or the speed's."""
+        if self.num_inference_steps is not None:
+            return self.num_inference_steps
+        return DEFAULT_STEPS if self.chosen_speed is None else self.chosen_speed.steps
 
     @classmethod
     def of(cls, **options: Any) -> SamplingOptions:
@@ -171,7 +197,7 @@ class SamplingOptions:
 
     def as_facts(self) -> dict[str, Any]:
         """The options that a JSON file can hold and that were chosen, by name."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain = {f.name: getattr(self, f.name) for f in fields(self)} | {"num_inference_steps": self.num_steps}
         facts = {name: value for name, value in plain.items() if isinstance(value, str | int | float)}
         return {**facts, "conventions": self.conventions.name}
 

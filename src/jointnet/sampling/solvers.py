@@ -1,14 +1,11 @@
-"""Schedulers by their names on the command line."""
+"""diffusers' schedulers by short names; this file needs no torch."""
 
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jointnet.errors import MissingPackageError, UnsupportedBaseError
-
-if TYPE_CHECKING:
-    from jointnet.pipelines.joint_net import JointNetPipeline
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -31,23 +28,23 @@ _OF_STABLE_DIFFUSION = {"skip_prk_steps": True}
 """What Stable Diffusion's own configuration sets for PNDM: without it no run can begin in the middle."""
 
 
-def scheduler_like(pipeline: JointNetPipeline, name: str) -> Any:
-    """Return a scheduler by name, with the noise levels and the prediction type of the model's own.
+def scheduler_like(own: Any, name: str, *, has_latents: bool = True) -> Any:
+    """Return a scheduler by name, with the noise levels and the prediction type of a model's own.
 
     Raises: UnsupportedBaseError, MissingPackageError.
     """
     import diffusers
 
-    from jointnet.checkpoints.folder import first_line
-
-    own = type(pipeline.scheduler).__name__
-    if not hasattr(pipeline.scheduler, "alphas_cumprod"):
-        raise UnsupportedBaseError(f"got a model with {own}, whose noise levels {SCHEDULERS[name]} cannot take over; leave --scheduler out")
+    if not hasattr(own, "alphas_cumprod"):
+        raise UnsupportedBaseError(
+            f"got a model with {type(own).__name__}, whose noise levels {SCHEDULERS[name]} cannot take over; leave the scheduler out"
+        )
     kind = getattr(diffusers, SCHEDULERS[name])
     taken = inspect.signature(kind.__init__).parameters
-    defaults = {**_OF_STABLE_DIFFUSION, **({} if pipeline.vae is None else _OF_LATENTS)}
+    defaults = {**_OF_STABLE_DIFFUSION, **(_OF_LATENTS if has_latents else {})}
     defaults = {key: value for key, value in defaults.items() if key in taken}
     try:
-        return kind.from_config({**defaults, **pipeline.scheduler.config})
+        return kind.from_config({**defaults, **own.config})
     except ImportError as error:
-        raise MissingPackageError(f"got --scheduler {name}, which needs a package that is missing: {first_line(error)}") from error
+        needed = str(error).strip().splitlines()[0]
+        raise MissingPackageError(f"got the scheduler {name}, which needs a package that is missing: {needed}") from error
