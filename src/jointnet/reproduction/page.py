@@ -42,11 +42,11 @@ def write_reproduction(figures: Figures, path: Path, pictures: Path) -> None:
             f"**Not yet run:** {', '.join(missing)}." if missing else "",
             _claims(parts),
             _networks(parts),
-            f"![Progress](pictures/{PROGRESS_PICTURE})" if PROGRESS_PICTURE in shown else "",
+            f"![Progress](pictures/{PROGRESS_PICTURE})\n\n{_progress_caption(budget)}" if PROGRESS_PICTURE in shown else "",
             _progress(parts),
             _conditions(parts),
             _ablations(parts),
-            f"![Panoramas](pictures/{PANORAMA_PICTURE})" if PANORAMA_PICTURE in shown else "",
+            f"![Panoramas](pictures/{PANORAMA_PICTURE})\n\n{_panorama_caption(pictures)}" if PANORAMA_PICTURE in shown else "",
             _panoramas(parts),
             _refinement(parts),
             _budget(figures),
@@ -130,6 +130,17 @@ def _row(parts: Figures, name: str) -> list[str]:
     ]
 
 
+def _progress_caption(budget: Figures) -> str:
+    rows = "; ".join(VARIANTS[name].about for name in FOLLOWED)
+    steps = ", ".join(map(str, budget["checkpoints"]))
+    return f"One prompt and one seed. Columns: after {steps} steps. Rows, each a picture above its depth: {rows}."
+
+
+def _panorama_caption(pictures: Path) -> str:
+    shown = [name for name in PANORAMAS if _panorama_file(pictures, name).is_file()]
+    return f"One prompt and one seed, each a picture above its depth: {'; '.join(shown)}."
+
+
 def _progress(parts: Figures) -> str:
     """Fig. 9."""
     rows = []
@@ -158,7 +169,8 @@ def _conditions(parts: Figures) -> str:
     rows = []
     for label, key in (("JointNet, stage 1 and the stage of conditions", "conditions"),):
         if key in parts:
-            rows.append(_condition_row(label, parts[key]))
+            first = sum(of_seeds(parts, "jointnet", "samples")[:1])
+            rows.append(_condition_row(label, {**parts[key], "samples": int(parts[key]["samples"] + first)}))
     for name in ("controlnet", "marigold-style", "jointnet"):
         part = next((part for key, part in parts.items() if key.startswith(f"train {name} ")), None)
         if part is not None:
@@ -298,9 +310,13 @@ def progress_sheet(pictures: Path, steps: tuple[int, ...] = (0, 50, 100, 200, 50
 
 def panorama_sheet(pictures: Path) -> Image.Image | None:
     """One prompt by every method, RGB above depth."""
-    cells = [_cell(pictures / f"panorama {name} 0.safetensors") for name in PANORAMAS]
+    cells = [_cell(_panorama_file(pictures, name)) for name in PANORAMAS]
     found = [cell for cell in cells if cell is not None]
     return to_pil(torch.cat(found, 1)) if found else None
+
+
+def _panorama_file(pictures: Path, method: str) -> Path:
+    return pictures / f"panorama {method} 0.safetensors"
 
 
 def _cell(path: Path) -> Tensor | None:
