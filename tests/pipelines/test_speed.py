@@ -74,6 +74,17 @@ def test_a_deep_step_costs_less_and_windows_keep_their_own(pipeline: JointNetPip
     assert operations(Speed(deep_every=4, guides_dense=False)) < 0.5 * operations("exact")
 
 
+def test_windows_that_move_stay_as_long_as_something_is_kept_of_them(pipeline: JointNetPipeline) -> None:
+    moving = Tiling(window=8, whole_share=0.0)
+
+    def operations(speed: str | Speed, tiling: Tiling) -> int:
+        with FlopCounterMode(display=False) as counter:
+            pipeline("a ball", 64, 128, 4, generator=seeded(), tiling=tiling, output_type="latent", speed=speed)
+        return counter.get_total_flops()
+
+    assert operations(Speed(deep_every=2), moving) < 0.8 * operations("exact", moving)
+
+
 def test_an_unknown_speed_is_one_line(pipeline: JointNetPipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UnknownNameError, match="exact, balanced, fast"):
         pipeline("a ball", speed="warp")

@@ -73,5 +73,5 @@ class Shortcuts:
 
     def _forget(self, index: int) -> None:
         """Drop what no later call can use: windows that moved on."""
-        oldest = index - max(self.speed.deep_every, self.speed.rests_every)
+        oldest = index - self.speed.period
         self._places = {key: place for key, place in self._places.items() if min(place.deep_at, place.all_at) > oldest}

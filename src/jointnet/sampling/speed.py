@@ -51,6 +51,11 @@ class Speed:
         """True if a step uses what earlier ones computed, or leaves a branch's guidance out."""
         return self.deep_every > 1 or self.rests_every > 1 or not self.guides_dense
 
+    @property
+    def period(self) -> int:
+        """Steps after which everything was computed anew: windows of a canvas stay where they are as long."""
+        return max(self.deep_every, self.rests_every)
+
     def is_guided(self, index: int, count: int) -> bool:
         """True if step ``index`` of ``count`` is."""
         return self.guided[0] * count <= index < self.guided[1] * count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import floor
 
 import torch
@@ -72,6 +72,7 @@ class Tiled:
 
     Attributes:
         generator: of the offsets; with a list each sample has its own, so that a batch equals its single images.
+        hold: steps through which windows stay where they are, so that what is kept of a window can be used again.
         count_whole_steps: (whole_share, number of steps) -> the number of first steps in which the whole canvas takes part.
     """
 
@@ -79,6 +80,8 @@ class Tiled:
     tiling: Tiling
     generator: Generators = None
     count_whole_steps: Callable[[float, int], int] = first_share
+    hold: int = 1
+    _held: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
     def __call__(self, x: Tensor, step: Step, conditioning: Conditioning) -> Tensor:
         windows = self.tiling.on((x.shape[-2], x.shape[-1]))
@@ -86,7 +89,7 @@ class Tiled:
             return self.denoiser(x, step, conditioning)
         weights = windows.weights().to(x.device)
         mean = _RunningMean(x)
-        places = [(row, window) for row, offset in enumerate(self._offsets(windows, len(x))) for window in windows.at(offset)]
+        places = [(row, window) for row, offset in enumerate(self._offsets(windows, len(x), step)) for window in windows.at(offset)]
         for start in range(0, len(places), self.tiling.batch_size):
             some = places[start : start + self.tiling.batch_size]
             rows = torch.tensor([row for row, _ in some], device=x.device)
@@ -98,7 +101,16 @@ class Tiled:
             mean.add_whole(self.denoiser(x, step, conditioning), self.tiling.whole_weight)
         return mean.value()
 
-    def _offsets(self, windows: Windows, batch: int) -> list[tuple[int, int]]:
+    def _offsets(self, windows: Windows, batch: int, step: Step) -> list[tuple[int, int]]:
+        if self.hold == 1:
+            return self._drawn_offsets(windows, batch)
+        group = step.index // self.hold
+        if group not in self._held:
+            self._held.clear()
+            self._held[group] = self._drawn_offsets(windows, batch)
+        return self._held[group]
+
+    def _drawn_offsets(self, windows: Windows, batch: int) -> list[tuple[int, int]]:
         if not self.tiling.has_random_offset:
             return [(0, 0)] * batch
         if isinstance(self.generator, list):

@@ -223,7 +223,10 @@ def denoise(
     elif options.low_res is not None:
         raise ShapeError("got low_res for a base that does not upscale; leave it out")
     guided = of_a_window(model, conditioning, codec, options, guide)
-    denoiser = guided if tiling is None else Tiled(guided, tiling, options.generator, options.conventions.count_whole_steps)
+    denoiser = guided
+    if tiling is not None:
+        hold = 1 if speed is None else speed.period
+        denoiser = Tiled(guided, tiling, options.generator, options.conventions.count_whole_steps, hold)
     before_step = None if options.before_step is None else options.before_step(StepTools(guided, codec, scheduler))
     if model.network.takes_known:
         conditioning = replace(conditioning, known=known)
