@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Literal, cast
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import Transformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from jointnet.errors import UnsupportedBaseError
@@ -197,8 +197,8 @@ def _layer(
     attentions = cast(nn.ModuleList | None, getattr(block, "attentions", None))
     if not attentions:
         return h
-    made = attentions[index](h, **_attention_inputs(block, context, cross_attention_kwargs))
-    return made if isinstance(made, Tensor) else made[0]
+    attention, inputs = attentions[index], _attention_inputs(block, context, cross_attention_kwargs)
+    return attention(h, **inputs, return_dict=False)[0] if isinstance(attention, Transformer2DModel) else attention(h, **inputs)
 
 
 def _attention_inputs(block: nn.Module, context: Tensor, cross_attention_kwargs: dict[str, Any] | None) -> dict[str, Any]:

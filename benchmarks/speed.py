@@ -1,0 +1,228 @@
+"""What each speed costs and what it changes: python benchmarks/speed.py [NAME ...] [--dry-run] writes docs/performance.json and .md.
+
+Cost: counted operations of the networks for one guided picture, as a share of the base's in 50 steps, on the bundled model and on Stable
+Diffusion 2.1-base's shapes. Quality: the bundled models on held-out scenes, with the same prompts, seeds and judges for every speed. A
+speed that is done is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from jointnet.demo.bundled import TASK_MODEL
+from jointnet.demo.measure.page import load_figures, origin, percent, save_figures, table, write_page
+from jointnet.demo.measure.pictures import held_out, precision_name
+from jointnet.demo.training.chain import Chain
+from jointnet.evaluation.features import open_extractor
+from jointnet.evaluation.models.adapters import generators_of
+from jointnet.loading import load
+from jointnet.machine.origin import code_commit, machine
+from jointnet.models.joint_unet import JointUNet
+from jointnet.reproduction.measure import Judges, joint_figures, made_by, truth_figures
+from jointnet.reproduction.parts import install_judges
+from jointnet.sampling.shortcuts import Shortcuts
+from jointnet.sampling.speed import SPEEDS, Speed
+from jointnet.tasks.generate import Generate
+from jointnet.tasks.options import SamplingOptions
+from jointnet.tasks.predict import Predict
+from jointnet.types import Conditioning, Kept, Shortcut, Step, Text
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.full_size import UNET
+
+FIGURES = Path(__file__).parents[1] / "docs" / "performance.json"
+PICTURES, GUIDANCE = 300, 3.0
+"""Held-out scenes of a measurement, and the scale the bundled model is measured at."""
+
+_DPM: dict[str, Any] = {"solver": "dpm++"}
+_ALONE: dict[str, Any] = {"guides_dense": False}
+SEARCHED: dict[str, Speed] = {
+    "exact": Speed(),
+    **{f"ddim {steps}": Speed(steps=steps) for steps in (25, 20)},
+    **{f"dpm++ {steps}": Speed(steps=steps, **_DPM) for steps in (25, 20, 15, 10, 8)},
+    **{f"unipc {steps}": Speed(steps=steps, solver="unipc") for steps in (20, 10)},
+    "unguided dense": Speed(**_ALONE),
+    **{f"guided to {share:g}": Speed(guided=(0.0, share)) for share in (0.8, 0.6, 0.4)},
+    "guided from 0.1": Speed(guided=(0.1, 1.0)),
+    **{f"deep every {every}, {layers} shallow": Speed(deep_every=every, layers=layers) for every in (2, 3, 5) for layers in (1, 2)},
+    **{f"dense every {every}": Speed(rests_every=every) for every in (2, 3)},
+    "dpm++ 20, unguided dense": Speed(steps=20, **_DPM, **_ALONE),
+    "dpm++ 20, unguided dense, deep every 2": Speed(steps=20, deep_every=2, **_DPM, **_ALONE),
+    "dpm++ 20, unguided dense, deep every 2, 2 shallow": Speed(steps=20, deep_every=2, layers=2, **_DPM, **_ALONE),
+    "dpm++ 12, unguided dense, guided to 0.7": Speed(steps=12, guided=(0.0, 0.7), **_DPM, **_ALONE),
+    **SPEEDS,
+}
+"""One change at a time, then together; the presets last."""
+
+
+def operations(speed: Speed, config: Mapping[str, Any], side: int) -> float:
+    """Operations of the joint network for one guided picture in the speed's steps, as a share of the base's in 50; nothing is computed."""
+    counter = Counter(config, side)
+    shortcuts = Shortcuts(speed, counter.network.modalities)
+    total = 0
+    for index in range(speed.steps):
+        is_guided = speed.is_guided(index, speed.steps)
+        state = torch.empty(1 + is_guided, 2, counter.unet.config.in_channels, side, side, device="meta")
+        words = Conditioning(Text(torch.empty(1 + is_guided, 77, counter.unet.config.cross_attention_dim)), is_pair=is_guided)
+        total += counter.call(len(state), shortcuts.of(state, Step(index, speed.steps, torch.zeros(1, 2)), words))
+    return total / (50 * counter.base(2))
+
+
+class Counter:
+    """Counts a call of each kind once, on tensors without data."""
+
+    def __init__(self, config: Mapping[str, Any], side: int) -> None:
+        with torch.device("meta"):
+            self.unet: Any = UNet2DConditionModel(**config)
+            self.network = JointUNet.from_unet(self.unet)
+        self.side, self.known = side, dict[Any, int]()
+
+    def base(self, rows: int) -> int:
+        """Of the base's network."""
+        x, text = self._inputs(rows)
+        return _counted(lambda: self.unet(x, torch.zeros(rows, device="meta"), text))
+
+    def call(self, rows: int, shortcut: Shortcut | None) -> int:
+        """Of the joint network; what a shortcut takes over was computed before. A test of what has changed is left out."""
+        key = (rows, shortcut and (shortcut.unguided, shortcut.layers, shortcut.is_shallow, shortcut.resting))
+        if key not in self.known:
+            x, text = self._inputs(rows)
+            state, t = torch.stack([x, x], 1), torch.zeros(rows, 2, device="meta")
+            if shortcut is not None:
+                shortcut = replace(shortcut, kept=Kept(), tolerance=None)
+                with torch.no_grad():
+                    self.network(state, t, text, shortcut=replace(shortcut, is_shallow=False, resting=frozenset(), keeps_sent=True))
+            self.known[key] = _counted(lambda: self.network(state, t, text, shortcut=shortcut))
+        return self.known[key]
+
+    def _inputs(self, rows: int) -> tuple[Tensor, Tensor]:
+        with torch.device("meta"):
+            config = self.unet.config
+            return torch.empty(rows, config.in_channels, self.side, self.side), torch.empty(rows, 77, config.cross_attention_dim)
+
+
+def _counted(run: Any) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run()
+    return counter.get_total_flops()
+
+
+def quality(speed: Speed, judges: Judges) -> dict[str, Any]:
+    """Pictures of held-out prompts, and depth of held-out renders, at a speed."""
+    generator, predictor = load("demo"), load(TASK_MODEL)
+    for pipeline in (generator, predictor):
+        pipeline.set_progress_bar_config(disable=True)
+    prompts = [caption.text for caption in judges.scenes.captions]
+
+    def generate(some: slice, seeds: list[int]) -> Mapping[str, Tensor]:
+        options = SamplingOptions(speed=speed, guidance_scale=GUIDANCE, generator=generators_of(seeds))
+        return generator.run(Generate(prompt=prompts[some], options=options)).maps
+
+    def predict(some: slice, seeds: list[int]) -> Mapping[str, Tensor]:
+        options = SamplingOptions(speed=speed, generator=generators_of(seeds))
+        return predictor.run(Predict(image=judges.scenes.rgb[some], options=options)).maps
+
+    made = made_by(generator.joint_unet, generate, PICTURES)
+    found = made_by(predictor.joint_unet, predict, PICTURES)
+    return {"generated": joint_figures(judges, made), "predicted": truth_figures(found["depth"], judges.scenes.disparity01)}
+
+
+def measure(names: Sequence[str], work: Path) -> None:
+    """Measure speeds, and write the figures after each."""
+    chain = Chain(work)
+    install_judges(work)
+    attributes, depth = chain.judges()
+    judges = Judges.of(attributes, depth, open_extractor("eff-lite0"), held_out(PICTURES))
+    for number, name in enumerate(names, 1):
+        print(f"== {name} ({number} of {len(names)})", file=sys.stderr, flush=True)
+        known_by = {"commit": code_commit(), "machine": machine(), "precision": precision_name()}
+        found = {"speed": asdict(SEARCHED[name]), "cost": costs(SEARCHED[name]), **quality(SEARCHED[name], judges), **known_by}
+        figures = load_figures(FIGURES)
+        figures.setdefault("speeds", {})[name] = found
+        save_figures(figures, FIGURES)
+        write(figures)
+
+
+def costs(speed: Speed) -> dict[str, float]:
+    """Shares of the base's operations."""
+    demo = {key: value for key, value in load("demo").joint_unet.config.unet_config.items() if not key.startswith("_")}
+    return {"demo": operations(speed, demo, 16), "sd21": operations(speed, UNET, 64)}
+
+
+def write(figures: Mapping[str, Any]) -> None:
+    """Write the page."""
+    speeds = figures["speeds"]
+    rows = []
+    for name, of in speeds.items():
+        made = of["generated"]
+        rows.append(
+            [
+                f"**{name}**" if name in (*SPEEDS, "exact") else name,
+                f"{of['cost']['sd21']:.2f}",
+                f"{of['cost']['demo']:.2f}",
+                percent(made["claims"]),
+                f"{made['fd']:.1f}",
+                f"{made['kid_x1000']:.1f}",
+                f"{made['depth_abs_rel']:.4f}",
+                f"{of['predicted']['abs_rel']:.4f}",
+                "yes" if _is_on_front(name, speeds) else "",
+            ]
+        )
+    head = ["speed", "cost, SD 2.1", "cost, demo", "claims found", "FD-EffLite0", "KID x 1000", "depth against picture, AbsRel"]
+    head += ["image -> depth, AbsRel", "on the front"]
+    origins = dict.fromkeys(origin(of) for of in speeds.values())
+    write_page(
+        FIGURES.with_suffix(".md"),
+        [
+            "# Performance",
+            "Written by `python benchmarks/speed.py`. Cost: operations of the networks for one guided picture, counted, 1 being the base "
+            "alone in 50 steps. Quality: the bundled models on "
+            f"{PICTURES} held-out scenes, every speed with the same prompts, seeds and judges. On the front: no other speed costs less "
+            "and is as good in every figure.",
+            table(head, rows),
+            "Measured at " + "; ".join(origins) + ".",
+        ],
+    )
+
+
+def _is_on_front(name: str, speeds: Mapping[str, Any]) -> bool:
+    def key(of: Any) -> tuple[float, ...]:
+        made = of["generated"]
+        return of["cost"]["sd21"], -made["claims"], made["fd"], made["depth_abs_rel"], of["predicted"]["abs_rel"]
+
+    own = key(speeds[name])
+    others = [key(of) for other, of in speeds.items() if other != name]
+    return not any(all(a <= b for a, b in zip(other, own, strict=True)) and other != own for other in others)
+
+
+def main() -> None:
+    """Run what is asked for and not done."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of SEARCHED; without any, all that are not done")
+    parser.add_argument("--dry-run", action="store_true", help="print what each costs; run nothing")
+    parser.add_argument("--work", type=Path, default=Path("runs/performance"))
+    chosen = parser.parse_args()
+    done = load_figures(FIGURES).get("speeds", {})
+    names = chosen.names or [name for name, speed in SEARCHED.items() if done.get(name, {}).get("speed") != asdict(speed)]
+    unknown = [name for name in names if name not in SEARCHED]
+    if unknown:
+        parser.error(f"got {unknown[0]!r}; expected some of {', '.join(SEARCHED)}")
+    if chosen.dry_run:
+        for name in names:
+            print(f"{name:52}", *(f"{where} {cost:.2f}" for where, cost in costs(SEARCHED[name]).items()))
+        return
+    measure(names, chosen.work)
+
+
+if __name__ == "__main__":
+    main()
