@@ -27,6 +27,7 @@ from transformers.integrations.peft import MIN_PEFT_VERSION
 from jointnet.errors import ModelFolderError, RangeError, ShapeError
 from jointnet.models.joint_unet import JointUNet
 from jointnet.pipelines.joint_net import JointNetPipeline
+from jointnet.tasks.options import SamplingOptions
 from jointnet.types import Known
 from tests.bases import assert_same_weights, tiny_base
 from tests.conftest import tiny_pipeline
@@ -163,8 +164,10 @@ def test_arguments_have_diffusers_names_and_defaults() -> None:
     theirs = inspect.signature(StableDiffusionPipeline.__call__).parameters
     shared = [name for name in theirs if name in ours]
     assert len(shared) >= 20
-    for name in set(shared) - {"callback_on_step_end_tensor_inputs", "guidance_scale", "self"}:
+    by_another_way = {"callback_on_step_end_tensor_inputs", "guidance_scale", "num_inference_steps", "self"}
+    for name in set(shared) - by_another_way:
         assert ours[name].default == theirs[name].default, name
+    assert SamplingOptions().num_steps == theirs["num_inference_steps"].default  # None: a speed may bring its own
     components = {**tiny_pipeline().components, "joint_unet": JointUNet.from_unet(tiny_pipeline().unet)}
     assert JointNetPipeline(**components).config.default_guidance == theirs["guidance_scale"].default
 
