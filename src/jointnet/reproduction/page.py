@@ -247,7 +247,8 @@ def _panoramas(parts: Figures) -> str:
     return (
         "## Panoramas (Table 2)\n\n128 x 512 px with the bundled model. Intra-distance: mean of "
         f"{first['distance']} between the four squares, low for a picture of one piece; a non-tiled one repeats content, which is low too. "
-        "Seams: how much stronger gradients are across the edges of windows (every 16 px) than beside them; no window meets there in the non-tiled row. "
+        "Seams: how much stronger gradients are across the edges of windows (every 16 px) than beside them; "
+        "in the non-tiled row no windows meet there. "
         "KID: of the squares against renders.\n\n" + table(head, rows)
     )
 
