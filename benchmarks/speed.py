@@ -8,9 +8,11 @@ speed that is done is not run again.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from jointnet.demo.bundled import TASK_MODEL
+from jointnet.demo.bundled import GUIDANCE, TASK_MODEL, bundled_folder
 from jointnet.demo.measure.page import load_figures, origin, percent, save_figures, table, write_page
 from jointnet.demo.measure.pictures import held_out, precision_name
 from jointnet.demo.training.chain import Chain
@@ -41,8 +43,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.full_size import UNET
 
 FIGURES = Path(__file__).parents[1] / "docs" / "performance.json"
-PICTURES, GUIDANCE = 300, 3.0
-"""Held-out scenes of a measurement, and the scale the bundled model is measured at."""
+PICTURES = 300
+"""Held-out scenes of a measurement."""
 
 _DPM: dict[str, Any] = {"solver": "dpm++"}
 _ALONE: dict[str, Any] = {"guides_dense": False}
@@ -65,10 +67,9 @@ SEARCHED: dict[str, Speed] = {
 """One change at a time, then together; the presets last."""
 
 
-def operations(speed: Speed, config: Mapping[str, Any], side: int) -> float:
+def operations(speed: Speed, counter: Counter) -> float:
     """Operations of the joint network for one guided picture in the speed's steps, as a share of the base's in 50; nothing is computed."""
-    counter = Counter(config, side)
-    shortcuts = Shortcuts(speed, counter.network.modalities)
+    side, shortcuts = counter.side, Shortcuts(speed, counter.network.modalities)
     total = 0
     for index in range(speed.steps):
         is_guided = speed.is_guided(index, speed.steps)
@@ -155,8 +156,14 @@ def measure(names: Sequence[str], work: Path) -> None:
 
 def costs(speed: Speed) -> dict[str, float]:
     """Shares of the base's operations."""
-    demo = {key: value for key, value in load("demo").joint_unet.config.unet_config.items() if not key.startswith("_")}
-    return {"demo": operations(speed, demo, 16), "sd21": operations(speed, UNET, 64)}
+    return {name: operations(speed, counter) for name, counter in _counters().items()}
+
+
+@cache
+def _counters() -> dict[str, Counter]:
+    demo = json.loads((bundled_folder("demo-base") / "unet" / "config.json").read_text(encoding="utf-8"))
+    plain = {key: value for key, value in demo.items() if not key.startswith("_")}
+    return {"demo": Counter(plain, 16), "sd21": Counter(UNET, 64)}
 
 
 def write(figures: Mapping[str, Any]) -> None:

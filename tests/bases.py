@@ -18,7 +18,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
 
 from jointnet.demo.training.text import new_tokenizer
@@ -255,10 +255,15 @@ def tiny_base(base: str) -> DiffusionPipeline:
     return pipeline
 
 
-def perturbed(joint: JointUNet) -> JointUNet:
-    """Give the exchanges weights, as training would."""
-    torch.manual_seed(5)
+def fill(module: nn.Module, seed: int, std: float) -> None:
+    """Give a module's parameters random weights, as training would."""
+    torch.manual_seed(seed)
     with torch.no_grad():
-        for parameter in joint.exchanges.parameters():
-            parameter.normal_(0, 0.05)
+        for parameter in module.parameters():
+            parameter.normal_(0, std)
+
+
+def perturbed(joint: JointUNet) -> JointUNet:
+    """Give the exchanges weights."""
+    fill(joint.exchanges, 5, 0.05)
     return joint

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from jointnet.models.joint_unet import JointUNet
 from jointnet.types import Known
-from tests.bases import UNETS, assert_same_weights, network_inputs, tiny_unet
+from tests.bases import UNETS, assert_same_weights, fill, network_inputs, tiny_unet
 
 
 def some_known(sample: Tensor) -> Known:
@@ -18,10 +18,7 @@ def some_known(sample: Tensor) -> Known:
 
 
 def trained(joint: JointUNet) -> JointUNet:
-    torch.manual_seed(6)
-    with torch.no_grad():
-        for parameter in joint.masked_inputs.parameters():
-            parameter.normal_(0, 0.1)
+    fill(joint.masked_inputs, 6, 0.1)
     return joint
 
 

@@ -34,7 +34,6 @@ from jointnet.cli.held_warnings import release
 from jointnet.demo.bundled import JOINT_MODELS
 from jointnet.errors import UnknownNameError, UnknownWordsWarning
 from jointnet.sampling.solvers import SCHEDULERS, scheduler_like
-from jointnet.sampling.speed import SPEEDS
 from jointnet.tasks.options import Flag, SamplingOptions
 
 if TYPE_CHECKING:
@@ -147,6 +146,11 @@ def open_model(run: Run, prompt: str) -> JointNetPipeline:
     from jointnet.loading import load, vocabulary, without_progress_bars
     from jointnet.pipelines.joint_net import JointNetPipeline
 
+    speed = SamplingOptions(speed=run.sampling.get("speed") or "exact").chosen_speed
+    if run.scheduler is not None and speed is not None and speed.solver is not None:
+        raise UnknownNameError(
+            f"got --scheduler {run.scheduler} with --speed {run.sampling['speed']}, which brings {speed.solver}; leave one of them out"
+        )
     device = chosen_device(run.device)
     if run.base is not None:
         with without_progress_bars():
@@ -154,11 +158,6 @@ def open_model(run: Run, prompt: str) -> JointNetPipeline:
     else:
         pipeline = load(run.model)
         warn_of_unknown_words(f"{prompt} {run.negative_prompt}", vocabulary(run.model))
-    speed = SPEEDS.get(run.sampling.get("speed") or "exact")
-    if run.scheduler is not None and speed is not None and speed.solver is not None:
-        raise UnknownNameError(
-            f"got --scheduler {run.scheduler} with --speed {run.sampling['speed']}, which brings {speed.solver}; leave one of them out"
-        )
     name = run.scheduler or ("ddim" if run.preset == "release" else None)
     if name is not None:
         pipeline.scheduler = scheduler_like(pipeline.scheduler, name, has_latents=pipeline.vae is not None)

@@ -41,13 +41,13 @@ class Record:
         """
         stated = json.loads(json.dumps(asdict(self.budget)))
         try:
-            known = load_figures(self.path) or {"budget": stated, "names": [*self.names], "parts": {}}
+            known = load_figures(self.path) or {"budget": stated, "parts": {}}
             earlier = known["budget"], known["parts"].keys()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OutputError(f"got {str(self.path)!r}, which is none of this command's; choose another --output") from error
         if earlier[0] != stated:
             raise OutputError(f"got {str(self.path)!r} of another budget; choose another --output, or the same numbers")
-        return known
+        return {**known, "names": [*self.names]}
 
     @contextmanager
     def taking(self, name: str) -> Iterator[bool]:

@@ -39,6 +39,10 @@ def megadepth(folder: Path) -> Files:
     return _found(Files("MegaDepth", inf, rows, load), folder, "SCENE/denseN/imgs/NAME.jpg with depths/NAME.h5")
 
 
+_NYU_CAMERA = Camera(518.857901, 519.469611, 325.582449 - 1, 253.736166 - 1)
+"""The colour camera of the toolbox, which counts pixels from 1."""
+
+
 @dataclass(frozen=True)
 class NyuLabeled:
     """NYU Depth v2: nyu_depth_v2_labeled.mat, the 654 test pictures where splits.mat is beside it, else all 1,449.
@@ -85,9 +89,7 @@ class NyuLabeled:
             inside = np.zeros_like(valid)
             inside[45:471, 41:601] = True
             valid &= inside
-        camera = (
-            Camera(518.857901, 519.469611, 325.582449 - 1, 253.736166 - 1) if depth.shape == (480, 640) else None
-        )  # theirs count from 1
+        camera = _NYU_CAMERA if depth.shape == (480, 640) else None
         return truth(f"{number:04d}", rgb, depth, valid, camera=camera)
 
 
