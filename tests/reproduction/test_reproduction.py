@@ -191,6 +191,31 @@ def test_a_resumed_training_still_has_the_figures_of_its_checkpoints(tmp_path: P
 
 
 @pytest.mark.slow
+def test_panoramas_that_were_made_are_not_made_again(tmp_path: Path) -> None:
+    def measured(work: str, seeds: int) -> dict[str, Any]:
+        budget = Budget(prompts=20, sampling_steps=2, scenes=64, panoramas=(1, seeds))
+        return Reproduction(tmp_path / work, budget, torch.device("cpu")).run("panorama paper")
+
+    measured("stopped", 1)
+    (first,) = (tmp_path / "stopped" / "panoramas").rglob("*.safetensors")
+    written = first.stat().st_mtime_ns
+    resumed, whole = measured("stopped", 2), measured("whole", 2)
+    assert first.stat().st_mtime_ns == written
+    assert resumed["images"] == 2
+    assert resumed["intra_spread"] > 0
+    assert {name: resumed[name] for name in resumed if name != "minutes"} == {name: whole[name] for name in whole if name != "minutes"}
+
+
+@pytest.mark.slow
+def test_times_of_panoramas_are_of_every_method(tmp_path: Path) -> None:
+    budget = Budget(prompts=20, sampling_steps=1, scenes=64)
+    figures = Reproduction(tmp_path, budget, torch.device("cpu")).run("times of panoramas")
+    assert set(figures["seconds"]) == set(figures["ratios"]) == set(PANORAMAS)
+    assert figures["ratios"]["non-tiled"] == 1
+    assert figures["ratios"]["SyncDiffusion"] > figures["ratios"]["non-tiled"]
+
+
+@pytest.mark.slow
 def test_parts_run_and_a_stopped_reproduction_goes_on(tmp_path: Path) -> None:
     small = [
         "--steps",

@@ -88,7 +88,8 @@ def _blending_is_not_enough(parts: Figures) -> tuple[bool, str]:
 
 
 def _faster_than_sync(parts: Figures) -> tuple[bool, str]:
-    times = {name: parts[f"panorama {name}"]["seconds"] for name in ("non-tiled", "MultiDiffusion", "SyncDiffusion", "paper")}
+    measured = parts["times of panoramas"]["seconds"]
+    times = {name: measured[name] for name in ("non-tiled", "MultiDiffusion", "SyncDiffusion", "paper")}
     return times["paper"] < min(times["MultiDiffusion"], times["SyncDiffusion"]), ", ".join(f"{n} {t:.1f} s" for n, t in times.items())
 
 

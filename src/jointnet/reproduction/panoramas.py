@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any, cast
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from jointnet.demo.measure.pictures import in_fastest_precision
@@ -17,6 +19,7 @@ from jointnet.evaluation.metrics.panorama import discontinuity_at_columns, intra
 from jointnet.evaluation.models.adapters import generators_of
 from jointnet.evaluation.perceptual import Distance, open_distance
 from jointnet.evaluation.sync_diffusion import SyncDiffusion
+from jointnet.files.atomic import replacing_file
 from jointnet.reproduction.measure import FIRST_SEED, Judges, keep
 from jointnet.reproduction.setting import Budget
 from jointnet.sampling.tiling import Tiling
@@ -26,6 +29,9 @@ from jointnet.tasks.panorama import Panorama
 _WINDOW = 16
 _SQUARE = 128
 """Pixels a side of the parts that are compared."""
+
+ROUNDS = 3
+"""Panoramas of each method that are timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,45 +74,83 @@ weaker one was added after a first look at it, and no claim is judged by it.
 """
 
 
-def measure_panoramas(pipeline: Any, method: str, judges: Judges, budget: Budget, pictures: Path) -> dict[str, Any]:
-    """Make the budget's panoramas by a method; keep the first of each prompt.
+def measure_panoramas(pipeline: Any, method: str, judges: Judges, budget: Budget, work: Path) -> dict[str, Any]:
+    """Make the budget's panoramas by a method; keep the first of each prompt, and what is measured of each, so that a stopped run goes on.
 
-    Returns: ``seconds``, the median of one; means over all, with the standard deviation of the first as ``intra_spread``.
+    Returns: means over all, with the standard deviation of the first as ``intra_spread``.
     """
     pipeline.set_progress_bar_config(disable=True)
     distance = open_distance("eff-lite0")
     chosen, (num_prompts, num_seeds) = PANORAMAS[method], budget.panoramas
     options = _options(pipeline, chosen, distance)
-    seconds: list[float] = []
-    found: dict[str, list[float]] = {"intra_distance": [], "seams_rgb": [], "seams_depth": []}
-    squares: list[Tensor] = []
+    kept = work / "panoramas" / f"{method}, {budget.sampling_steps} steps"
+    kept.mkdir(parents=True, exist_ok=True)
+    measured: list[dict[str, Tensor]] = []
     for number, caption in enumerate(judges.scenes.captions[:num_prompts]):
-        for seed in range(min(chosen.seeds or num_seeds, num_seeds)):
-            generator = generators_of([FIRST_SEED + number * num_seeds + seed])
-            sampling = SamplingOptions(num_inference_steps=budget.sampling_steps, generator=generator, **options)
-            started = time.perf_counter()
-            with in_fastest_precision(pipeline.joint_unet):
-                maps = pipeline.run(Panorama(prompt=caption.text, options=sampling)).maps
-            seconds.append(time.perf_counter() - started)
-            rgb, depth = maps["rgb"][0].float().clamp(0, 1), maps["depth"][0].float().clamp(0, 1)
-            columns = list(range(_WINDOW, rgb.shape[-1] - 3, _WINDOW))
-            with torch.no_grad():
-                found["intra_distance"].append(intra_distance(rgb, distance))
-            found["seams_rgb"].append(discontinuity_at_columns(rgb, columns))
-            found["seams_depth"].append(discontinuity_at_columns(depth, columns))
-            squares.append(torch.stack(rgb.split(_SQUARE, -1)))
-            if seed == 0:
-                keep(pictures, f"panorama {method} {number}", maps)
-    features = judges.extractor(torch.cat(squares)).double().numpy()
+        for at in range(min(chosen.seeds or num_seeds, num_seeds)):
+            seed = FIRST_SEED + number * num_seeds + at
+            file = kept / f"prompt {number}, seed {seed}.safetensors"
+            if not file.is_file():
+                maps = _make(pipeline, caption.text, seed, budget, options)
+                if at == 0:
+                    keep(work / "pictures", f"panorama {method} {number}", maps)
+                with replacing_file(file) as beside:
+                    save_file(_measure(maps, judges, distance), beside)
+            measured.append(load_file(file))
+    values = {name: [float(of[name]) for of in measured] for name in ("intra_distance", "seams_rgb", "seams_depth")}
+    features = torch.cat([of["features"] for of in measured]).numpy()
     kid, _ = kernel_distance(judges.reference, features, num_subsets=50, subset=min(len(judges.reference), len(features)))
     return {
-        "images": len(seconds),
-        "seconds": round(median(seconds), 2),
+        "images": len(measured),
         "distance": distance.words,
-        **{name: mean(values) for name, values in found.items()},
-        "intra_spread": stdev(found["intra_distance"]) if len(seconds) > 1 else 0.0,
+        **{name: mean(of) for name, of in values.items()},
+        "intra_spread": stdev(values["intra_distance"]) if len(measured) > 1 else 0.0,
         "kid_x1000": 1000 * kid,
     }
+
+
+def time_panoramas(pipeline: Any, judges: Judges, budget: Budget) -> dict[str, Any]:
+    """Make one panorama by each method, in turn and several times, so that whatever else the machine does falls on all of them.
+
+    Returns: ``seconds``, the median of each method; ``ratios``, the median over rounds of a method's seconds to the non-tiled one's.
+    """
+    pipeline.set_progress_bar_config(disable=True)
+    distance, text = open_distance("eff-lite0"), judges.scenes.captions[0].text
+    options = {name: _options(pipeline, method, distance) for name, method in PANORAMAS.items()}
+    _make(pipeline, text, FIRST_SEED, budget, options["non-tiled"])  # the first call is not counted
+    taken: dict[str, list[float]] = {name: [] for name in PANORAMAS}
+    for number in range(ROUNDS):
+        for name, of_method in options.items():
+            started = time.perf_counter()
+            _make(pipeline, text, FIRST_SEED + number, budget, of_method)
+            taken[name].append(time.perf_counter() - started)
+    of_one = {name: [mine / whole for mine, whole in zip(seconds, taken["non-tiled"], strict=True)] for name, seconds in taken.items()}
+    return {
+        "rounds": ROUNDS,
+        "seconds": {name: round(median(seconds), 2) for name, seconds in taken.items()},
+        "ratios": {name: round(median(ratios), 2) for name, ratios in of_one.items()},
+    }
+
+
+def _make(pipeline: Any, text: str, seed: int, budget: Budget, options: dict[str, Any]) -> dict[str, Tensor]:
+    sampling = SamplingOptions(num_inference_steps=budget.sampling_steps, generator=generators_of([seed]), **options)
+    with in_fastest_precision(pipeline.joint_unet):
+        maps = pipeline.run(Panorama(prompt=text, options=sampling)).maps
+    return {name: value.float().cpu().clamp(0, 1) for name, value in maps.items()}
+
+
+@torch.no_grad()
+def _measure(maps: Mapping[str, Tensor], judges: Judges, distance: Distance) -> dict[str, Tensor]:
+    """Figures of a panorama, and ``features`` (4, D) of its squares."""
+    rgb, depth = maps["rgb"][0], maps["depth"][0]
+    columns = list(range(_WINDOW, rgb.shape[-1] - 3, _WINDOW))
+    figures = {
+        "intra_distance": intra_distance(rgb, distance),
+        "seams_rgb": discontinuity_at_columns(rgb, columns),
+        "seams_depth": discontinuity_at_columns(depth, columns),
+    }
+    features = judges.extractor(torch.stack(rgb.split(_SQUARE, -1))).double()
+    return {"features": features, **{name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()}}
 
 
 def _options(pipeline: Any, method: Method, distance: Distance) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from jointnet.evaluation.models.adapters import generators_of
 from jointnet.loading import load
 from jointnet.machine.origin import code_commit, machine
 from jointnet.reproduction.measure import DemoMeasures, Judges, Measures, checkpoint_name, made_by
-from jointnet.reproduction.panoramas import PANORAMAS, measure_panoramas
+from jointnet.reproduction.panoramas import PANORAMAS, measure_panoramas, time_panoramas
 from jointnet.reproduction.setting import Budget, Setting
 from jointnet.reproduction.train import Trained, train_next_stage, train_variant
 from jointnet.reproduction.variants import VARIANTS
@@ -56,7 +56,8 @@ class Reproduction:
         """All parts, in the order in which they are done."""
         trained = [f"train {name} {seed}" for name in VARIANTS for seed in self.seeds_of(name)]
         order = sorted(trained, key=lambda part: int(part.rsplit(" ", 1)[1]))
-        return ["base", *order, "stage 2", "conditions", *(f"panorama {name}" for name in PANORAMAS), "refinement"]
+        panoramas = [f"panorama {name}" for name in PANORAMAS]
+        return ["base", *order, "stage 2", "conditions", *panoramas, "times of panoramas", "refinement"]
 
     def seeds_of(self, variant: str) -> tuple[int, ...]:
         """Seeds that a variant is trained with."""
@@ -77,6 +78,7 @@ class Reproduction:
                 "base": self.measures.base,
                 "stage 2": self._stage2,
                 "conditions": self._conditions,
+                "times of panoramas": lambda: time_panoramas(load("demo"), self.judges, self.budget),
                 "refinement": self._refinement,
             }
             figures = steps[part]()
@@ -179,7 +181,7 @@ class Reproduction:
 
     def _panorama(self, method: str) -> Figures:
         """Table 2 with the bundled model."""
-        return measure_panoramas(load("demo"), method, self.judges, self.budget, self.work / "pictures")
+        return measure_panoramas(load("demo"), method, self.judges, self.budget, self.work)
 
     def _refinement(self) -> Figures:
         """Table 6 with a regressor at a quarter of the resolution in MiDaS's place; the bundled model that was trained to condition."""
