@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from jointnet.demo.bundled import GUIDANCE, TASK_MODEL, bundled_folder
-from jointnet.demo.measure.page import load_figures, origin, percent, save_figures, table, write_page
+from jointnet.demo.measure.page import load_figures, save_figures
 from jointnet.demo.measure.pictures import held_out, precision_name
 from jointnet.demo.training.chain import Chain
 from jointnet.evaluation.features import open_extractor
@@ -32,19 +32,15 @@ from jointnet.machine.origin import code_commit, machine
 from jointnet.models.joint_unet import JointUNet
 from jointnet.reproduction.measure import Judges, joint_figures, made_by, truth_figures
 from jointnet.reproduction.parts import install_judges
-from jointnet.sampling.shortcuts import Shortcuts
 from jointnet.sampling.speed import SPEEDS, Speed
 from jointnet.tasks.generate import Generate
 from jointnet.tasks.options import SamplingOptions
 from jointnet.tasks.predict import Predict
-from jointnet.types import Conditioning, Kept, Shortcut, Step, Text
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.calls import Call, calls_of, prepare, run
 from benchmarks.full_size import UNET
-
-FIGURES = Path(__file__).parents[1] / "docs" / "performance.json"
-PICTURES = 300
-"""Held-out scenes of a measurement."""
+from benchmarks.performance import FIGURES, PICTURES, write
 
 _DPM: dict[str, Any] = {"solver": "dpm++"}
 _ALONE: dict[str, Any] = {"guides_dense": False}
@@ -69,13 +65,7 @@ SEARCHED: dict[str, Speed] = {
 
 def operations(speed: Speed, counter: Counter) -> float:
     """Operations of the joint network for one guided picture in the speed's steps, as a share of the base's in 50; nothing is computed."""
-    side, shortcuts = counter.side, Shortcuts(speed, counter.network.modalities)
-    total = 0
-    for index in range(speed.steps):
-        is_guided = speed.is_guided(index, speed.steps)
-        state = torch.empty(1 + is_guided, 2, counter.unet.config.in_channels, side, side, device="meta")
-        words = Conditioning(Text(torch.empty(1 + is_guided, 77, counter.unet.config.cross_attention_dim)), is_pair=is_guided)
-        total += counter.call(len(state), shortcuts.of(state, Step(index, speed.steps, torch.zeros(1, 2)), words))
+    total = sum(often * counter.call(call) for call, often in calls_of(speed).items())
     return total / (50 * counter.base(2))
 
 
@@ -86,25 +76,21 @@ class Counter:
         with torch.device("meta"):
             self.unet: Any = UNet2DConditionModel(**config)
             self.network = JointUNet.from_unet(self.unet)
-        self.side, self.known = side, dict[Any, int]()
+        self.side, self.known = side, dict[Call, int]()
 
     def base(self, rows: int) -> int:
         """Of the base's network."""
         x, text = self._inputs(rows)
         return _counted(lambda: self.unet(x, torch.zeros(rows, device="meta"), text))
 
-    def call(self, rows: int, shortcut: Shortcut | None) -> int:
-        """Of the joint network; what a shortcut takes over was computed before. A test of what has changed is left out."""
-        key = (rows, shortcut and (shortcut.unguided, shortcut.layers, shortcut.is_shallow, shortcut.resting))
-        if key not in self.known:
-            x, text = self._inputs(rows)
-            state, t = torch.stack([x, x], 1), torch.zeros(rows, 2, device="meta")
-            if shortcut is not None:
-                shortcut = replace(shortcut, kept=Kept(), tolerance=None)
-                with torch.no_grad():
-                    self.network(state, t, text, shortcut=replace(shortcut, is_shallow=False, resting=frozenset(), keeps_sent=True))
-            self.known[key] = _counted(lambda: self.network(state, t, text, shortcut=shortcut))
-        return self.known[key]
+    def call(self, call: Call) -> int:
+        """Of the joint network; what a shortcut takes over was computed before."""
+        if call not in self.known:
+            x, text = self._inputs(call.rows)
+            inputs = torch.stack([x, x], 1), torch.zeros(call.rows, 2, device="meta"), text
+            ready = prepare(self.network, call, *inputs)
+            self.known[call] = _counted(lambda: run(self.network, ready, *inputs))
+        return self.known[call]
 
     def _inputs(self, rows: int) -> tuple[Tensor, Tensor]:
         with torch.device("meta"):
@@ -164,52 +150,6 @@ def _counters() -> dict[str, Counter]:
     demo = json.loads((bundled_folder("demo-base") / "unet" / "config.json").read_text(encoding="utf-8"))
     plain = {key: value for key, value in demo.items() if not key.startswith("_")}
     return {"demo": Counter(plain, 16), "sd21": Counter(UNET, 64)}
-
-
-def write(figures: Mapping[str, Any]) -> None:
-    """Write the page."""
-    speeds = figures["speeds"]
-    rows = []
-    for name, of in speeds.items():
-        made = of["generated"]
-        rows.append(
-            [
-                f"**{name}**" if name in (*SPEEDS, "exact") else name,
-                f"{of['cost']['sd21']:.2f}",
-                f"{of['cost']['demo']:.2f}",
-                percent(made["claims"]),
-                f"{made['fd']:.1f}",
-                f"{made['kid_x1000']:.1f}",
-                f"{made['depth_abs_rel']:.4f}",
-                f"{of['predicted']['abs_rel']:.4f}",
-                "yes" if _is_on_front(name, speeds) else "",
-            ]
-        )
-    head = ["speed", "cost, SD 2.1", "cost, demo", "claims found", "FD-EffLite0", "KID x 1000", "depth against picture, AbsRel"]
-    head += ["image -> depth, AbsRel", "on the front"]
-    origins = dict.fromkeys(origin(of) for of in speeds.values())
-    write_page(
-        FIGURES.with_suffix(".md"),
-        [
-            "# Performance",
-            "Written by `python benchmarks/speed.py`. Cost: operations of the networks for one guided picture, counted, 1 being the base "
-            "alone in 50 steps. Quality: the bundled models on "
-            f"{PICTURES} held-out scenes, every speed with the same prompts, seeds and judges. On the front: no other speed costs less "
-            "and is as good in every figure.",
-            table(head, rows),
-            "Measured at " + "; ".join(origins) + ".",
-        ],
-    )
-
-
-def _is_on_front(name: str, speeds: Mapping[str, Any]) -> bool:
-    def key(of: Any) -> tuple[float, ...]:
-        made = of["generated"]
-        return of["cost"]["sd21"], -made["claims"], made["fd"], made["depth_abs_rel"], of["predicted"]["abs_rel"]
-
-    own = key(speeds[name])
-    others = [key(of) for other, of in speeds.items() if other != name]
-    return not any(all(a <= b for a, b in zip(other, own, strict=True)) and other != own for other in others)
 
 
 def main() -> None:

@@ -1,0 +1,125 @@
+"""docs/performance.md, of what benchmarks/inference.py (times) and benchmarks/speed.py (quality) have measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jointnet.demo.measure.page import origin, percent, table, verdict, write_page
+from jointnet.sampling.speed import SPEED_NAMES
+
+FIGURES = Path(__file__).parents[1] / "docs" / "performance.json"
+PICTURES = 300
+"""Held-out scenes that quality is measured on."""
+
+AIMS = {"balanced": 1.0, "fast": 0.3}
+"""Of a picture's time to the base's in 50 steps, at most."""
+
+
+def write(figures: Mapping[str, Any]) -> None:
+    """Write the page."""
+    times = figures.get("times", {})
+    write_page(
+        FIGURES.with_suffix(".md"),
+        [
+            "# Performance",
+            "Written by `python benchmarks/inference.py` (times) and `python benchmarks/speed.py` (quality). Times are medians of runs in "
+            "turn; a ratio is the median over rounds of a time to the base's in the same round. The base is diffusers' pipeline alone, "
+            "eager, in 50 guided DDIM steps.",
+            *(_calls(name.removeprefix("calls, "), of) for name, of in times.items() if name.startswith("calls, ")),
+            _backends(times["backends"]) if "backends" in times else "",
+            _pictures(times["pictures"]) if "pictures" in times else "",
+            _memory(times["memory"]) if "memory" in times else "",
+            _speeds(figures["speeds"]) if "speeds" in figures else "",
+        ],
+    )
+
+
+def _row(name: str, of: Mapping[str, float], aims: Mapping[str, float] = AIMS) -> list[str]:
+    aim = f"{aims[name]:g} x: {verdict(of['ratio'] <= aims[name])}" if name in aims else ""
+    return [f"**{name}**" if name in SPEED_NAMES else name, f"{of['seconds']:.2f} s", f"{of['ratio']:.2f} x", aim]
+
+
+def _calls(case: str, of: Mapping[str, Any]) -> str:
+    calls = [_row(name, call)[:3] for name, call in of["calls"].items()]
+    pictures = [_row(name, picture) for name, picture in of["pictures"].items()]
+    return (
+        f"## {case}, Stable Diffusion 2.1-base's size\n\nRandom weights. Each kind of call, guided unless it says otherwise, in "
+        f"{of['rounds']} rounds:\n\n{table(['call', 'time', 'to the base'], calls)}\n\n"
+        "Pictures, as sums of the calls that they make and of the maps that are decoded, one after the other:\n\n"
+        f"{table(['picture', 'time', 'to the base', 'aim'], pictures)}\n\n*{origin(dict(of))}, on {of['device']}.*"
+    )
+
+
+def _backends(of: Mapping[str, Any]) -> str:
+    rows = [
+        [name, f"{one['seconds']:.2f} s", f"{one['ratio']:.2f} x", f"{one['preparing']:.0f} s" if "preparing" in one else ""]
+        for name, one in of["backends"].items()
+    ]
+    best = min(one["ratio"] for one in of["backends"].values())
+    return (
+        "## Ways to run the whole network\n\nOne guided call of 512 x 512 at the same size against the eager base; all give the numbers of "
+        f"the first.\n\n{table(['way', 'time', 'to the base', 'preparing, once'], rows)}\n\nAim: at most 1.6 x: {verdict(best <= 1.6)}.\n\n"
+        f"*{origin(dict(of))}, on {of['device']}.*"
+    )
+
+
+def _pictures(of: Mapping[str, Any]) -> str:
+    parts = []
+    for case, rows in of["pictures"].items():
+        aims = {} if case.startswith("panorama") else AIMS
+        parts.append(
+            f"{case}:\n\n{table(['picture', 'time', 'to the base', 'aim'], [_row(name, one, aims) for name, one in rows.items()])}"
+        )
+    return (
+        f"## The bundled model\n\nWhole pictures, the text and the maps included; loading takes {of['loading']} s.\n\n"
+        + "\n\n".join(parts)
+        + f"\n\n*{origin(dict(of))}, on {of['device']}.*"
+    )
+
+
+def _memory(of: Mapping[str, Any]) -> str:
+    kinds = list(next(iter(of["peak_gib"].values())))
+    rows = [[case, *(f"{peaks[kind]:.2f} GiB" for kind in kinds)] for case, peaks in of["peak_gib"].items()]
+    return (
+        f"## Memory\n\nPeak of one guided step at Stable Diffusion 2.1-base's size, bfloat16, each in a process of its own.\n\n"
+        f"{table(['case', *kinds], rows)}\n\n*{origin(dict(of))}, on {of['device']}.*"
+    )
+
+
+def _speeds(speeds: Mapping[str, Any]) -> str:
+    rows = []
+    for name, of in speeds.items():
+        made = of["generated"]
+        rows.append(
+            [
+                f"**{name}**" if name in SPEED_NAMES else name,
+                f"{of['cost']['sd21']:.2f}",
+                f"{of['cost']['demo']:.2f}",
+                percent(made["claims"]),
+                f"{made['fd']:.1f}",
+                f"{made['kid_x1000']:.1f}",
+                f"{made['depth_abs_rel']:.4f}",
+                f"{of['predicted']['abs_rel']:.4f}",
+                "yes" if _is_on_front(name, speeds) else "",
+            ]
+        )
+    head = ["speed", "cost, SD 2.1", "cost, demo", "claims found", "FD-EffLite0", "KID x 1000", "depth against picture, AbsRel"]
+    head += ["image -> depth, AbsRel", "on the front"]
+    origins = dict.fromkeys(origin(of) for of in speeds.values())
+    return (
+        "## What speed costs in quality\n\nCost: operations of the networks for one guided picture, counted, 1 being the base alone in 50 "
+        f"steps. Quality: the bundled models on {PICTURES} held-out scenes, every speed with the same prompts, seeds and judges. On the "
+        f"front: no other speed costs less and is as good in every figure.\n\n{table(head, rows)}\n\n*{'; '.join(origins)}.*"
+    )
+
+
+def _is_on_front(name: str, speeds: Mapping[str, Any]) -> bool:
+    def key(of: Any) -> tuple[float, ...]:
+        made = of["generated"]
+        return of["cost"]["sd21"], -made["claims"], made["fd"], made["depth_abs_rel"], of["predicted"]["abs_rel"]
+
+    own = key(speeds[name])
+    others = [key(of) for other, of in speeds.items() if other != name]
+    return not any(all(a <= b for a, b in zip(other, own, strict=True)) and other != own for other in others)
