@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.models.attention_processor import AttnProcessor, FusedAttnProcessor2_0
+from diffusers import FirstBlockCacheConfig
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0, FusedAttnProcessor2_0
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from jointnet.errors import ModelFolderError, UnknownNameError
+from jointnet.errors import ModelFolderError, UnknownNameError, UnsupportedBaseError
 from jointnet.models.adapters import without_adapters
+from jointnet.models.attention import DispatchedAttention
 from jointnet.models.joint_unet import JointUNet
 from jointnet.types import Known
 from tests.bases import assert_same_weights, network_inputs, of_branch, tiny_unet
@@ -127,6 +129,52 @@ def test_projections_are_fused_in_every_branch() -> None:
     assert torch.allclose(joint(**INPUTS).sample, before, atol=1e-4)
     joint.unfuse_qkv_projections()
     assert {type(p) for p in joint.attn_processors.values()} == processors
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("base", ["sd1", "sdxl"])
+def test_an_attention_backend_is_asked_in_every_branch(base: str) -> None:
+    joint, inputs = JointUNet.from_unet(tiny_unet(base)), network_inputs(base, 1, 2)
+    before = joint(**inputs).sample
+    try:
+        joint.set_attention_backend("_native_math")
+        assert torch.allclose(joint(**inputs).sample, before, atol=1e-5)
+        assert {processor._attention_backend for processor in joint.attn_processors.values()} == {"_native_math"}
+        joint.set_attention_backend("_native_cudnn")
+        with pytest.raises(RuntimeError):  # a processor has no such kernel: so it was asked
+            joint(**inputs)
+    finally:
+        joint.set_attention_backend("native")  # diffusers keeps the last one for all networks
+    joint.reset_attention_backend()
+    assert {type(processor) for processor in joint.attn_processors.values()} == {AttnProcessor2_0}
+    assert torch.equal(joint(**inputs).sample, before)
+
+
+def test_a_backend_for_attention_of_somebody_elses_is_refused() -> None:
+    joint = JointUNet.from_unet(tiny_unet("sd1"))
+    joint.fuse_qkv_projections()
+    with pytest.raises(UnsupportedBaseError, match="FusedAttnProcessor2_0"):
+        joint.set_attention_backend("native")
+    joint.unfuse_qkv_projections()
+    with pytest.raises(ValueError, match="must be one of"):
+        joint.set_attention_backend("fastest")
+
+
+def test_diffusers_caches_are_refused() -> None:
+    with pytest.raises(UnsupportedBaseError, match="choose a speed"):
+        JointUNet.from_unet(tiny_unet("sd1")).enable_cache(FirstBlockCacheConfig())
+
+
+@torch.no_grad()
+def test_pictures_with_masks_of_the_text_are_attended_alike() -> None:
+    """A mask goes through a backend as it goes through diffusers' own processor."""
+    unet = tiny_unet("sd1")
+    layer = next(m for m in unet.modules() if isinstance(m, Attention) and m.is_cross_attention)
+    x, text = torch.randn(2, 5, layer.query_dim), torch.randn(2, 7, layer.cross_attention_dim)
+    mask = torch.zeros(2, 1, 7).masked_fill(torch.arange(7) > 3, -10_000.0)
+    before = layer(x, text, attention_mask=mask)
+    layer.set_processor(DispatchedAttention())
+    assert torch.allclose(layer(x, text, attention_mask=mask), before, atol=1e-5)
 
 
 # The U-Net of a branch

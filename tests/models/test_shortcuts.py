@@ -116,3 +116,26 @@ def test_a_shallow_part_larger_than_the_outermost_block_is_refused() -> None:
 
 def test_every_base_has_a_shallow_part() -> None:
     assert all(network_of(name).branch_of("rgb").most_layers >= 2 for name in UNETS)
+
+
+@torch.no_grad()
+def test_shortcuts_compile_as_whole_graphs(base: str) -> None:
+    """One graph for whole calls, one for shallow ones, whatever is kept."""
+    network, inputs, graphs = network_of(base), pair(base), []
+
+    def backend(graph: Any, _inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    def predictions(call: Any) -> list[Tensor]:
+        kept, found = Kept(), []
+        for number in range(6):
+            shortcut = Shortcut(unguided=True, layers=1, is_shallow=number % 2 == 1, kept=kept)
+            found.append(call(**inputs, shortcut=shortcut, return_dict=False)[0])
+        return found
+
+    expected = predictions(network)
+    torch.compiler.reset()
+    for mine, whole in zip(predictions(torch.compile(network, backend=backend, fullgraph=True)), expected, strict=True):
+        assert torch.allclose(mine, whole, atol=1e-5)
+    assert len(graphs) <= 3

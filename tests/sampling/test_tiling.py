@@ -5,6 +5,7 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler
 from torch import Tensor
 
+from jointnet.errors import RangeError
 from jointnet.sampling.guidance import Guided
 from jointnet.sampling.loop import run_steps, sample
 from jointnet.sampling.tiling import Tiled, Tiling
@@ -61,6 +62,30 @@ def test_the_whole_image_takes_part_in_the_first_share_of_the_steps() -> None:
         recorder = Recorder()
         Tiled(recorder, Tiling(window=16, whole_share=0.4), torch.Generator())(x, at(x, 900 - 100 * index), text(1))
         assert (tuple(x.shape) in recorder.shapes) == (index < 4)
+
+
+def test_the_whole_image_takes_part_in_every_so_many_of_them() -> None:
+    x, with_whole = canvas(), []
+    for index in range(NUM_STEPS):
+        recorder = Recorder()
+        Tiled(recorder, Tiling(window=16, whole_share=0.6, whole_every=3), torch.Generator())(x, at(x, 900 - 100 * index), text(1))
+        with_whole += [index] * (tuple(x.shape) in recorder.shapes)
+    assert with_whole == [0, 3]
+
+
+def test_the_whole_image_stands_alone_at_first() -> None:
+    x = canvas()
+    for index in range(NUM_STEPS):
+        recorder, here = Recorder(), at(x, 900 - 100 * index)
+        made = Tiled(recorder, Tiling(window=16, whole_share=0, alone_share=0.3, wraps=True), torch.Generator())(x, here, text(1))
+        assert (recorder.shapes == [tuple(x.shape)]) == (index < 3)
+        assert torch.equal(made, Recorder()(x, here, text(1))) == (index < 3)
+
+
+@pytest.mark.parametrize("changes", [{"alone_share": 1.1}, {"whole_share": -0.1}, {"whole_every": 0}, {"batch_size": 0}])
+def test_shares_and_counts_that_are_none_are_refused(changes: dict[str, float]) -> None:
+    with pytest.raises(RangeError, match=next(iter(changes))):
+        Tiling(window=16, **changes)  # pyright: ignore[reportArgumentType] - of any field
 
 
 def test_steps_that_call_twice_count_once_for_the_whole_image() -> None:

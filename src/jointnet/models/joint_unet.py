@@ -18,8 +18,9 @@ from diffusers.utils.peft_utils import apply_lora_scale
 from torch import Tensor, nn
 from torch.utils._pytree import register_dataclass
 
-from jointnet.errors import ModelFolderError, ShapeError, UnknownNameError
+from jointnet.errors import ModelFolderError, ShapeError, UnknownNameError, UnsupportedBaseError
 from jointnet.models.adapters import adapter_names, without_adapters
+from jointnet.models.attention import dispatch_attention, withdraw_attention
 from jointnet.models.branch import Branch, Channels, Features
 from jointnet.models.shortcuts import predict_with
 from jointnet.models.unet_branch import UNetBranch, low_res_channels
@@ -264,6 +265,25 @@ class JointUNet(ModelMixin, ConfigMixin):
         """Compute attention in slices, in every branch; as UNet2DConditionModel's method of the name."""
         for name in self.modalities:
             self.branch(name).set_attention_slice(slice_size)
+
+    def set_attention_backend(self, backend: str) -> None:
+        """Choose what computes attention, in every branch; as ModelMixin's method of the name, which does nothing for diffusers' U-Nets.
+
+        Raises: UnsupportedBaseError for attention that no backend can be chosen for; ValueError for an unknown name.
+        """
+        dispatch_attention(self)
+        super().set_attention_backend(backend)
+
+    def reset_attention_backend(self) -> None:
+        """Undo ``set_attention_backend``; diffusers' method of the name would go on with the backend that was chosen last."""
+        withdraw_attention(self)
+
+    def enable_cache(self, config: object) -> None:
+        """Refused: diffusers' caches know transformers' blocks. Raises: UnsupportedBaseError."""
+        raise UnsupportedBaseError(
+            f"got a {type(config).__name__}; diffusers' caches do nothing, or the wrong thing, in U-Nets whose branches run in halves and "
+            "windows: choose a speed instead, such as pipe(..., speed='fast')"
+        )
 
     @property
     def attn_processors(self) -> dict[str, Any]:

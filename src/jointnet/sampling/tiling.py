@@ -27,6 +27,8 @@ class Tiling:
         decays_everywhere: a window's weight also falls along an axis with a single window.
         whole_weight: weight of the whole image as one more tile, against 1 of a window.
         whole_share: the whole image takes part in the first floor(whole_share * steps) steps; 0 leaves it out.
+        whole_every: of these steps, it takes part in every so many, the first one included.
+        alone_share: in the first floor(alone_share * steps) steps there are no windows: the whole image, at its own size, is all.
         has_random_offset: move all windows by one random offset in [0, stride) in each step.
         batch_size: tiles in one call of the network.
     Raises: RangeError.
@@ -39,14 +41,18 @@ class Tiling:
     decays_everywhere: bool = False
     whole_weight: float = 5.0
     whole_share: float = 0.4
+    whole_every: int = 1
+    alone_share: float = 0.0
     has_random_offset: bool = True
     batch_size: int = 4
 
     def __post_init__(self) -> None:
-        if not 0 <= self.whole_share <= 1:
-            raise RangeError(f"got whole_share = {self.whole_share}; expected a share of the steps in [0, 1]")
-        if self.batch_size < 1:
-            raise RangeError(f"got batches of {self.batch_size} tiles; expected at least 1")
+        for name in ("whole_share", "alone_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RangeError(f"got {name} = {getattr(self, name)}; expected a share of the steps in [0, 1]")
+        for name in ("batch_size", "whole_every"):
+            if getattr(self, name) < 1:
+                raise RangeError(f"got {name} = {getattr(self, name)}; expected at least 1")
         self.on((self.window, self.window))
 
     def on(self, canvas: tuple[int, int]) -> Windows:
@@ -87,6 +93,8 @@ class Tiled:
         windows = self.tiling.on((x.shape[-2], x.shape[-1]))
         if not any(windows.is_cut):
             return self.denoiser(x, step, conditioning)
+        if self._is_in_first(self.tiling.alone_share, step):
+            return self.denoiser(x, step, conditioning)
         weights = windows.weights().to(x.device)
         mean = _RunningMean(x)
         places = [(row, window) for row, offset in enumerate(self._offsets(windows, len(x), step)) for window in windows.at(offset)]
@@ -97,9 +105,12 @@ class Tiled:
             at_rows = replace(step, t=step.t[rows], place=tuple((row, *window.corner) for row, window in some))
             for place, tile in zip(some, self.denoiser(_cut(x, some), at_rows, cropped), strict=True):
                 mean.add(place, tile, weights)
-        if self.tiling.whole_share > 0 and step.index < self.count_whole_steps(self.tiling.whole_share, step.count):
+        if self._is_in_first(self.tiling.whole_share, step) and step.index % self.tiling.whole_every == 0:
             mean.add_whole(self.denoiser(x, step, conditioning), self.tiling.whole_weight)
         return mean.value()
+
+    def _is_in_first(self, share: float, step: Step) -> bool:
+        return share > 0 and step.index < self.count_whole_steps(share, step.count)
 
     def _offsets(self, windows: Windows, batch: int, step: Step) -> list[tuple[int, int]]:
         if self.hold == 1:
