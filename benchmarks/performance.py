@@ -1,4 +1,4 @@
-"""docs/performance.md, of what benchmarks/inference.py (times) and benchmarks/speed.py (quality) have measured."""
+"""docs/performance.md, of what benchmarks/inference.py (times), speed.py (quality) and panoramas.py have measured."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ def write(figures: Mapping[str, Any]) -> None:
         FIGURES.with_suffix(".md"),
         [
             "# Performance",
-            "Written by `python benchmarks/inference.py` (times) and `python benchmarks/speed.py` (quality). Times are medians of runs in "
-            "turn; a ratio is the median over rounds of a time to the base's in the same round. The base is diffusers' pipeline alone, "
+            "Written by `python benchmarks/inference.py` (times), `speed.py` (quality) and `panoramas.py` beside it. Times are medians of runs "
+            "in turn; a ratio is the median over rounds of a time to the base's in the same round. The base is diffusers' pipeline alone, "
             "eager, in 50 guided DDIM steps.",
             *(_calls(name.removeprefix("calls, "), of) for name, of in times.items() if name.startswith("calls, ")),
             _backends(times["backends"]) if "backends" in times else "",
             _pictures(times["pictures"]) if "pictures" in times else "",
             _memory(times["memory"]) if "memory" in times else "",
             _speeds(figures["speeds"]) if "speeds" in figures else "",
+            _panoramas(figures["panoramas"]) if "panoramas" in figures else "",
         ],
     )
 
@@ -112,6 +113,29 @@ def _speeds(speeds: Mapping[str, Any]) -> str:
         "## What speed costs in quality\n\nCost: operations of the networks for one guided picture, counted, 1 being the base alone in 50 "
         f"steps. Quality: the bundled models on {PICTURES} held-out scenes, every speed with the same prompts, seeds and judges. On the "
         f"front: no other speed costs less and is as good in every figure.\n\n{table(head, rows)}\n\n*{'; '.join(origins)}.*"
+    )
+
+
+def _panoramas(ways: Mapping[str, Any]) -> str:
+    times = ways.get("times")
+    rows = [
+        [
+            name,
+            "-" if times is None else f"{times['seconds'][name]:.2f} s ({times['ratios'][name]:.2f} x)",
+            f"{of['intra_distance']:.3f} +- {of['intra_spread']:.3f}",
+            f"{of['seams_rgb']:.2f}",
+            f"{of['seams_depth']:.2f}",
+            f"{of['kid_x1000']:.1f}",
+        ]
+        for name, of in ways.items()
+        if name != "times"
+    ]
+    head = ["way", "time, to the non-tiled one", "intra-distance", "seams, RGB", "seams, depth", "KID x 1000"]
+    first = next(of for name, of in ways.items() if name != "times")
+    origins = dict.fromkeys(origin(of) for of in ways.values())
+    return (
+        f"## Panoramas that compute less\n\n{first['images']} of 128 x 512 with the bundled model by each way; what is measured is told in "
+        f"[reproduction.md](reproduction.md#panoramas-table-2).\n\n{table(head, rows)}\n\n*{'; '.join(origins)}.*"
     )
 
 

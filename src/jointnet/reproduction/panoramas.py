@@ -22,6 +22,7 @@ from jointnet.evaluation.sync_diffusion import SyncDiffusion
 from jointnet.files.atomic import replacing_file
 from jointnet.reproduction.measure import FIRST_SEED, Judges, keep
 from jointnet.reproduction.setting import Budget
+from jointnet.sampling.speed import Speed
 from jointnet.sampling.tiling import Tiling
 from jointnet.tasks.options import SamplingOptions
 from jointnet.tasks.panorama import Panorama
@@ -42,11 +43,13 @@ class Method:
         tiling: windows of a step; None: the whole canvas at once.
         sync_weight: SyncDiffusion's, None without it.
         seeds: of each prompt; None: the budget's.
+        speed: how much of each step is computed; with one that is not "exact", in its own number of steps.
     """
 
     tiling: Tiling | None
     sync_weight: float | None = None
     seeds: int | None = None
+    speed: str | Speed = "exact"
 
 
 def _at_rest(stride: int) -> Tiling:
@@ -74,66 +77,69 @@ weaker one was added after a first look at it, and no claim is judged by it.
 """
 
 
-def measure_panoramas(pipeline: Any, method: str, judges: Judges, budget: Budget, work: Path) -> dict[str, Any]:
-    """Make the budget's panoramas by a method; keep the first of each prompt, and what is measured of each, so that a stopped run goes on.
+def measure_panoramas(
+    pipeline: Any, name: str, judges: Judges, budget: Budget, work: Path, methods: Mapping[str, Method] = PANORAMAS
+) -> dict[str, Any]:
+    """Make the budget's panoramas by one of the methods; keep the first of each prompt, and each one's figures, so that a stopped run goes on.
 
     Returns: means over all, with the standard deviation of the first as ``intra_spread``.
     """
     pipeline.set_progress_bar_config(disable=True)
     distance = open_distance("eff-lite0")
-    chosen, (num_prompts, num_seeds) = PANORAMAS[method], budget.panoramas
-    options = _options(pipeline, chosen, distance)
-    kept = work / "panoramas" / f"{method}, {budget.sampling_steps} steps"
+    method, (num_prompts, num_seeds) = methods[name], budget.panoramas
+    options = _options(pipeline, method, distance, budget)
+    kept = work / "panoramas" / f"{name}, {budget.sampling_steps} steps"
     kept.mkdir(parents=True, exist_ok=True)
     measured: list[dict[str, Tensor]] = []
     for number, caption in enumerate(judges.scenes.captions[:num_prompts]):
-        for at in range(min(chosen.seeds or num_seeds, num_seeds)):
+        for at in range(min(method.seeds or num_seeds, num_seeds)):
             seed = FIRST_SEED + number * num_seeds + at
             file = kept / f"prompt {number}, seed {seed}.safetensors"
             if not file.is_file():
-                maps = _make(pipeline, caption.text, seed, budget, options)
+                maps = _make(pipeline, caption.text, seed, options)
                 if at == 0:
-                    keep(work / "pictures", f"panorama {method} {number}", maps)
+                    keep(work / "pictures", f"panorama {name} {number}", maps)
                 with replacing_file(file) as beside:
                     save_file(_measure(maps, judges, distance), beside)
             measured.append(load_file(file))
-    values = {name: [float(of[name]) for of in measured] for name in ("intra_distance", "seams_rgb", "seams_depth")}
+    values = {figure: [float(of[figure]) for of in measured] for figure in ("intra_distance", "seams_rgb", "seams_depth")}
     features = torch.cat([of["features"] for of in measured]).numpy()
     kid, _ = kernel_distance(judges.reference, features, num_subsets=50, subset=min(len(judges.reference), len(features)))
     return {
         "images": len(measured),
         "distance": distance.words,
-        **{name: mean(of) for name, of in values.items()},
+        **{figure: mean(of) for figure, of in values.items()},
         "intra_spread": stdev(values["intra_distance"]) if len(measured) > 1 else 0.0,
         "kid_x1000": 1000 * kid,
     }
 
 
-def time_panoramas(pipeline: Any, judges: Judges, budget: Budget) -> dict[str, Any]:
+def time_panoramas(pipeline: Any, judges: Judges, budget: Budget, methods: Mapping[str, Method] = PANORAMAS) -> dict[str, Any]:
     """Make one panorama by each method, in turn and several times, so that whatever else the machine does falls on all of them.
 
-    Returns: ``seconds``, the median of each method; ``ratios``, the median over rounds of a method's seconds to the non-tiled one's.
+    Returns: ``seconds``, the median of each method; ``ratios``, the median over rounds of a method's seconds to the first one's.
     """
     pipeline.set_progress_bar_config(disable=True)
     distance, text = open_distance("eff-lite0"), judges.scenes.captions[0].text
-    options = {name: _options(pipeline, method, distance) for name, method in PANORAMAS.items()}
-    _make(pipeline, text, FIRST_SEED, budget, options["non-tiled"])  # the first call is not counted
-    taken: dict[str, list[float]] = {name: [] for name in PANORAMAS}
+    options = {name: _options(pipeline, method, distance, budget) for name, method in methods.items()}
+    first = next(iter(methods))
+    _make(pipeline, text, FIRST_SEED, options[first])  # the first call is not counted
+    taken: dict[str, list[float]] = {name: [] for name in methods}
     for number in range(ROUNDS):
         for name, of_method in options.items():
             started = time.perf_counter()
-            _make(pipeline, text, FIRST_SEED + number, budget, of_method)
+            _make(pipeline, text, FIRST_SEED + number, of_method)
             taken[name].append(time.perf_counter() - started)
-    of_one = {name: [mine / whole for mine, whole in zip(seconds, taken["non-tiled"], strict=True)] for name, seconds in taken.items()}
+    ratios = {name: [mine / other for mine, other in zip(seconds, taken[first], strict=True)] for name, seconds in taken.items()}
     return {
         "rounds": ROUNDS,
         "seconds": {name: round(median(seconds), 2) for name, seconds in taken.items()},
-        "ratios": {name: round(median(ratios), 2) for name, ratios in of_one.items()},
+        "ratios": {name: round(median(of_rounds), 2) for name, of_rounds in ratios.items()},
     }
 
 
-def _make(pipeline: Any, text: str, seed: int, budget: Budget, options: dict[str, Any]) -> dict[str, Tensor]:
-    sampling = SamplingOptions(num_inference_steps=budget.sampling_steps, generator=generators_of([seed]), **options)
+def _make(pipeline: Any, text: str, seed: int, options: dict[str, Any]) -> dict[str, Tensor]:
+    sampling = SamplingOptions(generator=generators_of([seed]), **options)
     with in_fastest_precision(pipeline.joint_unet):
         maps = pipeline.run(Panorama(prompt=text, options=sampling)).maps
     return {name: value.float().cpu().clamp(0, 1) for name, value in maps.items()}
@@ -153,12 +159,13 @@ def _measure(maps: Mapping[str, Tensor], judges: Judges, distance: Distance) -> 
     return {"features": features, **{name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()}}
 
 
-def _options(pipeline: Any, method: Method, distance: Distance) -> dict[str, Any]:
-    if method.tiling is None:
-        return {"tiled": False}
-    if method.sync_weight is None:
-        return {"tiled": method.tiling}
-    pipeline.joint_unet.requires_grad_(False)
-    cast(nn.Module, pipeline.vae).requires_grad_(False)
-    sync = SyncDiffusion(distance=distance, window=_WINDOW, stride=method.tiling.stride or _WINDOW // 2, weight=method.sync_weight)
-    return {"tiled": method.tiling, "before_step": sync}
+def _options(pipeline: Any, method: Method, distance: Distance, budget: Budget) -> dict[str, Any]:
+    options: dict[str, Any] = {"tiled": method.tiling or False, "speed": method.speed}
+    if method.speed == "exact":
+        options["num_inference_steps"] = budget.sampling_steps
+    if method.sync_weight is not None and method.tiling is not None:
+        pipeline.joint_unet.requires_grad_(False)
+        cast(nn.Module, pipeline.vae).requires_grad_(False)
+        stride = method.tiling.stride or _WINDOW // 2
+        options["before_step"] = SyncDiffusion(distance=distance, window=_WINDOW, stride=stride, weight=method.sync_weight)
+    return options
