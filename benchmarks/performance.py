@@ -24,9 +24,9 @@ def write(figures: Mapping[str, Any]) -> None:
         FIGURES.with_suffix(".md"),
         [
             "# Performance",
-            "Written by `python benchmarks/inference.py` (times), `speed.py` (quality) and `panoramas.py` beside it. Times are medians of runs "
-            "in turn; a ratio is the median over rounds of a time to the base's in the same round. The base is diffusers' pipeline alone, "
-            "eager, in 50 guided DDIM steps.",
+            "Written by `inference.py`, `speed.py` and `panoramas.py` of benchmarks/. Times are medians of runs in turn; a ratio is the "
+            "median over rounds of a time to the base's in the same round. The base is diffusers' pipeline alone, eager, in 50 guided DDIM "
+            "steps.",
             *(_calls(name.removeprefix("calls, "), of) for name, of in times.items() if name.startswith("calls, ")),
             _backends(times["backends"]) if "backends" in times else "",
             _pictures(times["pictures"]) if "pictures" in times else "",

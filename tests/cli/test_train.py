@@ -82,6 +82,23 @@ def test_a_bad_data_folder_gets_one_line(spoil, message: str, data: Path, base: 
     assert not (tmp_path / "run" / "model").exists()
 
 
+def test_a_thin_branch_learns_from_a_model(data: Path, base: Path, tmp_path: Path, capsys) -> None:
+    taught = ["--data", str(data), "--steps", "2", "--batch-size", "2"]
+    assert main(["train", "stage1", "--from", str(base), *taught, "-o", str(tmp_path / "full")]) == 0
+    teacher = ["--teacher", str(tmp_path / "full" / "model")]
+    command = ["train", "stage1", "--from", str(base), *taught, *teacher, "--set", "branch=thin:0.5", "-o", str(tmp_path / "thin")]
+    assert main(command) == 0
+    thin = JointNetPipeline.from_pretrained(tmp_path / "thin" / "model")
+    assert thin.joint_unet.config.branch == "thin:0.5"
+    widths = [thin.joint_unet.branch(name).config.block_out_channels[0] for name in thin.modalities]
+    assert widths[1] < widths[0]
+    assert main([*command[:-4], "--set", "branch=thinner", "-o", str(tmp_path / "none")]) == 2
+    assert "expected one of full, lora:RANK, thin:SHARE" in capsys.readouterr().err
+    changed = ["--from", str(tmp_path / "thin" / "model"), *taught, "--set", "branch=lora:2", "-o", str(tmp_path / "none")]
+    assert main(["train", "stage2", *changed]) == 2
+    assert "whose branches are thin:0.5" in capsys.readouterr().err
+
+
 def test_an_unknown_modality_is_named(data: Path, base: Path, tmp_path: Path, capsys) -> None:
     arguments = ["train", "stage1", "--from", str(base), "--data", str(data), "-o", str(tmp_path / "run"), "--modalities", "rgb,heat"]
     assert main(arguments) == 2

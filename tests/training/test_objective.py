@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from jointnet.training.joint_feed import JointFeed
 from jointnet.training.objective import JointObjective, min_snr_weight
 from jointnet.training.state import Progress
 from jointnet.types import Text
-from tests.bases import network_inputs, tiny_unet
+from tests.bases import network_inputs, perturbed, tiny_unet
 
 CONFIG = OptimConfig(lr=1e-2, batch_size=4, steps=12, warmup_steps=2, decay="cosine", ema_decay=0.9)
 PROCESS = DiscreteProcess(torch.linspace(0.999, 0.01, 1000))
@@ -164,6 +164,36 @@ def test_a_bad_sample_does_not_count(tmp_path: Path) -> None:
         losses.append(objective(batch.x0, batch.text, batch.draws, is_good=batch.is_good)["loss"])
     assert batch.is_good.all()
     assert torch.allclose(*losses, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_teachers_prediction_is_the_target() -> None:
+    teacher, student = perturbed(JointUNet.from_unet(tiny_unet("sd2"))), JointUNet.from_unet(tiny_unet("sd2"), branch="thin:0.5")
+    objective = JointObjective(student, PROCESS, teacher=teacher)
+    x0, text = torch.randn(2, 2, 4, 16, 16), Text(torch.randn(2, 7, 32))
+    draws = objective.draw(x0, seeded(1))
+    losses = objective(x0, text, draws)
+    x_t = PROCESS.add_noise(x0, draws.noise, draws.levels.t)
+    both = (network(x_t, draws.levels.t, text.embeds).sample for network in (student, teacher))
+    expected = (next(both) - next(both)).square().mean((0, 2, 3, 4))
+    assert losses["loss"] == pytest.approx(float(expected.sum()), rel=1e-5)
+    assert losses["depth"] == pytest.approx(float(expected[1]), rel=1e-5)
+    assert {id(p) for p in objective.parameters()} == {id(p) for p in student.parameters()}
+    assert not any(p.requires_grad for p in teacher.parameters())
+    assert float(JointObjective(teacher, PROCESS, teacher=teacher)(x0, text, draws)["loss"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        (lambda: JointUNet.from_unet(tiny_unet("sd2"), ("rgb", "normal")), "modalities"),
+        (lambda: JointUNet.from_unet(tiny_unet("sd2")).add_masked_input(), "has_masked_input"),
+        (lambda: JointUNet.from_unet(tiny_unet("sdxl")), "cross_attention_dim"),
+    ],
+)
+def test_a_teacher_of_another_kind_is_refused(teacher: Callable[[], JointUNet], message: str) -> None:
+    with pytest.raises(UnsupportedBaseError, match=message):
+        JointObjective(JointUNet.from_unet(tiny_unet("sd2")), PROCESS, teacher=teacher())
 
 
 def test_min_snr_weighs_the_error_of_the_clean_state() -> None:

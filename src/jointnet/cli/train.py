@@ -232,6 +232,16 @@ def train(
             rich_help_panel=MODEL,
         ),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher",
+            parser=parse_name,
+            metavar="MODEL",
+            help="learn what this model predicts instead of the noise: for thin branches (--set branch=thin:0.5)",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(
@@ -300,6 +310,7 @@ def train(
     check_source(data)
     if not is_base(start_folder):
         joint_model_folder(start_folder)
+    teacher_folder = None if teacher is None else joint_model_folder(teacher)
 
     streamed = {"caches_latents": "false", "caches_text": "false"} if is_streamed(data) else {}
     name, config = configure(recipe, changes, settings or (), streamed)
@@ -321,7 +332,7 @@ def train(
     if hub is not None and not is_dry_run and is_main_process():
         open_repo(hub)
     with without_progress_bars():
-        pipeline = open_start(start, names, config.modalities).to(chosen_device(device))
+        pipeline = open_start(start, names, config).to(chosen_device(device))
         labels = {modality: choice_().to(pipeline.device) for modality, choice_ in choices.items()}
         unknown = [modality for modality in labels if modality not in pipeline.modalities[1:]]
         if unknown:
@@ -347,6 +358,7 @@ def train(
             options=options,
             depth_near_m=depth_near,
             budget_minutes=budget,
+            teacher=teacher_folder,
             validate=ContactSheets(pipeline, validation, output, size) if validation else None,
         )
     if hub is not None and is_main_process():
@@ -380,10 +392,10 @@ def configure(
     return name, with_settings(config, {**defaults, **dict(parse_setting(text) for text in settings), **chosen})
 
 
-def open_start(start: str, modalities: tuple[str, ...] | None, of_recipe: tuple[str, ...]) -> JointNetPipeline:
-    """Open a joint model as it is, or a base extended to the modalities (None: those of the recipe).
+def open_start(start: str, modalities: tuple[str, ...] | None, config: TrainConfig) -> JointNetPipeline:
+    """Open a joint model as it is, or a base extended to the modalities (None: those of the recipe) with the recipe's kind of branch.
 
-    Raises: ModelFolderError, UnsupportedBaseError, UnknownNameError if a model has other modalities than asked.
+    Raises: ModelFolderError, UnsupportedBaseError, UnknownNameError if a model has other modalities, or another kind, than asked.
     """
     from jointnet.checkpoints.index import pipeline_class
     from jointnet.loading import load
@@ -396,10 +408,13 @@ def open_start(start: str, modalities: tuple[str, ...] | None, of_recipe: tuple[
     folder = model_folder(start)
     if is_base(folder):
         check_class(pipeline_class(folder))
-        return JointNetPipeline.from_base(folder, modalities or of_recipe, local_files_only=True)
+        return JointNetPipeline.from_base(folder, modalities or config.modalities, branch=config.branch, local_files_only=True)
     pipeline = load(start)
     if modalities is not None and modalities != pipeline.modalities:
         raise UnknownNameError(
             f"got --modalities {','.join(modalities)} for a model of {','.join(pipeline.modalities)}; leave it out, or start from a base"
         )
+    own = pipeline.joint_unet.config.branch
+    if config.branch not in ("full", own):
+        raise UnknownNameError(f"got branch={config.branch} for a model whose branches are {own}; leave it out, or start from a base")
     return pipeline

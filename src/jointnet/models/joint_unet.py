@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import os
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,8 @@ from jointnet.errors import ModelFolderError, ShapeError, UnknownNameError, Unsu
 from jointnet.models.adapters import adapter_names, without_adapters
 from jointnet.models.attention import dispatch_attention, withdraw_attention
 from jointnet.models.branch import Branch, Channels, Features
+from jointnet.models.branch_kinds import BranchKind
+from jointnet.models.light import dense_unet
 from jointnet.models.shortcuts import predict_with
 from jointnet.models.unet_branch import UNetBranch, low_res_channels
 from jointnet.types import Known, LowRes, Sent, Shortcut
@@ -101,6 +102,8 @@ class JointUNet(ModelMixin, ConfigMixin):
         low_res_channels: of the smaller map that a branch of an upscaling base reads beside its state; 0 for other bases.
         routes: which branch sends to which, as "rgb_to_depth"; None: each to every other. Less is for studies.
         exchanged: what is sent, some of EXCHANGED.
+        branch: what the dense branches are: "full" as the RGB branch, "lora:RANK" its weights with changes of low rank, "thin:SHARE" a
+            thinner network.
         depth_near_m, default_guidance, force_zeros_for_empty_prompt: as the pipeline's arguments of these names, so that a pipeline put
             together from the components means the same; None: not stated.
     Raises: UnknownNameError if the first modality is not "rgb" or a name comes twice, or a route or part has no such name.
@@ -126,6 +129,7 @@ class JointUNet(ModelMixin, ConfigMixin):
         low_res_channels: int = 0,  # noqa: ARG002 - read from the config
         routes: Sequence[str] | None = None,  # noqa: ARG002 - read from the config
         exchanged: Sequence[str] = EXCHANGED,  # noqa: ARG002 - read from the config
+        branch: str = "full",
         depth_near_m: float | None = None,  # noqa: ARG002 - read from the config
         default_guidance: float | None = None,  # noqa: ARG002 - read from the config
         force_zeros_for_empty_prompt: bool | None = None,  # noqa: ARG002 - read from the config
@@ -133,7 +137,11 @@ class JointUNet(ModelMixin, ConfigMixin):
         super().__init__()
         whole = whole_config(unet_config)
         self.register_to_config(unet_config=whole)
-        self._assemble([cast(UNet2DConditionModel, UNet2DConditionModel.from_config(whole)) for _ in modalities])
+        kind, unets = BranchKind.parse(branch), [cast(UNet2DConditionModel, UNet2DConditionModel.from_config(whole))]
+        for _ in modalities[1:]:
+            new = UNet2DConditionModel.from_config(whole) if kind.is_full else dense_unet(kind, unets[0])
+            unets.append(cast(UNet2DConditionModel, new))
+        self._assemble(unets)
 
     def _assemble(self, unets: Sequence[UNet2DConditionModel]) -> None:
         names = list(self.config.modalities)
@@ -181,10 +189,12 @@ class JointUNet(ModelMixin, ConfigMixin):
         modalities: Sequence[str] = ("rgb", "depth"),
         routes: Sequence[str] | None = None,
         exchanged: Sequence[str] = EXCHANGED,
+        branch: str = "full",
     ) -> JointUNet:
         """Extend a text-to-image U-Net: the RGB branch *is* ``unet``, each dense branch a copy of it, the exchanges are zero.
 
-        Adapters (LoRA) stay on the RGB branch; the copies are of the weights without them. ``routes`` and ``exchanged`` as for the class.
+        Adapters (LoRA) stay on the RGB branch; the copies are of the weights without them. ``routes`` and ``exchanged`` as for the class;
+        ``branch`` too: a "lora" one begins as a copy does, a "thin" one has to be trained from nearly nothing, best by a full one.
         Raises: UnsupportedBaseError, UnknownNameError.
         """
         unet = getattr(unet, "_orig_mod", unet)  # of torch.compile
@@ -195,9 +205,10 @@ class JointUNet(ModelMixin, ConfigMixin):
                 low_res_channels=low_res_channels(unet),
                 routes=routes if routes is None else tuple(routes),
                 exchanged=tuple(exchanged),
+                branch=branch,
             )
         with without_adapters(unet):
-            copies = [copy.deepcopy(unet) for _ in modalities[1:]]
+            copies = [dense_unet(BranchKind.parse(branch), unet) for _ in modalities[1:]]
         if adapter_names(unet):  # peft has frozen all else
             copies = [unfrozen.requires_grad_(True) for unfrozen in copies]
         joint._assemble([unet, *copies])

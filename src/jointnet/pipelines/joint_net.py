@@ -172,18 +172,19 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         return loaded
 
     @classmethod
-    def from_base(cls, base: Any, modalities: Sequence[str] = ("rgb", "depth"), **kwargs: Any) -> JointNetPipeline:
+    def from_base(cls, base: Any, modalities: Sequence[str] = ("rgb", "depth"), *, branch: str = "full", **kwargs: Any) -> JointNetPipeline:
         """Extend a text-to-image pipeline to more modalities; untrained, it still generates its images.
 
         Adapters (LoRA) of an open base stay on the RGB branch; the dense branches are copies of the weights without them.
         Args:
             base: a Stable Diffusion 1/2, SDXL or DeepFloyd-IF pipeline, its folder or hub id; ``kwargs`` go to its from_pretrained.
+            branch: what the dense branches are: "full", "lora:RANK" or "thin:SHARE", see ``JointUNet``.
         Raises: UnsupportedBaseError, ModelFolderError, UnknownNameError.
         """
         for name in modalities:
             get_modality(name)
         opened = open_base(base, **kwargs)
-        return cls(joint_unet=JointUNet.from_unet(opened.unet, modalities), **components_of(opened))
+        return cls(joint_unet=JointUNet.from_unet(opened.unet, modalities, branch=branch), **components_of(opened))
 
     @classmethod
     def from_release(cls, folder: str | Path, base: Any, modality: str | None = None, **kwargs: Any) -> JointNetPipeline:

@@ -80,7 +80,7 @@ weaker one was added after a first look at it, and no claim is judged by it.
 def measure_panoramas(
     pipeline: Any, name: str, judges: Judges, budget: Budget, work: Path, methods: Mapping[str, Method] = PANORAMAS
 ) -> dict[str, Any]:
-    """Make the budget's panoramas by one of the methods; keep the first of each prompt, and each one's figures, so that a stopped run goes on.
+    """Make the budget's panoramas by one of the methods; keep the first of each prompt, and all figures: a stopped run goes on.
 
     Returns: means over all, with the standard deviation of the first as ``intra_spread``.
     """

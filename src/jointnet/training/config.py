@@ -7,6 +7,7 @@ from math import cos, pi
 from typing import Literal
 
 from jointnet.machine.precision import Precision
+from jointnet.models.branch_kinds import BranchKind
 
 Optimizer = Literal["adamw", "adamw8bit"]
 """adamw8bit keeps its moments in 8 bits; it needs bitsandbytes."""
@@ -61,6 +62,7 @@ class TrainConfig:
 
     Attributes:
         modalities: what a base is extended to; a model has its own.
+        branch: what its dense branches are, as ``JointUNet`` has it; a model has its own.
         size: side of the training pictures in pixels; None: the base's.
         freeze_rgb: train the dense branches and every exchange, in both directions; the RGB branch keeps its weights.
         text_drop: share of the samples whose prompt is emptied, for all branches together.
@@ -79,6 +81,7 @@ class TrainConfig:
 
     optim: OptimConfig
     modalities: tuple[str, ...] = ("rgb", "depth")
+    branch: str = "full"
     size: int | None = None
     freeze_rgb: bool = True
     text_drop: float = 0.15
@@ -93,6 +96,7 @@ class TrainConfig:
     caches_text: bool = False
 
     def __post_init__(self) -> None:
+        BranchKind.parse(self.branch)
         if not 0 <= self.text_drop <= 1:
             raise ValueError(f"got text_drop = {self.text_drop}, expected a share in [0, 1]")
         if self.has_aspect_buckets and self.crop != "centre":

@@ -10,6 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from jointnet.diffusion.schedule import ForwardProcess
+from jointnet.errors import UnsupportedBaseError
+from jointnet.models.branch_kinds import BranchKind
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.config import RunOptions, TrainConfig
 from jointnet.training.joint_feed import JointBatch, JointFeed
@@ -30,12 +32,18 @@ def keeping_abilities(config: TrainConfig, joint_unet: JointUNet) -> TrainConfig
 
 
 def joint_objective(
-    joint_unet: JointUNet, process: ForwardProcess, config: TrainConfig, low_res_process: ForwardProcess | None = None
+    joint_unet: JointUNet,
+    process: ForwardProcess,
+    config: TrainConfig,
+    low_res_process: ForwardProcess | None = None,
+    teacher: JointUNet | None = None,
 ) -> JointObjective:
     """Prepare a network for a stage, in place: what it reads, and which weights are trained. Return its objective.
 
     Args:
         low_res_process: that of an upscaling base's smaller maps; by default the base's own.
+        teacher: a trained network that this one learns from.
+    Raises: UnsupportedBaseError for a teacher that reads or predicts something else.
     """
     config = keeping_abilities(config, joint_unet)
     if config.has_masked_input:
@@ -45,7 +53,12 @@ def joint_objective(
     joint_unet.requires_grad_(True)
     joint_unet.branch("rgb").requires_grad_(not config.freeze_rgb)
     return JointObjective(
-        joint_unet, process, low_res_process=low_res_process, noise_offset=config.noise_offset, min_snr_gamma=config.min_snr_gamma
+        joint_unet,
+        process,
+        low_res_process=low_res_process,
+        noise_offset=config.noise_offset,
+        min_snr_gamma=config.min_snr_gamma,
+        teacher=teacher,
     )
 
 
@@ -88,9 +101,12 @@ def train_joint(
     Args:
         facts: what the run is known by besides its settings, see ``run.claim``.
         text_encoders: those to train along.
-    Raises: as ``fit`` does.
+    Raises: UnsupportedBaseError for weights to be sharded that branches share; as ``fit`` does.
     """
     options = options or RunOptions()
+    kind = objective.network.config.branch
+    if options.is_sharded and BranchKind.parse(kind).rank:
+        raise UnsupportedBaseError(f"got branches {kind} to be sharded; they run the RGB branch's layers, whose weights lie elsewhere then")
     if options.has_gradient_checkpointing:
         objective.network.enable_gradient_checkpointing()
     try:

@@ -23,7 +23,8 @@ class JointObjective(nn.Module):
         low_res_process: that of the smaller maps of an upscaling base; by default the same.
         noise_offset: size of the constant added to the noise, see ``draws.draw_noise``.
         min_snr_gamma: the limit of the signal-to-noise ratio in the loss's weight; None weighs all noise levels alike, as the paper does.
-    Raises: UnsupportedBaseError for ``min_snr_gamma`` and a base of flow matching.
+        teacher: a trained network whose prediction is the target, in the noise's place; it is no part of this module.
+    Raises: UnsupportedBaseError for ``min_snr_gamma`` and a base of flow matching, or a teacher that reads or predicts something else.
     """
 
     def __init__(
@@ -34,8 +35,13 @@ class JointObjective(nn.Module):
         low_res_process: ForwardProcess | None = None,
         noise_offset: float = 0.0,
         min_snr_gamma: float | None = None,
+        teacher: JointUNet | None = None,
     ) -> None:
         super().__init__()
+        if teacher is not None:
+            check_teacher(teacher, network)
+            teacher.requires_grad_(False).eval()
+        self._teacher = (teacher,)  # a module in a tuple is no child
         if min_snr_gamma is not None and not isinstance(process, DiscreteProcess):
             raise UnsupportedBaseError("got min_snr_gamma for a base of flow matching; it weighs noise and v prediction only: leave it out")
         self.network = network
@@ -75,17 +81,19 @@ class JointObjective(nn.Module):
         x0, noise, t, is_clean = moved(x0), moved(draws.noise), moved(draws.levels.t), moved(draws.levels.is_clean)
         text = text.map(lambda value: moved(value).to(x0.dtype))  # a base's text encoder may be kept in half precision
         x_t = torch.where(is_clean[:, :, None, None, None], x0, process.add_noise(x0, noise, t))
-        predicted = self.network(
-            x_t,
-            t,
-            text.embeds,
-            known=None if draws.asked is None else Known(x0, moved(draws.asked)),
-            low_res=self._low_res(x0, draws),
-            added_cond_kwargs=text.added,
-        ).sample[:, :, : x0.shape[2]]  # (B, M, C, H, W)
+        known, low_res = None if draws.asked is None else Known(x0, moved(draws.asked)), self._low_res(x0, draws)
+
+        def predict(network: nn.Module) -> Tensor:
+            predicted = network(x_t, t, text.embeds, known=known, low_res=low_res, added_cond_kwargs=text.added)
+            return predicted.sample[:, :, : x0.shape[2]].float()  # (B, M, C, H, W)
+
+        target, (teacher,) = process.target(x0, noise, t), self._teacher
+        if teacher is not None:
+            with torch.no_grad():
+                target = predict(teacher)
 
         # L = E[ |eps_x - eps_theta(x_t, y_t, c, t)|^2 + |eps_y - eps_phi(y_t, x_t, c, t)|^2 ]  (Eq. 1), of modalities that are not clean
-        errors = (predicted.float() - process.target(x0, noise, t)).square().mean((2, 3, 4))  # (B, M)
+        errors = (predict(self.network) - target).square().mean((2, 3, 4))  # (B, M)
         if self.min_snr_gamma is not None and isinstance(process, DiscreteProcess):
             errors = errors * min_snr_weight(process, t, self.min_snr_gamma)
         is_counted = self._is_counted(draws, is_good).to(device)
@@ -110,6 +118,18 @@ class JointObjective(nn.Module):
             return None
         t, noise = draws.low_res_t.to(x0.device), draws.low_res_noise.to(x0.device)
         return LowRes(process.add_noise(shrink_and_enlarge(x0), noise, t).to(x0.dtype), t)
+
+
+def check_teacher(teacher: JointUNet, student: JointUNet) -> None:
+    """Raises: UnsupportedBaseError unless both read and predict the same."""
+    for name in ("modalities", "has_masked_input", "has_independent_timesteps", "low_res_channels"):
+        theirs, ours = (tuple(value) if isinstance(value, list) else value for value in (teacher.config[name], student.config[name]))
+        if theirs != ours:
+            raise UnsupportedBaseError(f"got a teacher with {name} = {theirs}; expected {ours}, as the network that learns from it")
+    for name in ("in_channels", "out_channels", "cross_attention_dim"):
+        theirs, ours = teacher.config.unet_config[name], student.config.unet_config[name]
+        if theirs != ours:
+            raise UnsupportedBaseError(f"got a teacher whose base has {name} = {theirs}; expected {ours}: both must be of one base")
 
 
 def min_snr_weight(process: DiscreteProcess, t: Tensor, gamma: float) -> Tensor:

@@ -117,10 +117,15 @@ def _removing_what_nobody_needs(run_dir: Path) -> Iterator[None]:
 
 
 def settings_of(config: TrainConfig | OptimConfig) -> dict[str, Any]:
-    """Return the settings that a run is known by: all but the number of steps, which may grow."""
+    """Return the settings that a run is known by: all but the number of steps, which may grow.
+
+    What says the same as not being there is left out, so that runs from before it was a choice go on.
+    """
     settings = asdict(config)
     settings = {**settings.pop("optim", {}), **settings}
     del settings["steps"]
+    if settings.get("branch") == "full":
+        del settings["branch"]
     return settings
 
 

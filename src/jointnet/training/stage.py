@@ -52,6 +52,7 @@ def train_stage(
     options: RunOptions | None = None,
     depth_near_m: float | None = None,
     budget_minutes: float | None = None,
+    teacher: Path | None = None,
     validate: Callable[[Progress], None] | None = None,
 ) -> Path:
     """Train ``pipeline``, a JointNetPipeline, on a source; return the folder of its model, below ``run_dir``.
@@ -66,8 +67,10 @@ def train_stage(
         labels: labelers of modalities whose maps the source has not.
         depth_near_m: the data's disparity is this over depth; None: as the source says or, if it does not, as of the start, if that was
             trained on the same depth maps.
+        teacher: folder of a trained model with the same modalities, whose predictions are learned instead of the noise.
         validate: see ``fit``.
-    Raises: DataFolderError, RunFolderError, OutputError, ModelFolderError, DivergenceError; KeyboardInterrupt, SystemExit.
+    Raises: UnsupportedBaseError for a teacher of another kind; DataFolderError, RunFolderError, OutputError, ModelFolderError,
+        DivergenceError; KeyboardInterrupt, SystemExit.
     """
     labels, options = dict(labels or {}), options or RunOptions()
     device = process_device(pipeline.device)
@@ -90,6 +93,7 @@ def train_stage(
             "data": contents,
             "depth_near_m": pipeline.config.depth_near_m,
             **({"labels": {name: labeler.fingerprint() for name, labeler in labels.items()}} if labels else {}),
+            **({} if teacher is None else {"teacher": on_main(lambda: contents_of_model(teacher))}),
         }
         places = {"start_folder": str(start), "data_folder": str(_place_of(source).resolve())}
         progress = on_main(lambda: claim(run_dir, config, facts, budget_minutes=budget_minutes, commit=code_commit(), **places))
@@ -99,7 +103,8 @@ def train_stage(
             return run_dir / MODEL
 
         # 2. Encode and train
-        objective = stage_objective(pipeline, config)
+        network = None if teacher is None else JointUNet.from_pretrained(teacher / "joint_unet").to(device)
+        objective = stage_objective(pipeline, config, network)
         feed = stage_feed(
             pipeline, source, config, objective.rule, run_dir / LATENTS, labels=labels, known_by=facts, max_bad=options.max_bad
         )
@@ -140,12 +145,13 @@ def train_stage(
 
 def of_pipeline(config: TrainConfig, pipeline: Any) -> TrainConfig:
     """Return a stage with the modalities of a pipeline, its size where the recipe has none, and the abilities that its network has."""
-    resolved = replace(config, modalities=pipeline.modalities, size=config.size or pipeline.default_size)
+    branch = pipeline.joint_unet.config.branch
+    resolved = replace(config, modalities=pipeline.modalities, branch=branch, size=config.size or pipeline.default_size)
     return keeping_abilities(resolved, pipeline.joint_unet)
 
 
-def stage_objective(pipeline: Any, config: TrainConfig) -> JointObjective:
-    """Prepare a pipeline's network for a stage and return its objective."""
+def stage_objective(pipeline: Any, config: TrainConfig, teacher: JointUNet | None = None) -> JointObjective:
+    """Prepare a pipeline's network for a stage and return its objective. Raises: as ``joint_objective``."""
     side = (config.size or pipeline.default_size) // pipeline.codec.factor
     low_res = pipeline.image_noising_scheduler
     return joint_objective(
@@ -153,6 +159,7 @@ def stage_objective(pipeline: Any, config: TrainConfig) -> JointObjective:
         forward_process(pipeline.scheduler, (side, side)),
         config,
         None if low_res is None else forward_process(low_res),
+        teacher,
     )
 
 
