@@ -110,6 +110,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         for name in ("model_index.json", "joint_unet/config.json")
         for value in (-1, 0, float("nan"), float("inf"), "text", True, [1])
     },
+    "steps": (stated("model_index.json", default_steps=0), "model_index.json states default_steps 0"),
     "guidance": (stated("model_index.json", default_guidance="x"), "model_index.json states default_guidance 'x'"),
     "zeros": (stated("model_index.json", force_zeros_for_empty_prompt=3), "states force_zeros_for_empty_prompt 3, expected true"),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import LCMScheduler, StableDiffusionPipeline
 from PIL import Image
 
 from jointnet.cli.main import main
@@ -97,6 +97,18 @@ def test_a_thin_branch_learns_from_a_model(data: Path, base: Path, tmp_path: Pat
     changed = ["--from", str(tmp_path / "thin" / "model"), *taught, "--set", "branch=lora:2", "-o", str(tmp_path / "none")]
     assert main(["train", "stage2", *changed]) == 2
     assert "whose branches are thin:0.5" in capsys.readouterr().err
+
+
+def test_a_distilled_model_draws_in_few_steps(data: Path, base: Path, tmp_path: Path) -> None:
+    first, few = tmp_path / "first", tmp_path / "few"
+    assert main(["train", "stage1", "--from", str(base), "--data", str(data), "-o", str(first), *SHORT]) == 0
+    assert main(["train", "few-steps", "--from", str(first / "model"), "--data", str(data), "-o", str(few), *SHORT]) == 0
+    pipeline = JointNetPipeline.from_pretrained(few / "model")
+    assert isinstance(pipeline.scheduler, LCMScheduler)
+    assert (pipeline.config.default_guidance, pipeline.config.default_steps) == (1.0, 4)
+    assert main(["generate", "a red ball", "--model", str(few / "model"), "-o", str(tmp_path / "out")]) == 0
+    sampling = json.loads((tmp_path / "out" / "result.json").read_text())["sampling"]
+    assert (sampling["num_inference_steps"], sampling["guidance_scale"]) == (4, 1.0)
 
 
 def test_an_unknown_modality_is_named(data: Path, base: Path, tmp_path: Path, capsys) -> None:

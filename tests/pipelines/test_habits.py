@@ -167,7 +167,7 @@ def test_arguments_have_diffusers_names_and_defaults() -> None:
     by_another_way = {"callback_on_step_end_tensor_inputs", "guidance_scale", "num_inference_steps", "self"}
     for name in set(shared) - by_another_way:
         assert ours[name].default == theirs[name].default, name
-    assert SamplingOptions().num_steps == theirs["num_inference_steps"].default  # None: a speed may bring its own
+    assert SamplingOptions().steps_of(None) == theirs["num_inference_steps"].default  # None: a speed may bring its own
     components = {**tiny_pipeline().components, "joint_unet": JointUNet.from_unet(tiny_pipeline().unet)}
     assert JointNetPipeline(**components).config.default_guidance == theirs["guidance_scale"].default
 

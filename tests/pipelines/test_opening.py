@@ -18,7 +18,7 @@ from transformers.utils import logging as of_transformers
 
 from jointnet import loading
 from jointnet.errors import ModelFolderError
-from jointnet.pipelines.joint_net import JointNetPipeline
+from jointnet.pipelines.joint_net import MODEL_FACTS, JointNetPipeline
 from tests.bases import assert_same_weights, tiny_base
 from tests.conftest import tiny_pipeline
 from tests.pipelines.test_habits import make
@@ -96,9 +96,7 @@ def test_folders_saved_before_still_open(folder: Path) -> None:
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "JointNetPipeline", "default_guidance": 3.0}))
     config = json.loads((folder / "joint_unet" / "config.json").read_text())
-    old = {
-        name: value for name, value in config.items() if name not in ("depth_near_m", "default_guidance", "force_zeros_for_empty_prompt")
-    }
+    old = {name: value for name, value in config.items() if name not in MODEL_FACTS}
     (folder / "joint_unet" / "config.json").write_text(json.dumps(old))
     loaded = loading.load(folder)
     assert loaded.config.default_guidance == 3.0

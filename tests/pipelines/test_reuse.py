@@ -12,13 +12,11 @@ from diffusers.models.attention_processor import FusedAttnProcessor2_0
 from PIL import Image
 
 from jointnet.errors import ShapeError
-from jointnet.pipelines.joint_net import JointNetPipeline
+from jointnet.pipelines.joint_net import MODEL_FACTS, JointNetPipeline
 from jointnet.text.prompts import T5PromptEncoder
 from tests.bases import BASES, assert_same_weights, tiny_base
 from tests.conftest import tiny_pipeline
 from tests.pipelines.test_habits import PROMPT, make
-
-FACTS = ("depth_near_m", "default_guidance", "force_zeros_for_empty_prompt")
 
 
 def extended(base: str) -> JointNetPipeline:
@@ -28,7 +26,7 @@ def extended(base: str) -> JointNetPipeline:
 
 
 def facts(pipeline: JointNetPipeline) -> dict[str, Any]:
-    return {name: pipeline.config[name] for name in FACTS}
+    return {name: pipeline.config[name] for name in MODEL_FACTS}
 
 
 # The same components in another pipeline
@@ -55,7 +53,8 @@ def test_what_is_asked_for_counts_and_leaves_the_first_pipeline_as_it_is() -> No
     pipeline = extended("sdxl")
     before = facts(pipeline)
     other = JointNetPipeline(**pipeline.components, default_guidance=3.0, force_zeros_for_empty_prompt=False, depth_near_m=2.0)
-    assert facts(other) == {"depth_near_m": 2.0, "default_guidance": 3.0, "force_zeros_for_empty_prompt": False}
+    asked = {"depth_near_m": 2.0, "default_guidance": 3.0, "force_zeros_for_empty_prompt": False}
+    assert facts(other) == {**before, **asked}
     assert facts(pipeline) == before
     pipeline.register_to_config(default_guidance=4.0)
     assert JointNetPipeline(**pipeline.components).config.default_guidance == 4.0

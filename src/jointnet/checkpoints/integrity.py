@@ -160,6 +160,9 @@ def _check_facts(settings: Mapping[str, Any], name: str) -> None:
         raise ModelFolderError(f"{name} states depth_near_m {near_m!r}, expected a positive number of metres, or null")
     if guidance is not None and not (_is_number(guidance) and guidance >= 0):
         raise ModelFolderError(f"{name} states default_guidance {guidance!r}, expected a number of 0 or more, or null")
+    steps = settings.get("default_steps")
+    if steps is not None and not (isinstance(steps, int) and not isinstance(steps, bool) and steps > 0):
+        raise ModelFolderError(f"{name} states default_steps {steps!r}, expected a whole number above 0, or null")
     zeros = settings.get("force_zeros_for_empty_prompt")
     if not isinstance(zeros, bool | None):
         raise ModelFolderError(f"{name} states force_zeros_for_empty_prompt {zeros!r}, expected true, false or null")

@@ -132,7 +132,7 @@ def reproduce(
     waiting = list(parts or [name for name in reproduction.names if name not in done])
     for number, name in enumerate(waiting, 1):
         with record.taking(name) as is_ours:
-            if not is_ours or (not parts and name in record.read()["parts"]):
+            if not is_ours or record.read()["parts"].get(name) != done.get(name):  # it is being done, or was done meanwhile
                 print(f"== {name} ({number} of {len(waiting)}) is left to another process", file=sys.stderr, flush=True)
                 continue
             print(f"== {name} ({number} of {len(waiting)})", file=sys.stderr, flush=True)

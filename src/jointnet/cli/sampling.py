@@ -173,6 +173,8 @@ def options_of(run: Run, pipeline: JointNetPipeline, prompt: str, seed: int) -> 
     chosen = {**run.sampling, "negative_prompt": run.negative_prompt or None}
     if chosen.get("guidance_scale") is None:
         chosen["guidance_scale"] = pipeline.config.default_guidance if prompt or run.negative_prompt else 1.0
+    if chosen.get("num_inference_steps") is None and chosen.get("speed") in (None, "exact"):
+        chosen["num_inference_steps"] = pipeline.config.default_steps
     return SamplingOptions.of(
         **chosen,
         conventions=PRESETS[run.preset],

@@ -27,7 +27,7 @@ class DirectExtend(ModelMixin, ConfigMixin):
     Args:
         unet_config: config of the base's U-Net, or the part of it that differs from the defaults.
         modalities: names, "rgb" first.
-        depth_near_m, default_guidance, force_zeros_for_empty_prompt: as ``JointUNet``'s.
+        depth_near_m, default_guidance, default_steps, force_zeros_for_empty_prompt: as ``JointUNet``'s.
     """
 
     _supports_gradient_checkpointing = True
@@ -42,6 +42,7 @@ class DirectExtend(ModelMixin, ConfigMixin):
         low_res_channels: int = 0,
         depth_near_m: float | None = None,  # noqa: ARG002 - read from the config
         default_guidance: float | None = None,  # noqa: ARG002 - read from the config
+        default_steps: int | None = None,  # noqa: ARG002 - read from the config
         force_zeros_for_empty_prompt: bool | None = None,  # noqa: ARG002 - read from the config
     ) -> None:
         super().__init__()

@@ -104,8 +104,8 @@ class JointUNet(ModelMixin, ConfigMixin):
         exchanged: what is sent, some of EXCHANGED.
         branch: what the dense branches are: "full" as the RGB branch, "lora:RANK" its weights with changes of low rank, "thin:SHARE" a
             thinner network.
-        depth_near_m, default_guidance, force_zeros_for_empty_prompt: as the pipeline's arguments of these names, so that a pipeline put
-            together from the components means the same; None: not stated.
+        depth_near_m, default_guidance, default_steps, force_zeros_for_empty_prompt: as the pipeline's arguments of these names, so that
+            a pipeline put together from the components means the same; None: not stated.
     Raises: UnknownNameError if the first modality is not "rgb" or a name comes twice, or a route or part has no such name.
     """
 
@@ -132,6 +132,7 @@ class JointUNet(ModelMixin, ConfigMixin):
         branch: str = "full",
         depth_near_m: float | None = None,  # noqa: ARG002 - read from the config
         default_guidance: float | None = None,  # noqa: ARG002 - read from the config
+        default_steps: int | None = None,  # noqa: ARG002 - read from the config
         force_zeros_for_empty_prompt: bool | None = None,  # noqa: ARG002 - read from the config
     ) -> None:
         super().__init__()

@@ -53,7 +53,7 @@ from jointnet.types import Text
 
 logger = get_logger(__name__)
 
-MODEL_FACTS = ("depth_near_m", "default_guidance", "force_zeros_for_empty_prompt")
+MODEL_FACTS = ("depth_near_m", "default_guidance", "default_steps", "force_zeros_for_empty_prompt")
 """Settings of the pipeline that belong to its weights: the network's config has them too."""
 
 Request = Generate | Predict | Condition | Edit | Refine | Panorama
@@ -73,10 +73,11 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         depth_near_m: the distance at which a depth map reads 1, in metres, for models whose disparity has a scale (near / z); None: up to
             an affine map.
         default_guidance: the guidance scale where none is asked for; 7.5 as in StableDiffusionPipeline, or what suits the model.
+        default_steps: the number of steps where none is asked for, of a model that was distilled to few; None: 50.
         force_zeros_for_empty_prompt, requires_safety_checker: as the base's pipeline has them.
 
-    What is left out of ``depth_near_m``, ``default_guidance`` and ``force_zeros_for_empty_prompt`` is as the network's config states, so
-    that ``JointNetPipeline(**pipe.components)`` is the same pipeline.
+    What is left out of ``depth_near_m``, ``default_guidance``, ``default_steps`` and ``force_zeros_for_empty_prompt`` is as the network's
+    config states, so that ``JointNetPipeline(**pipe.components)`` is the same pipeline.
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->joint_unet->vae"
@@ -118,6 +119,7 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         feature_extractor: Any = None,
         depth_near_m: float | None = None,
         default_guidance: float | None = None,
+        default_steps: int | None = None,
         force_zeros_for_empty_prompt: bool | None = None,
         requires_safety_checker: bool = False,
     ) -> None:
@@ -140,6 +142,7 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
         self._set_facts(
             depth_near_m=_first(depth_near_m, stated.get("depth_near_m")),
             default_guidance=_first(default_guidance, stated.get("default_guidance"), 7.5),
+            default_steps=_first(default_steps, stated.get("default_steps")),
             force_zeros_for_empty_prompt=_first(force_zeros_for_empty_prompt, stated.get("force_zeros_for_empty_prompt"), False),
         )
         super().register_to_config(requires_safety_checker=requires_safety_checker)
@@ -377,6 +380,7 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
             feature_extractor=self.feature_extractor,
             device=self._execution_device,
             default_guidance=self.config.default_guidance,
+            default_steps=self.config.get("default_steps"),
             zeros_for_empty_prompt=self.config.force_zeros_for_empty_prompt,
             depth_near_m=self.config.depth_near_m,
             watch=self,  # pyright: ignore[reportArgumentType] - diffusers decorates progress_bar without types

@@ -43,6 +43,12 @@ def tasks() -> TrainConfig:
     return replace(masked(), has_independent_timesteps=True)
 
 
+def few_steps() -> TrainConfig:
+    """From a finished model: distilled to draw in 1 to 8 steps without guidance (Luo et al., 2023), at the rate of their own code."""
+    second = stage2()
+    return replace(second, optim=replace(second.optim, lr=8e-6, ema_decay=0.95), text_drop=0.0, noise_offset=0.0, teacher_steps=50)
+
+
 def sd21_depth(stage: Stage = stage1) -> TrainConfig:
     """A stage of the paper's main run: Stable Diffusion 2.1 and depth, at 512 px (Sec. 3.4)."""
     return replace(stage(), modalities=("rgb", "depth"), size=512)
@@ -98,6 +104,13 @@ def demo_independent() -> TrainConfig:
     return replace(demo_masked(), has_masked_input=False, has_independent_timesteps=True)
 
 
+def demo_few_steps() -> TrainConfig:
+    """The same for the demo models."""
+    second = demo_stage2()
+    optim = replace(second.optim, lr=1e-4, steps=2000)
+    return replace(few_steps(), optim=optim)
+
+
 def demo_tasks() -> TrainConfig:
     """Both ways for the demo base, at the rate of each of them."""
     return replace(demo_masked(), has_independent_timesteps=True)
@@ -117,12 +130,14 @@ RECIPES: dict[str, Stage] = {
     "masked": masked,
     "independent": independent,
     "tasks": tasks,
+    "few-steps": few_steps,
     **{f"{name}-{stage.__name__}": partial(run, stage) for name, run in PAPER_RUNS.items() for stage in (stage1, stage2, masked)},
     "demo-stage1": demo_stage1,
     "demo-stage2": demo_stage2,
     "demo-masked": demo_masked,
     "demo-independent": demo_independent,
     "demo-tasks": demo_tasks,
+    "demo-few-steps": demo_few_steps,
 }
 
 

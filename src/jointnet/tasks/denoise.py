@@ -197,7 +197,7 @@ def denoise(
     if speed is not None:
         scheduler = speed.scheduler_for(scheduler, has_latents=model.vae is not None)
     canvas = (task.size[0] // codec.factor, task.size[1] // codec.factor)
-    steps = set_timesteps(scheduler, options.num_steps, model.device, options.timesteps, options.sigmas, canvas)
+    steps = set_timesteps(scheduler, options.steps_of(model.default_steps), model.device, options.timesteps, options.sigmas, canvas)
     if task.strength < 1:
         steps = shortened(scheduler, steps, task.strength)
     process, guide = ScheduledProcess(scheduler), RunGuide(guidance_scale)

@@ -66,7 +66,7 @@ class JointModel:
         scheduler, image_noising_scheduler: copied for each run.
         safety_checker, feature_extractor: the base's own, or None.
         device: where the networks run; while they are offloaded their weights lie elsewhere.
-        default_guidance, zeros_for_empty_prompt, depth_near_m: as in the pipeline's config.
+        default_guidance, default_steps, zeros_for_empty_prompt, depth_near_m: as in the pipeline's config.
         watch: who looks on.
     """
 
@@ -79,6 +79,7 @@ class JointModel:
     feature_extractor: Any
     device: device
     default_guidance: float
+    default_steps: int | None
     zeros_for_empty_prompt: bool
     depth_near_m: float | None
     watch: RunWatch

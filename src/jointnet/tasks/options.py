@@ -64,7 +64,8 @@ class SamplingOptions:
     """All that can be chosen of a run besides its maps and its prompt. Names as in StableDiffusionPipeline where it has them.
 
     Attributes:
-        num_inference_steps, timesteps, sigmas, eta, generator: the solver's; without a number of steps, the speed's.
+        num_inference_steps, timesteps, sigmas, eta, generator: the solver's; without a number of steps, the speed's, or else the model's
+            own (``config.default_steps``).
         speed: exact, a preset's name, or a Speed: which solver, and what of each step is computed.
         guidance_scale: None: the model's own (``config.default_guidance``), and in a task with an empty prompt 1; 1 or less is off.
         guidance_rescale: in [0, 1] (Lin et al., 2023).
@@ -87,7 +88,8 @@ class SamplingOptions:
     """
 
     num_inference_steps: int | None = field(
-        default=None, metadata=_flag("--steps", "denoising steps", low=1, high=1000, default=f"{DEFAULT_STEPS}, or those of --speed")
+        default=None,
+        metadata=_flag("--steps", "denoising steps", low=1, high=1000, default=f"{DEFAULT_STEPS}, or the model's or the speed's own"),
     )
     speed: str | Speed = field(
         default="exact",
@@ -180,12 +182,11 @@ class SamplingOptions:
             return None
         return get_speed(self.speed) if isinstance(self.speed, str) else self.speed
 
-    @property
-    def num_steps(self) -> int:
-        """The number of steps that was asked for, or the speed's."""
+    def steps_of(self, own: int | None) -> int:
+        """The number of steps that was asked for, or the speed's, or a model's own."""
         if self.num_inference_steps is not None:
             return self.num_inference_steps
-        return DEFAULT_STEPS if self.chosen_speed is None else self.chosen_speed.steps
+        return (own or DEFAULT_STEPS) if self.chosen_speed is None else self.chosen_speed.steps
 
     @classmethod
     def of(cls, **options: Any) -> SamplingOptions:
@@ -197,7 +198,7 @@ class SamplingOptions:
 
     def as_facts(self) -> dict[str, Any]:
         """The options that a JSON file can hold and that were chosen, by name."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self)} | {"num_inference_steps": self.num_steps}
+        plain = {f.name: getattr(self, f.name) for f in fields(self)} | {"num_inference_steps": self.steps_of(None)}
         facts = {name: value for name, value in plain.items() if isinstance(value, str | int | float)}
         return {**facts, "conventions": self.conventions.name}
 

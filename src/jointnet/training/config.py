@@ -75,6 +75,8 @@ class TrainConfig:
         trains_text_encoder: the base's text encoder is trained along.
         caches_latents: encode every sample once, before training; not with random crops.
         caches_text: encode every caption once too, beside the latents; it takes more room than they do.
+        teacher_steps: distil the model to few steps: it learns to reach in one what it reaches in so many guided ones now; None: train it.
+        teacher_guidance: the scale of these; None: the model's own.
         has_independent_timesteps: let each modality stand at a noise level of its own, for conditioning without masks. With masked input
             too, wholly known modalities are clean, and all others share a noise level.
     """
@@ -94,6 +96,8 @@ class TrainConfig:
     trains_text_encoder: bool = False
     caches_latents: bool = True
     caches_text: bool = False
+    teacher_steps: int | None = None
+    teacher_guidance: float | None = None
 
     def __post_init__(self) -> None:
         BranchKind.parse(self.branch)

@@ -31,20 +31,8 @@ def keeping_abilities(config: TrainConfig, joint_unet: JointUNet) -> TrainConfig
     )
 
 
-def joint_objective(
-    joint_unet: JointUNet,
-    process: ForwardProcess,
-    config: TrainConfig,
-    low_res_process: ForwardProcess | None = None,
-    teacher: JointUNet | None = None,
-) -> JointObjective:
-    """Prepare a network for a stage, in place: what it reads, and which weights are trained. Return its objective.
-
-    Args:
-        low_res_process: that of an upscaling base's smaller maps; by default the base's own.
-        teacher: a trained network that this one learns from.
-    Raises: UnsupportedBaseError for a teacher that reads or predicts something else.
-    """
+def prepare_network(joint_unet: JointUNet, config: TrainConfig) -> None:
+    """Prepare a network for a stage, in place: what it reads, and which weights are trained."""
     config = keeping_abilities(config, joint_unet)
     if config.has_masked_input:
         joint_unet.add_masked_input()
@@ -52,6 +40,23 @@ def joint_objective(
         joint_unet.register_to_config(has_independent_timesteps=True)
     joint_unet.requires_grad_(True)
     joint_unet.branch("rgb").requires_grad_(not config.freeze_rgb)
+
+
+def joint_objective(
+    joint_unet: JointUNet,
+    process: ForwardProcess,
+    config: TrainConfig,
+    low_res_process: ForwardProcess | None = None,
+    teacher: JointUNet | None = None,
+) -> JointObjective:
+    """Prepare a network for a stage, in place, and return its objective.
+
+    Args:
+        low_res_process: that of an upscaling base's smaller maps; by default the base's own.
+        teacher: a trained network that this one learns from.
+    Raises: UnsupportedBaseError for a teacher that reads or predicts something else.
+    """
+    prepare_network(joint_unet, config)
     return JointObjective(
         joint_unet,
         process,

@@ -96,10 +96,14 @@ class JointObjective(nn.Module):
         errors = (predict(self.network) - target).square().mean((2, 3, 4))  # (B, M)
         if self.min_snr_gamma is not None and isinstance(process, DiscreteProcess):
             errors = errors * min_snr_weight(process, t, self.min_snr_gamma)
-        is_counted = self._is_counted(draws, is_good).to(device)
+        return self.mean_errors(errors, draws, is_good, counts)
+
+    def mean_errors(self, errors: Tensor, draws: Draws, is_good: Tensor | None, counts: Tensor | None) -> dict[str, Tensor]:
+        """Return "loss" and one entry a modality, of errors (B, M); ``is_good`` and ``counts`` as for ``forward``."""
+        is_counted = self._is_counted(draws, is_good).to(errors.device)
         if counts is None:
             counts = is_counted.sum(0)
-        means = torch.where(is_counted, errors, 0).sum(0) / moved(counts).clamp(min=torch.finfo(errors.dtype).tiny)  # (M,)
+        means = torch.where(is_counted, errors, 0).sum(0) / counts.to(errors.device).clamp(min=torch.finfo(errors.dtype).tiny)  # (M,)
         return {"loss": means.sum(), **dict(zip(self.modalities, means.unbind(), strict=True))}
 
     def counted(self, draws: Draws, is_good: Tensor | None = None) -> Tensor:

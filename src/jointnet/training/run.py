@@ -116,6 +116,10 @@ def _removing_what_nobody_needs(run_dir: Path) -> Iterator[None]:
         raise
 
 
+_CHOSEN_LATER = {"branch": "full", "teacher_steps": None, "teacher_guidance": None}
+"""Settings that earlier versions had not, as they then were."""
+
+
 def settings_of(config: TrainConfig | OptimConfig) -> dict[str, Any]:
     """Return the settings that a run is known by: all but the number of steps, which may grow.
 
@@ -124,9 +128,7 @@ def settings_of(config: TrainConfig | OptimConfig) -> dict[str, Any]:
     settings = asdict(config)
     settings = {**settings.pop("optim", {}), **settings}
     del settings["steps"]
-    if settings.get("branch") == "full":
-        del settings["branch"]
-    return settings
+    return {name: value for name, value in settings.items() if name not in _CHOSEN_LATER or value != _CHOSEN_LATER[name]}
 
 
 def claim(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import LCMScheduler
 
 from jointnet.checkpoints.card import write_card
 from jointnet.checkpoints.folder import contents_of_model, replacing, save_half
@@ -28,15 +30,19 @@ from jointnet.machine.origin import code_commit
 from jointnet.machine.processes import is_main_process, num_processes, on_main, process_device
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.config import RunOptions, TrainConfig
+from jointnet.training.consistency import ConsistencyObjective
 from jointnet.training.draws import DrawRule
 from jointnet.training.encode import encode_source, latent_store
-from jointnet.training.joint import joint_objective, keeping_abilities, train_joint
+from jointnet.training.joint import joint_objective, keeping_abilities, prepare_network, train_joint
 from jointnet.training.joint_feed import JointFeed, sizes_of_rows
 from jointnet.training.objective import JointObjective
 from jointnet.training.parallel import join_processes, whole
 from jointnet.training.provenance import holds_result, is_same_depth, write_provenance
 from jointnet.training.run import INDEX_FILE, LATENTS, MODEL, claim, open_run, print_finished
 from jointnet.training.state import Progress
+
+FEW_STEPS = 4
+"""Steps in which a distilled model draws where nobody says how many."""
 
 
 def train_stage(
@@ -105,6 +111,8 @@ def train_stage(
         # 2. Encode and train
         network = None if teacher is None else JointUNet.from_pretrained(teacher / "joint_unet").to(device)
         objective = stage_objective(pipeline, config, network)
+        if config.teacher_steps is not None:
+            draws_in_few_steps(pipeline, config.teacher_steps)
         feed = stage_feed(
             pipeline, source, config, objective.rule, run_dir / LATENTS, labels=labels, known_by=facts, max_bad=options.max_bad
         )
@@ -153,14 +161,28 @@ def of_pipeline(config: TrainConfig, pipeline: Any) -> TrainConfig:
 def stage_objective(pipeline: Any, config: TrainConfig, teacher: JointUNet | None = None) -> JointObjective:
     """Prepare a pipeline's network for a stage and return its objective. Raises: as ``joint_objective``."""
     side = (config.size or pipeline.default_size) // pipeline.codec.factor
-    low_res = pipeline.image_noising_scheduler
-    return joint_objective(
-        pipeline.joint_unet,
-        forward_process(pipeline.scheduler, (side, side)),
-        config,
-        None if low_res is None else forward_process(low_res),
-        teacher,
+    low_res, network = pipeline.image_noising_scheduler, pipeline.joint_unet
+    process = forward_process(pipeline.scheduler, (side, side))
+    if config.teacher_steps is None:
+        return joint_objective(network, process, config, None if low_res is None else forward_process(low_res), teacher)
+    taught = copy.deepcopy(network) if teacher is None else teacher
+    prepare_network(network, config)
+    return ConsistencyObjective(
+        network,
+        process,
+        teacher=taught,
+        steps=config.teacher_steps,
+        guidance=pipeline.config.default_guidance if config.teacher_guidance is None else config.teacher_guidance,
+        unconditional=pipeline.training_text()[1],
+        noise_offset=config.noise_offset,
     )
+
+
+def draws_in_few_steps(pipeline: Any, teacher_steps: int) -> None:
+    """Let a pipeline whose network is distilled draw as it was taught: a few steps of a consistency solver, without guidance."""
+    scheduler = LCMScheduler.from_config(pipeline.scheduler.config, original_inference_steps=teacher_steps)
+    pipeline.register_modules(scheduler=scheduler)
+    pipeline.register_to_config(default_guidance=1.0, default_steps=FEW_STEPS)
 
 
 def stage_feed(
