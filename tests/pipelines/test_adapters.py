@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file
 
 from jointnet.checkpoints.release import read_release, write_release
+from jointnet.errors import UnknownNameError, UnsupportedBaseError
 from jointnet.pipelines.joint_net import JointNetPipeline
 from tests.bases import assert_same_weights, tiny_base
 from tests.conftest import tiny_pipeline
@@ -25,6 +26,13 @@ def styled_base() -> DiffusionPipeline:
     torch.manual_seed(3)
     base.unet.add_adapter(STYLE, "style")
     return base
+
+
+def save_style(folder: Path) -> None:
+    """A file with the LoRA of ``styled_base``."""
+    StableDiffusionPipeline.save_lora_weights(
+        folder, unet_lora_layers=get_peft_model_state_dict(styled_base().unet, adapter_name="style", save_embedding_layers=False)
+    )
 
 
 def test_a_base_with_a_lora_is_extended_by_the_weights_without_it(tmp_path: Path) -> None:
@@ -67,6 +75,60 @@ def test_a_fused_lora_is_part_of_what_is_saved(tmp_path: Path) -> None:
     loaded = JointNetPipeline.from_pretrained(tmp_path / "model")
     loaded.set_progress_bar_config(disable=True)
     assert torch.allclose(make(loaded).images, styled, atol=1e-4)
+
+
+def test_a_lora_of_the_base_may_change_every_branch(tmp_path: Path) -> None:
+    """As those for few steps must: what is then drawn is as if the base had been extended with it fused in."""
+    save_style(tmp_path / "lora")
+    base = tiny_base("sd1")
+    base.load_lora_weights(tmp_path / "lora")
+    base.fuse_lora()
+    base.unload_lora_weights()
+    expected = make(quiet(JointNetPipeline.from_base(base)))
+    pipeline = quiet(JointNetPipeline.from_base(tiny_base("sd1")))
+    plain = make(pipeline)
+    pipeline.load_lora_weights(tmp_path / "lora", adapter_name="fast", branch="all")
+    both = make(pipeline)
+    assert torch.allclose(both.images, expected.images, atol=1e-4)
+    assert torch.allclose(both.depth, expected.depth, atol=1e-4)
+    assert (both.depth - plain.depth).abs().max() > 1e-4
+
+    pipeline.set_adapters("fast", 0.0)
+    assert torch.allclose(make(pipeline).depth, plain.depth, atol=1e-4)
+    pipeline.set_adapters("fast", 1.0)
+    assert torch.allclose(make(pipeline).depth, both.depth, atol=1e-4)
+    pipeline.unload_lora_weights()
+    after = make(pipeline)
+    assert torch.equal(after.images, plain.images)
+    assert torch.equal(after.depth, plain.depth)
+
+
+def test_a_lora_may_change_one_dense_branch_alone(tmp_path: Path) -> None:
+    save_style(tmp_path / "lora")
+    pipeline = quiet(JointNetPipeline.from_base(tiny_base("sd1")))
+    plain = make(pipeline)
+    pipeline.load_lora_weights(tmp_path / "lora", branch="depth")
+    changed = make(pipeline)
+    assert torch.equal(changed.images, plain.images)  # untrained exchanges send nothing
+    assert (changed.depth - plain.depth).abs().max() > 1e-4
+    pipeline.fuse_lora(components=["depth_unet"])
+    assert torch.allclose(make(pipeline).depth, changed.depth, atol=1e-4)
+
+
+def test_branches_that_a_lora_does_not_fit_are_refused(tmp_path: Path) -> None:
+    save_style(tmp_path / "lora")
+    pipeline = JointNetPipeline.from_base(tiny_base("sd1"), branch="thin:0.5")
+    with pytest.raises(UnsupportedBaseError, match=r"of the kind thin:0\.5"):
+        pipeline.load_lora_weights(tmp_path / "lora", branch="all")
+    with pytest.raises(UnknownNameError, match="expected all, or one of rgb, depth"):
+        pipeline.load_lora_weights(tmp_path / "lora", branch="normal")
+    with pytest.raises(AttributeError):
+        _ = pipeline.normal_unet
+
+
+def quiet(pipeline: JointNetPipeline) -> JointNetPipeline:
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 @needs_peft_of_transformers

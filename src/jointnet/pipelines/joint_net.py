@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline, UNet2DConditionModel
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.loaders import StableDiffusionXLLoraLoaderMixin, TextualInversionLoaderMixin
+from diffusers.loaders import TextualInversionLoaderMixin
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from diffusers.utils.logging import get_logger
 from huggingface_hub import create_repo, snapshot_download
@@ -34,6 +34,7 @@ from jointnet.models.adapters import adapter_names, without_adapters
 from jointnet.models.joint_unet import JointUNet
 from jointnet.pipelines.bases import HUB_OPTIONS, check_fit, check_prediction, components_of, open_base
 from jointnet.pipelines.callbacks import TENSOR_INPUTS, StepReport
+from jointnet.pipelines.lora import BranchLoraLoader
 from jointnet.sampling.loop import OnStep
 from jointnet.sampling.schedulers import Generators
 from jointnet.sampling.speed import Speed
@@ -61,7 +62,7 @@ Returned = JointNetPipelineOutput | tuple[Any, ...]
 """The output, or with ``return_dict=False`` its tuple."""
 
 
-class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, StableDiffusionXLLoraLoaderMixin, DiffusionPipeline):
+class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, BranchLoraLoader, DiffusionPipeline):
     """Text -> image and dense maps.
 
     Adapters made for the base (LoRA, textual inversion, FreeU) act on the RGB branch. What a base does not have is None.
@@ -269,11 +270,6 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Stable
             "got another unet; it is the RGB branch of joint_unet and cannot be replaced: compile it with pipe.unet.compile(), or all "
             "of the network with pipe.joint_unet.compile()"
         )
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """Names of the maps this model makes, "rgb" first."""
-        return self.joint_unet.modalities
 
     @property
     def codec(self) -> Codec:
