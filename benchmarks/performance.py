@@ -33,6 +33,7 @@ def write(figures: Mapping[str, Any]) -> None:
             _memory(times["memory"]) if "memory" in times else "",
             _speeds(figures["speeds"]) if "speeds" in figures else "",
             _panoramas(figures["panoramas"]) if "panoramas" in figures else "",
+            _growth(figures["growth"]) if "growth" in figures else "",
         ],
     )
 
@@ -137,6 +138,21 @@ def _panoramas(ways: Mapping[str, Any]) -> str:
         f"## Panoramas that compute less\n\n{first['images']} of 128 x 512 with the bundled model by each way; what is measured is told in "
         f"[reproduction.md](reproduction.md#panoramas-table-2).\n\n{table(head, rows)}\n\n*{'; '.join(origins)}.*"
     )
+
+
+def _growth(kinds: Mapping[str, Any]) -> str:
+    words = {
+        "width": "Width of a panorama in tiles, 128 rows, 2 steps",
+        "batch": "Pictures at once, 128 x 128, 2 steps",
+        "maps": "Maps of a network, ten guided calls",
+    }
+    parts = []
+    for kind, of in kinds.items():
+        rows = [[f"{row['size']:,}", f"{row['seconds']:.2f} s", f"{row['mib']:.0f} MiB"] for row in of["rows"]]
+        shown = table([kind, "time", "memory beyond one picture"], rows)
+        parts.append(f"{words[kind]}: time grows as the size to the power {of['exponent']:.2f}.\n\n{shown}")
+    origins = dict.fromkeys(origin(of) for of in kinds.values())
+    return "## Growth\n\nThe bundled model, each case in a process of its own.\n\n" + "\n\n".join(parts) + f"\n\n*{'; '.join(origins)}.*"
 
 
 def _is_on_front(name: str, speeds: Mapping[str, Any]) -> bool:
