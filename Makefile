@@ -40,10 +40,10 @@ $(VENV)/dev.installed: pyproject.toml $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e ".[eval,dev]"
 	touch $@
 
-# What only slow tests need: a local Ray cluster, a server that speaks S3.
+# What only slow tests need: a local Ray cluster, a server that speaks S3, OpenVINO.
 $(VENV)/slow.installed: $(VENV)/dev.installed
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) "ray>=2.50" pandas
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) s3fs "moto[server]"
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) s3fs "moto[server]" "openvino>=2026.4"
 	touch $@
 
 # The Khronos validator of .glb files, if there is npm; the test that needs it says so if there is none.

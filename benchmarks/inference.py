@@ -9,6 +9,7 @@ that is compared is run in turn, and ratios are taken within a round. Of the qua
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import resource
 import subprocess
@@ -30,6 +31,7 @@ from jointnet.evaluation.models.adapters import generators_of
 from jointnet.loading import load
 from jointnet.machine.origin import code_commit, machine
 from jointnet.models.joint_unet import JointUNet
+from jointnet.models.openvino import use_openvino
 from jointnet.sampling.speed import SPEEDS, Speed
 from jointnet.tasks.generate import Generate
 from jointnet.tasks.options import SamplingOptions
@@ -194,6 +196,12 @@ def time_backends(rounds: int, device: torch.device) -> dict[str, Any]:
     assert networks.joint is not None, "built with it"
     networks.joint.compile(fullgraph=True, mode="reduce-overhead" if device.type == "cuda" else None)
     add("torch.compile", started)
+    if device.type == "cpu" and importlib.util.find_spec("openvino") is not None:
+        networks = FullSize("512 x 512", device, kinds=("base", "joint"))
+        started = time.perf_counter()
+        assert networks.joint is not None, "built with it"
+        use_openvino(networks.joint.float(), torch.bfloat16)
+        add("OpenVINO, bfloat16", started)
     return {"rounds": rounds, "backends": found}
 
 

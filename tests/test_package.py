@@ -192,6 +192,7 @@ def test_public_list() -> None:
         "RunFolderError",
         "SamplingOptions",
         "ShapeError",
+        "Speed",
         "Tiling",
         "UnknownNameError",
         "UnknownWordsWarning",
@@ -201,10 +202,12 @@ def test_public_list() -> None:
         "get_labeler",
         "get_modality",
         "get_projection",
+        "leave_openvino",
         "load",
         "read_depth",
         "register_modality",
         "registered_modalities",
+        "use_openvino",
         "write_mesh",
     ]
     assert set(dir(jointnet)) == {*jointnet.__all__, "__version__"}

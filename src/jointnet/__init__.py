@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from jointnet.modalities.depth_units import DepthMap, DepthUnit
     from jointnet.modalities.read import read_depth
     from jointnet.models.joint_unet import JointUNet
+    from jointnet.models.openvino import leave_openvino, use_openvino
     from jointnet.pipelines.joint_net import JointNetPipeline
+    from jointnet.sampling.speed import Speed
     from jointnet.sampling.tiling import Tiling
     from jointnet.tasks.condition import Condition
     from jointnet.tasks.conventions import PAPER, RELEASE, Conventions
@@ -93,7 +95,9 @@ _MODULES = {
     "jointnet.modalities.depth_units": ["DepthMap", "DepthUnit"],
     "jointnet.modalities.read": ["read_depth"],
     "jointnet.models.joint_unet": ["JointUNet"],
+    "jointnet.models.openvino": ["leave_openvino", "use_openvino"],
     "jointnet.pipelines.joint_net": ["JointNetPipeline"],
+    "jointnet.sampling.speed": ["Speed"],
     "jointnet.sampling.tiling": ["Tiling"],
     "jointnet.tasks.condition": ["Condition"],
     "jointnet.tasks.conventions": ["Conventions", "PAPER", "RELEASE"],
@@ -151,6 +155,7 @@ __all__ = [
     "RunFolderError",
     "SamplingOptions",
     "ShapeError",
+    "Speed",
     "Tiling",
     "UnknownNameError",
     "UnknownWordsWarning",
@@ -160,10 +165,12 @@ __all__ = [
     "get_labeler",
     "get_modality",
     "get_projection",
+    "leave_openvino",
     "load",
     "read_depth",
     "register_modality",
     "registered_modalities",
+    "use_openvino",
     "write_mesh",
 ]
 

@@ -34,7 +34,7 @@ from jointnet.models.adapters import adapter_names, without_adapters
 from jointnet.models.joint_unet import JointUNet
 from jointnet.pipelines.bases import HUB_OPTIONS, check_fit, check_prediction, components_of, open_base
 from jointnet.pipelines.callbacks import TENSOR_INPUTS, StepReport
-from jointnet.pipelines.lora import BranchLoraLoader
+from jointnet.pipelines.lora import OF_A_BRANCH, BranchLoraLoader
 from jointnet.sampling.loop import OnStep
 from jointnet.sampling.schedulers import Generators
 from jointnet.sampling.speed import Speed
@@ -270,6 +270,18 @@ class JointNetPipeline(StableDiffusionMixin, TextualInversionLoaderMixin, Branch
             "got another unet; it is the RGB branch of joint_unet and cannot be replaced: compile it with pipe.unet.compile(), or all "
             "of the network with pipe.joint_unet.compile()"
         )
+
+    def __getattr__(self, name: str) -> Any:
+        """A dense branch's U-Net by the name that diffusers' methods for adapters have for it, such as "depth_unet"."""
+        modality, network = name.removesuffix(OF_A_BRANCH), self.__dict__.get("joint_unet")
+        if modality != name and network is not None and modality in network.config.modalities[1:]:
+            return network.branch(modality)
+        return super().__getattr__(name)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the maps this model makes, "rgb" first."""
+        return self.joint_unet.modalities
 
     @property
     def codec(self) -> Codec:

@@ -9,7 +9,7 @@ from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
 from jointnet.errors import UnknownNameError, UnsupportedBaseError
 from jointnet.models.joint_unet import JointUNet
 
-_OF_A_BRANCH = "_unet"
+OF_A_BRANCH = "_unet"
 """Ends the name that adapters know a dense branch by."""
 
 
@@ -19,23 +19,10 @@ class BranchLoraLoader(StableDiffusionXLLoraLoaderMixin):
     joint_unet: JointUNet
 
     @property
-    def modalities(self) -> tuple[str, ...]:
-        """Names of the maps this model makes, "rgb" first."""
-        return self.joint_unet.modalities
-
-    @property
     def _lora_loadable_modules(self) -> list[str]:  # pyright: ignore[reportIncompatibleVariableOverride] - read from the instance only
         """What diffusers' methods for adapters go through: the dense branches too, as "depth_unet"."""
-        dense = () if self.joint_unet is None else self.modalities[1:]
-        return ["unet", "text_encoder", "text_encoder_2", *(name + _OF_A_BRANCH for name in dense)]
-
-    def __getattr__(self, name: str) -> Any:
-        """A dense branch's U-Net by the name that diffusers' methods for adapters have for it."""
-        modality = name.removesuffix(_OF_A_BRANCH)
-        network = self.__dict__.get("joint_unet")
-        if network is not None and modality != name and modality in network.config.modalities[1:]:
-            return network.branch(modality)
-        return super().__getattr__(name)
+        dense = () if self.joint_unet is None else self.joint_unet.modalities[1:]
+        return ["unet", "text_encoder", "text_encoder_2", *(name + OF_A_BRANCH for name in dense)]
 
     def load_lora_weights(  # pyright: ignore[reportIncompatibleMethodOverride] - one more keyword
         self, pretrained_model_name_or_path_or_dict: Any, adapter_name: str | None = None, *, branch: str = "rgb", **kwargs: Any
@@ -46,9 +33,9 @@ class BranchLoraLoader(StableDiffusionXLLoraLoaderMixin):
             branch: "all" changes every branch, as a LoRA for few steps (LCM, TCD) needs it; a modality's name that one alone.
         Raises: UnknownNameError for another name; UnsupportedBaseError for branches that are none of the base's copies.
         """
-        if branch not in ("all", *self.modalities):
-            raise UnknownNameError(f"got branch {branch!r}; expected all, or one of {', '.join(self.modalities)}")
-        chosen = self.modalities if branch == "all" else (branch,)
+        if branch not in ("all", *self.joint_unet.modalities):
+            raise UnknownNameError(f"got branch {branch!r}; expected all, or one of {', '.join(self.joint_unet.modalities)}")
+        chosen = self.joint_unet.modalities if branch == "all" else (branch,)
         kind = self.joint_unet.config.branch
         if kind != "full" and chosen != ("rgb",):
             raise UnsupportedBaseError(f"got a LoRA of the base for branches of the kind {kind}, which it does not fit; leave branch out")
