@@ -52,6 +52,18 @@ def test_a_seed_gives_identical_files(model_folder: Path, tmp_path: Path) -> Non
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_a_speed_is_named_in_the_result_and_brings_its_scheduler(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(model_folder, tmp_path / "out", "--speed", "fast") == 0
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["sampling"]["speed"] == "fast"
+    for option in (["--scheduler", "euler"], ["--preset", "release"]):
+        assert generate(model_folder, tmp_path / "none", "--speed", "fast", *option) == 2
+        assert f"got {' '.join(option)} with --speed fast, which brings the scheduler dpm++" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
 def test_all_bits_of_a_seed_count(model_folder: Path, tmp_path: Path) -> None:
     """torch's generator on the CPU keeps 32 bits: 4294967301 is 2**32 + 5."""
     for name, seed in (("a", "5"), ("b", "4294967301")):

@@ -147,9 +147,11 @@ def open_model(run: Run, prompt: str) -> JointNetPipeline:
     from jointnet.pipelines.joint_net import JointNetPipeline
 
     speed = SamplingOptions(speed=run.sampling.get("speed") or "exact").chosen_speed
-    if run.scheduler is not None and speed is not None and speed.solver is not None:
+    name = run.scheduler or ("ddim" if run.preset == "release" else None)
+    if name is not None and speed is not None and speed.solver is not None:
+        option = f"--scheduler {name}" if run.scheduler else f"--preset {run.preset}"
         raise UnknownNameError(
-            f"got --scheduler {run.scheduler} with --speed {run.sampling['speed']}, which brings {speed.solver}; leave one of them out"
+            f"got {option} with --speed {run.sampling['speed']}, which brings the scheduler {speed.solver}; leave one of them out"
         )
     device = chosen_device(run.device)
     if run.base is not None:
@@ -158,7 +160,6 @@ def open_model(run: Run, prompt: str) -> JointNetPipeline:
     else:
         pipeline = load(run.model)
         warn_of_unknown_words(f"{prompt} {run.negative_prompt}", vocabulary(run.model))
-    name = run.scheduler or ("ddim" if run.preset == "release" else None)
     if name is not None:
         pipeline.scheduler = scheduler_like(pipeline.scheduler, name, has_latents=pipeline.vae is not None)
     pipeline.set_progress_bar_config(disable=not sys.stderr.isatty())
