@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoints": BOTTOM | {"files", "models"},
     "data": BOTTOM | {"checkpoints", "codecs", "files", "geometry", "modalities"},
     "tasks": BOTTOM | {"codecs", "diffusion", "files", "geometry", "modalities", "models", "sampling", "text"},
-    "training": BOTTOM | {"checkpoints", "codecs", "data", "diffusion", "files", "machine", "models", "text"},
+    "training": BOTTOM | {"checkpoints", "codecs", "data", "diffusion", "files", "machine", "modalities", "models", "text"},
     "pipelines": BOTTOM | {"checkpoints", "codecs", "files", "geometry", "modalities", "models", "sampling", "tasks", "text"},
     "evaluation": BOTTOM
     | {"checkpoints", "codecs", "data", "files", "geometry", "machine", "modalities", "pipelines", "sampling", "tasks", "windows"},

@@ -111,6 +111,20 @@ def test_a_distilled_model_draws_in_few_steps(data: Path, base: Path, tmp_path: 
     assert (sampling["num_inference_steps"], sampling["guidance_scale"]) == (4, 1.0)
 
 
+def test_a_model_that_predicts_in_one_step(data: Path, base: Path, tmp_path: Path, capsys) -> None:
+    first, one = tmp_path / "first", tmp_path / "one"
+    assert main(["train", "stage1", "--from", str(base), "--data", str(data), "-o", str(first), *SHORT]) == 0
+    command = ["train", "one-step", "--from", str(first / "model"), "--data", str(data), *SHORT]
+    assert main([*command, "-o", str(one)]) == 0
+    pipeline = JointNetPipeline.from_pretrained(one / "model")
+    assert pipeline.scheduler.config.timestep_spacing == "trailing"
+    assert main(["predict", str(data / "1.png"), "--model", str(one / "model"), "-o", str(tmp_path / "out")]) == 0
+    sampling = json.loads((tmp_path / "out" / "result.json").read_text())["sampling"]
+    assert sampling["num_inference_steps"] == 1
+    assert main([*command, "--set", "teacher_steps=50", "-o", str(tmp_path / "none")]) == 2
+    assert "predicts_in_one_step with teacher_steps" in capsys.readouterr().err
+
+
 def test_an_unknown_modality_is_named(data: Path, base: Path, tmp_path: Path, capsys) -> None:
     arguments = ["train", "stage1", "--from", str(base), "--data", str(data), "-o", str(tmp_path / "run"), "--modalities", "rgb,heat"]
     assert main(arguments) == 2

@@ -178,3 +178,35 @@ def test_shared_levels_are_one_a_sample_and_never_clean() -> None:
     assert (levels.t == levels.t[:, :1]).all()
     assert len(levels.t[:, 0].unique()) == 100
     assert not levels.is_clean.any()
+
+
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def states() -> tuple[Tensor, Tensor, Tensor]:
+    """Two states, and timesteps that differ."""
+    g = torch.Generator().manual_seed(1)
+    x0, noise = torch.randn(4, 2, 4, 8, 8, generator=g), torch.randn(4, 2, 4, 8, 8, generator=g)
+    return x0, noise, torch.tensor([[19, 39], [499, 519], [899, 879], [979, 999]])
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_a_true_prediction_gives_the_clean_state_and_the_next_noisy_one(kind: str) -> None:
+    process, (x0, noise, start) = DiscreteProcess(DDIMScheduler(**BETAS).alphas_cumprod, kind), states()
+    end = (start - 20).clamp(min=0)
+    x = process.add_noise(x0, noise, start)
+    found = process.clean(process.target(x0, noise, start), x, start)
+    assert torch.allclose(found, x0, atol=1e-4)
+    assert torch.allclose(process.move(found, x, start, end), process.add_noise(x0, noise, end), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_a_move_is_a_step_of_ddim(kind: str) -> None:
+    ddim = DDIMScheduler(**BETAS, prediction_type=kind, clip_sample=False, steps_offset=19, set_alpha_to_one=False)
+    ddim.set_timesteps(50)
+    process, (x, predicted, _) = DiscreteProcess(ddim.alphas_cumprod, kind), states()
+    for start in (999, 519, 39):
+        t, t_end = torch.full((4, 2), start), torch.full((4, 2), start - 20)
+        ours = process.move(process.clean(predicted, x, t), x, t, t_end)
+        theirs = ddim.step(predicted, start, x).prev_sample
+        assert torch.allclose(ours, theirs, atol=1e-4)

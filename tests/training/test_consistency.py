@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler, LCMScheduler
 from torch import Tensor
 
-from jointnet.diffusion.schedule import TARGETS, DiscreteProcess, FlowProcess
+from jointnet.diffusion.schedule import DiscreteProcess, FlowProcess
 from jointnet.errors import RangeError, UnsupportedBaseError
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.consistency import ConsistencyObjective, TeacherSteps
@@ -47,29 +47,6 @@ def test_timesteps_lie_in_the_steps_of_a_solver() -> None:
     for count in (1, 3, 0):
         with pytest.raises(RangeError, match="teacher's steps"):
             TeacherSteps(process_of(), count)
-
-
-@pytest.mark.parametrize("kind", TARGETS)
-def test_a_true_prediction_gives_the_clean_state_and_the_next_noisy_one(kind: str) -> None:
-    process = process_of(kind)
-    steps, (x0, noise, t) = TeacherSteps(process, 50), states()
-    start, end = steps.at(t)
-    x = process.add_noise(x0, noise, start)
-    found = steps.clean(process.target(x0, noise, start), x, start)
-    assert torch.allclose(found, x0, atol=1e-4)
-    assert torch.allclose(steps.step(found, x, start, end), process.add_noise(x0, noise, end), atol=1e-4)
-
-
-@pytest.mark.parametrize("kind", TARGETS)
-def test_a_step_is_ddims(kind: str) -> None:
-    ddim = DDIMScheduler(**BETAS, prediction_type=kind, clip_sample=False, steps_offset=19, set_alpha_to_one=False)
-    ddim.set_timesteps(50)
-    steps, (x, predicted, _) = TeacherSteps(process_of(kind), 50), states()
-    for start in (999, 519, 39):
-        t, t_end = torch.full((4, 2), start), torch.full((4, 2), start - 20)
-        ours = steps.step(steps.clean(predicted, x, t), x, t, t_end)
-        theirs = ddim.step(predicted, start, x).prev_sample
-        assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 @torch.no_grad()

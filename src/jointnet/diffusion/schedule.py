@@ -58,6 +58,20 @@ class DiscreteProcess:
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         return TARGETS[self.prediction_type](x0, noise, self._alpha_bar_at(t, x0))
 
+    def clean(self, predicted: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """Return the clean state that a prediction at x_t means: ``target`` the other way round. Shapes as those of add_noise."""
+        a = self._alpha_bar_at(t, x)
+        if self.prediction_type == "sample":
+            return predicted
+        if self.prediction_type == "v_prediction":
+            return a.sqrt() * x - (1 - a).sqrt() * predicted
+        return (x - (1 - a).sqrt() * predicted) / a.sqrt()
+
+    def move(self, x0: Tensor, x: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
+        """Return x_t moved to another timestep, if its clean state is x0 (Song et al., 2021, Eq. 12 without noise). Shapes as before."""
+        a, a_next = self._alpha_bar_at(t, x), self._alpha_bar_at(t_next, x)
+        return a_next.sqrt() * x0 + (1 - a_next).sqrt() * (x - a.sqrt() * x0) / (1 - a).sqrt()
+
     def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
         """Uniform integers."""
         return torch.randint(len(self.alpha_bar), (count,), generator=generator)

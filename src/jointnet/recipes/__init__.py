@@ -49,6 +49,13 @@ def few_steps() -> TrainConfig:
     return replace(second, optim=replace(second.optim, lr=8e-6, ema_decay=0.95), text_drop=0.0, noise_offset=0.0, teacher_steps=50)
 
 
+def one_step() -> TrainConfig:
+    """From a model that takes a clean picture: all its maps in one step, trained through the decoder (Martin Garcia et al., 2025)."""
+    second = stage2()
+    optim = replace(second.optim, lr=3e-5, batch_size=32, steps=20_000, warmup_steps=100)
+    return replace(second, optim=optim, text_drop=1.0, noise_offset=0.0, has_independent_timesteps=True, predicts_in_one_step=True)
+
+
 def sd21_depth(stage: Stage = stage1) -> TrainConfig:
     """A stage of the paper's main run: Stable Diffusion 2.1 and depth, at 512 px (Sec. 3.4)."""
     return replace(stage(), modalities=("rgb", "depth"), size=512)
@@ -111,6 +118,12 @@ def demo_few_steps() -> TrainConfig:
     return replace(few_steps(), optim=optim)
 
 
+def demo_one_step() -> TrainConfig:
+    """The same for the demo models."""
+    optim = replace(demo_stage2().optim, lr=2e-4, steps=2000)
+    return replace(one_step(), optim=optim)
+
+
 def demo_tasks() -> TrainConfig:
     """Both ways for the demo base, at the rate of each of them."""
     return replace(demo_masked(), has_independent_timesteps=True)
@@ -131,6 +144,7 @@ RECIPES: dict[str, Stage] = {
     "independent": independent,
     "tasks": tasks,
     "few-steps": few_steps,
+    "one-step": one_step,
     **{f"{name}-{stage.__name__}": partial(run, stage) for name, run in PAPER_RUNS.items() for stage in (stage1, stage2, masked)},
     "demo-stage1": demo_stage1,
     "demo-stage2": demo_stage2,
@@ -138,6 +152,7 @@ RECIPES: dict[str, Stage] = {
     "demo-independent": demo_independent,
     "demo-tasks": demo_tasks,
     "demo-few-steps": demo_few_steps,
+    "demo-one-step": demo_one_step,
 }
 
 

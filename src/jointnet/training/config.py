@@ -77,6 +77,7 @@ class TrainConfig:
         caches_text: encode every caption once too, beside the latents; it takes more room than they do.
         teacher_steps: distil the model to few steps: it learns to reach in one what it reaches in so many guided ones now; None: train it.
         teacher_guidance: the scale of these; None: the model's own.
+        predicts_in_one_step: train the model to make all maps of a picture in one step, through its decoder; afterwards it draws nothing.
         has_independent_timesteps: let each modality stand at a noise level of its own, for conditioning without masks. With masked input
             too, wholly known modalities are clean, and all others share a noise level.
     """
@@ -98,8 +99,15 @@ class TrainConfig:
     caches_text: bool = False
     teacher_steps: int | None = None
     teacher_guidance: float | None = None
+    predicts_in_one_step: bool = False
 
     def __post_init__(self) -> None:
+        is_prepared = self.teacher_steps is None and self.has_independent_timesteps and self.crop == "centre"
+        if self.predicts_in_one_step and not is_prepared:
+            raise ValueError(
+                "got predicts_in_one_step with teacher_steps, without independent timesteps or with random crops; it needs a network that "
+                "takes a clean picture, and maps as they were encoded"
+            )
         BranchKind.parse(self.branch)
         if not 0 <= self.text_drop <= 1:
             raise ValueError(f"got text_drop = {self.text_drop}, expected a share in [0, 1]")

@@ -49,24 +49,6 @@ class TeacherSteps:
         start = (t.long() // stride + 1) * stride - 1
         return start, (start - stride).clamp(min=0)
 
-    def clean(self, predicted: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """The clean state that a prediction at x_t means. Shapes: (B, M, C, H, W), t (B, M)."""
-        a = self._alpha_bar(t)
-        if self.process.prediction_type == "sample":
-            return predicted
-        if self.process.prediction_type == "v_prediction":
-            return a.sqrt() * x - (1 - a).sqrt() * predicted
-        return (x - (1 - a).sqrt() * predicted) / a.sqrt()
-
-    def step(self, x0: Tensor, x: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
-        """x_t moved to another timestep, by the clean state that was found (Song et al., 2021, Eq. 12 without noise)."""
-        a, a_next = self._alpha_bar(t), self._alpha_bar(t_next)
-        noise = (x - a.sqrt() * x0) / (1 - a).sqrt()
-        return a_next.sqrt() * x0 + (1 - a_next).sqrt() * noise
-
-    def _alpha_bar(self, t: Tensor) -> Tensor:
-        return self.process.alpha_bar.to(t.device, torch.float32)[t][:, :, None, None, None]
-
 
 class ConsistencyObjective(JointObjective):
     """The student's clean state at one end of a teacher's step is to be its own at the other end, where it is left alone.
@@ -108,12 +90,12 @@ class ConsistencyObjective(JointObjective):
             return predicted.sample[:, :, : x0.shape[2]].float()
 
         # One guided step of the teacher
-        (teacher,) = self._teacher
-        x = torch.where(shown, x0, self.rule.process.add_noise(x0, noise, start))
+        (teacher,), process = self._teacher, self.steps.process
+        x = torch.where(shown, x0, process.add_noise(x0, noise, start))
         with torch.no_grad():
             guided = self._guided(predict, teacher, x, start, text, empty)
-            found = self.steps.clean(guided, x, start)
-            x_end = torch.where(shown, x0, self.steps.step(found, x, start, end))
+            found = process.clean(guided, x, start)
+            x_end = torch.where(shown, x0, process.move(found, x, start, end))
             target = self._consistent(predict, x_end, end, text)
 
         # The student at both ends
@@ -130,4 +112,4 @@ class ConsistencyObjective(JointObjective):
         scaled = TIMESTEP_SCALING * t.float()[:, :, None, None, None]
         c_skip = SIGMA_DATA**2 / (scaled.square() + SIGMA_DATA**2)
         c_out = scaled / (scaled.square() + SIGMA_DATA**2).sqrt()
-        return c_skip * x + c_out * self.steps.clean(predict(self.network, x, t, text), x, t)
+        return c_skip * x + c_out * self.steps.process.clean(predict(self.network, x, t, text), x, t)

@@ -86,7 +86,8 @@ class JointTraining(Objective):
     def forward(self, batch: JointBatch, counts: Tensor) -> Losses:
         text = self.feed.encode_text(batch) if batch.text is None else batch.text
         assert batch.x0 is not None, "the feed has prepared it"
-        return self.objective(batch.x0, text, batch.draws, is_good=batch.is_good, counts=counts)
+        shown = {} if batch.shown is None else {"shown": batch.shown}
+        return self.objective(batch.x0, text, batch.draws, is_good=batch.is_good, counts=counts, **shown)
 
 
 def train_joint(

@@ -116,7 +116,7 @@ def _removing_what_nobody_needs(run_dir: Path) -> Iterator[None]:
         raise
 
 
-_CHOSEN_LATER = {"branch": "full", "teacher_steps": None, "teacher_guidance": None}
+_CHOSEN_LATER = {"branch": "full", "teacher_steps": None, "teacher_guidance": None, "predicts_in_one_step": False}
 """Settings that earlier versions had not, as they then were."""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import LCMScheduler
+from diffusers import DDIMScheduler, LCMScheduler
 
 from jointnet.checkpoints.card import write_card
 from jointnet.checkpoints.folder import contents_of_model, replacing, save_half
@@ -24,7 +24,7 @@ from jointnet.data.framing import bucket_sizes, choose_buckets
 from jointnet.data.labelers.labeler import Labeler
 from jointnet.data.sample import Source
 from jointnet.diffusion.schedule import forward_process
-from jointnet.errors import DataFolderError
+from jointnet.errors import DataFolderError, UnsupportedBaseError
 from jointnet.files.fingerprints import of_networks
 from jointnet.machine.origin import code_commit
 from jointnet.machine.processes import is_main_process, num_processes, on_main, process_device
@@ -36,6 +36,7 @@ from jointnet.training.encode import encode_source, latent_store
 from jointnet.training.joint import joint_objective, keeping_abilities, prepare_network, train_joint
 from jointnet.training.joint_feed import JointFeed, sizes_of_rows
 from jointnet.training.objective import JointObjective
+from jointnet.training.one_step import OneStepObjective, three_channels
 from jointnet.training.parallel import join_processes, whole
 from jointnet.training.provenance import holds_result, is_same_depth, write_provenance
 from jointnet.training.run import INDEX_FILE, LATENTS, MODEL, claim, open_run, print_finished
@@ -113,8 +114,23 @@ def train_stage(
         objective = stage_objective(pipeline, config, network)
         if config.teacher_steps is not None:
             draws_in_few_steps(pipeline, config.teacher_steps)
+        elif config.predicts_in_one_step:
+            if labels:
+                raise UnsupportedBaseError(
+                    f"got labels for {', '.join(labels)}; one step is trained on maps that the data have: build them first"
+                )
+            pipeline.register_modules(scheduler=DDIMScheduler.from_config(pipeline.scheduler.config, timestep_spacing="trailing"))
+            pipeline.register_to_config(default_guidance=1.0, default_steps=1)
         feed = stage_feed(
-            pipeline, source, config, objective.rule, run_dir / LATENTS, labels=labels, known_by=facts, max_bad=options.max_bad
+            pipeline,
+            source,
+            config,
+            objective.rule,
+            run_dir / LATENTS,
+            labels=labels,
+            known_by=facts,
+            max_bad=options.max_bad,
+            shown=pipeline.modalities[1:] if config.predicts_in_one_step else (),
         )
         text_encoders = _trained_text_encoders(pipeline) if config.trains_text_encoder else ()
         progress = train_joint(
@@ -163,6 +179,11 @@ def stage_objective(pipeline: Any, config: TrainConfig, teacher: JointUNet | Non
     side = (config.size or pipeline.default_size) // pipeline.codec.factor
     low_res, network = pipeline.image_noising_scheduler, pipeline.joint_unet
     process = forward_process(pipeline.scheduler, (side, side))
+    if config.predicts_in_one_step:
+        prepare_network(network, config)
+        pipeline.vae.requires_grad_(False)
+        codec = pipeline.joint_model().codec(read=three_channels)
+        return OneStepObjective(network, process, codec=codec, unconditional=pipeline.training_text()[1])
     if config.teacher_steps is None:
         return joint_objective(network, process, config, None if low_res is None else forward_process(low_res), teacher)
     taught = copy.deepcopy(network) if teacher is None else teacher
