@@ -117,9 +117,9 @@ def _networks(parts: Figures) -> str:
             )
     head = ["network", "claims found", "FD-EffLite0", "KID x 1000", "depth against picture, AbsRel", "trained"]
     return (
-        "## Generation (Table 1)\n\nPictures of held-out prompts; mean +- standard deviation over seeds where there are several. The base and "
-        "the RGB of two branches without exchange are the same network from the same noise: what differs between their rows is rounding, and "
-        "says how much of a difference means nothing.\n\n" + table(head, rows)
+        "## Generation (Table 1)\n\nPictures of held-out prompts; mean +- standard deviation over seeds where there are several. The base "
+        "and the RGB of two branches without exchange are the same network from the same noise: what differs between their rows is "
+        "rounding, and says how much of a difference means nothing.\n\n" + table(head, rows)
     )
 
 
