@@ -9,6 +9,7 @@ that is compared is run in turn, and ratios are taken within a round. Of the qua
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 import json
 import resource
@@ -88,7 +89,7 @@ class FullSize:
             with torch.device(device):
                 self.unet: Any = UNet2DConditionModel(**UNET).eval()
                 self.controlnet: Any = ControlNetModel.from_unet(self.unet).eval() if "controlnet" in kinds else None
-                self.joint = JointUNet.from_unet(self.unet) if "joint" in kinds else None
+                self.joint = JointUNet.from_unet(copy.deepcopy(self.unet)) if "joint" in kinds else None
                 self.vae: Any = AutoencoderKL(**VAE).eval() if "decode" in kinds else None
                 self.x = torch.randn(2 * count, 2, 4, height, width)
                 self.text = torch.randn(2 * count, 77, UNET["cross_attention_dim"])

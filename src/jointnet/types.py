@@ -47,6 +47,12 @@ class Text:
         return Text(torch.cat([self.embeds, other.embeds]), added)
 
 
+def empty_like(text: Text, empty: Text) -> Text:
+    """An empty prompt, one row, for each row of a text; what the empty one does not state (SDXL's sizes) is the text's own."""
+    rows = empty.map(lambda v: v.to(text.embeds).expand(len(text.embeds), *v.shape[1:]))
+    return Text(rows.embeds, {**text.added, **rows.added})
+
+
 def size_ids(size: tuple[int, int], original: tuple[int, int] | None = None, crop: tuple[int, int] = (0, 0)) -> Tensor:
     """SDXL's ``time_ids`` of a picture, (1, 6): its original height and width, where it was cropped (top, left), its size.
 

@@ -111,6 +111,29 @@ def test_a_distilled_model_draws_in_few_steps(data: Path, base: Path, tmp_path: 
     assert (sampling["num_inference_steps"], sampling["guidance_scale"]) == (4, 1.0)
 
 
+def test_a_thin_branch_and_its_teacher_are_planned(data: Path, base: Path, tmp_path: Path, capsys) -> None:
+    full = tmp_path / "full"
+    assert main(["train", "stage1", "--from", str(base), "--data", str(data), "-o", str(full), *SHORT]) == 0
+    plan = ["train", "stage1", "--from", str(base), "--data", str(data), "--set", "branch=thin:0.5", *SHORT, "--dry-run"]
+    weights = []
+    for more in ([], ["--teacher", str(full / "model")]):
+        capsys.readouterr()
+        assert main([*plan, *more, "-o", str(tmp_path / "plan"), "--json"]) == 0
+        weights.append(json.loads(capsys.readouterr().out)["memory"]["weights"])
+    assert weights[1] > weights[0]
+
+
+def test_a_distilled_model_is_no_start_and_takes_no_speed(data: Path, base: Path, tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "distilled"
+    pipeline = JointNetPipeline.from_base(base)
+    pipeline.register_to_config(default_steps=4)
+    pipeline.save_pretrained(folder)
+    assert main(["train", "stage2", "--from", str(folder), "--data", str(data), *SHORT, "-o", str(tmp_path / "none")]) == 2
+    assert "distilled to 4 steps; start from" in capsys.readouterr().err
+    assert main(["generate", "a red ball", "--model", str(folder), "--speed", "fast", "-o", str(tmp_path / "none")]) == 2
+    assert "distilled to 4 steps" in capsys.readouterr().err
+
+
 def test_a_model_that_predicts_in_one_step(data: Path, base: Path, tmp_path: Path, capsys) -> None:
     first, one = tmp_path / "first", tmp_path / "one"
     assert main(["train", "stage1", "--from", str(base), "--data", str(data), "-o", str(first), *SHORT]) == 0

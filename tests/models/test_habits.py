@@ -158,6 +158,7 @@ def test_a_backend_for_attention_of_somebody_elses_is_refused() -> None:
     joint.unfuse_qkv_projections()
     with pytest.raises(ValueError, match="must be one of"):
         joint.set_attention_backend("fastest")
+    assert {type(processor) for processor in joint.attn_processors.values()} == {AttnProcessor2_0}
 
 
 def test_diffusers_caches_are_refused() -> None:

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from jointnet.errors import UnknownNameError
+from jointnet.checkpoints.release import write_release
+from jointnet.errors import ModelFolderError, UnknownNameError, UnsupportedBaseError
 from jointnet.models.joint_unet import JointUNet
 from jointnet.models.light import LowRank
 from tests.bases import UNETS, assert_same_weights, network_inputs, of_branch, perturbed, tiny_unet
@@ -151,3 +152,20 @@ def test_exchanges_join_them(kind: str) -> None:
 def test_unknown_kinds_are_refused(kind: str) -> None:
     with pytest.raises(UnknownNameError, match="expected one of full, lora:RANK, thin:SHARE"):
         JointUNet.from_unet(tiny_unet("sd1"), branch=kind)
+
+
+def test_what_shared_layers_cannot_take_is_refused(tmp_path: Path) -> None:
+    joint = light("sd1", "lora:2")
+    with pytest.raises(UnsupportedBaseError, match="cannot be fused"):
+        joint.fuse_qkv_projections()
+    with pytest.raises(UnsupportedBaseError, match="leaf_level"):
+        joint.enable_group_offload(torch.device("cpu"))
+    for kind in KINDS:
+        with pytest.raises(ModelFolderError, match=f"{kind} branches"):
+            write_release(light("sd1", kind), tmp_path / kind)
+        assert not (tmp_path / kind).exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_base_gives_the_same_branch_each_time(kind: str) -> None:
+    assert_same_weights(light("sd2", kind), light("sd2", kind))

@@ -138,4 +138,4 @@ def test_shortcuts_compile_as_whole_graphs(base: str) -> None:
     torch.compiler.reset()
     for mine, whole in zip(predictions(torch.compile(network, backend=backend, fullgraph=True)), expected, strict=True):
         assert torch.allclose(mine, whole, atol=1e-5)
-    assert len(graphs) <= 3
+    assert 1 <= len(graphs) <= 3

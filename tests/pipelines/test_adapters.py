@@ -157,3 +157,30 @@ def test_leaving_adapters_out_is_logged(tmp_path: Path, monkeypatch: pytest.Monk
     pipeline = JointNetPipeline.from_base(styled_base())
     pipeline.save_pretrained(tmp_path)
     assert "without the adapters style; fuse_lora() first" in lines[0]
+
+
+def test_adapters_of_all_branches_have_one_name_and_fuse_together(tmp_path: Path) -> None:
+    save_style(tmp_path / "lora")
+    weights = load_file(next((tmp_path / "lora").glob("*.safetensors")))
+    kept = dict(weights)
+    pipeline = quiet(JointNetPipeline.from_base(tiny_base("sd1"), ("rgb", "depth", "normal")))
+    pipeline.load_lora_weights(tmp_path / "lora")
+    pipeline.load_lora_weights(weights, branch="all")
+    assert weights.keys() == kept.keys()
+    named = pipeline.get_list_adapters()
+    assert set.intersection(*(set(named[part]) for part in ("unet", "depth_unet", "normal_unet"))) == {"default_1"}
+    pipeline.set_adapters("default_1")
+    changed = make(pipeline)
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    fused = make(pipeline)
+    assert torch.allclose(fused.images, changed.images, atol=1e-4)
+    assert torch.allclose(fused.depth, changed.depth, atol=1e-4)
+
+
+def test_a_style_is_not_fused_into_layers_that_others_run(tmp_path: Path) -> None:
+    save_style(tmp_path / "lora")
+    pipeline = quiet(JointNetPipeline.from_base(tiny_base("sd1"), branch="lora:2"))
+    pipeline.load_lora_weights(tmp_path / "lora")
+    with pytest.raises(UnsupportedBaseError, match="lora:2 branches run too"):
+        pipeline.fuse_lora()

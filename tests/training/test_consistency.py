@@ -14,7 +14,7 @@ from jointnet.errors import RangeError, UnsupportedBaseError
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.consistency import ConsistencyObjective, TeacherSteps
 from jointnet.types import Text
-from tests.bases import perturbed, tiny_unet
+from tests.bases import network_inputs, perturbed, tiny_unet
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 EMPTY = Text(torch.randn(1, 7, 32, generator=torch.Generator().manual_seed(5)))
@@ -98,6 +98,17 @@ def test_clean_modalities_stay_as_they_are_and_count_for_nothing() -> None:
     only = draws.take(draws.levels.is_clean[:, 0])
     some = x0.repeat(8, 1, 1, 1, 1)[draws.levels.is_clean[:, 0]]
     assert objective(some, Text(torch.randn(len(some), 7, 32)), only)["rgb"] == 0
+
+
+@torch.no_grad()
+def test_what_an_empty_prompt_does_not_state_is_the_texts_own() -> None:
+    """SDXL's text carries sizes."""
+    network, inputs = JointUNet.from_unet(tiny_unet("sdxl")), network_inputs("sdxl", 4, 2)
+    text = Text(inputs["encoder_hidden_states"], inputs["added_cond_kwargs"])
+    empty = Text(text.embeds[:1] * 0, {"text_embeds": text.added["text_embeds"][:1] * 0})
+    objective = ConsistencyObjective(network, process_of(), teacher=copy.deepcopy(network), steps=50, guidance=3.0, unconditional=empty)
+    x0 = inputs["sample"]
+    assert objective(x0, text, objective.draw(x0, torch.Generator().manual_seed(0)))["loss"].isfinite()
 
 
 def test_bases_that_cannot_be_distilled_are_refused() -> None:

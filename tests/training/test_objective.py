@@ -16,7 +16,8 @@ from jointnet.data.latents import LatentStore, Row
 from jointnet.data.order import sample_generator
 from jointnet.data.sample import Sample
 from jointnet.diffusion.schedule import DiscreteProcess, FlowProcess, NoiseLevels
-from jointnet.errors import UnsupportedBaseError
+from jointnet.errors import RunFolderError, UnsupportedBaseError
+from jointnet.models.direct_extend import DirectExtend
 from jointnet.models.joint_unet import JointUNet
 from jointnet.models.upscaling import FACTOR, shrink_and_enlarge
 from jointnet.recipes import independent, masked, stage1, stage2, tasks
@@ -331,3 +332,19 @@ def test_what_is_sent_to_workers_holds_no_network(tmp_path: Path) -> None:
     assert torch.equal(here.x0, copied.x0)
     assert torch.equal(here.draws.noise, copied.draws.noise)
     assert here.captions == copied.captions
+
+
+def test_direct_extend_trains_in_a_joint_networks_place(tmp_path: Path) -> None:
+    network = DirectExtend.from_unet(tiny_unet("sd1"))
+    config = replace(stage1(), optim=replace(CONFIG, steps=1))
+    objective = JointObjective(network, PROCESS)  # pyright: ignore[reportArgumentType] - it takes a joint network's place
+    assert train_joint(objective, feed_of(objective, config, tmp_path / "latents"), config, tmp_path / "run").step == 1
+
+
+def test_a_setting_that_is_gone_makes_another_run(tmp_path: Path) -> None:
+    config = TrainConfig(optim=replace(CONFIG, steps=1))
+    objective = joint_objective(JointUNet.from_unet(tiny_unet("sd1")), PROCESS, config)
+    feed = feed_of(objective, config, tmp_path / "latents")
+    train_joint(objective, feed, config, tmp_path / "run", facts={"teacher": "a model"})
+    with pytest.raises(RunFolderError, match="teacher a model, now none"):
+        train_joint(objective, feed, config, tmp_path / "run")

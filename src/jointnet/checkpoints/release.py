@@ -24,6 +24,7 @@ from jointnet.checkpoints.weight_files import check_weight_file
 from jointnet.errors import ModelFolderError
 from jointnet.files.atomic import replacing_file, write_json
 from jointnet.models.adapters import without_adapters
+from jointnet.models.branch_kinds import BranchKind
 from jointnet.models.joint_unet import JointUNet
 
 Weights = dict[str, Tensor]
@@ -142,6 +143,8 @@ def write_release(joint: JointUNet, folder: Path, prediction_type: str = "epsilo
         raise ModelFolderError("got a network on pixels; the release's form is for bases with an autoencoder")
     if joint.config.has_independent_timesteps:
         raise ModelFolderError("got a network with independent timesteps; the release's form cannot say so: take one with masked input")
+    if not BranchKind.parse(joint.config.branch).is_full:
+        raise ModelFolderError(f"got a network with {joint.config.branch} branches; the release's form is for copies of the base's")
     modality = joint.modalities[1]
     weights: dict[str, Weights] = {_RGB: {}, _DENSE: {}}
     with without_adapters(joint):

@@ -33,6 +33,7 @@ def dry_run(
     *,
     labels: Mapping[str, Labeler],
     options: RunOptions,
+    teacher: Path | None,
     as_json: bool,
 ) -> None:
     """Print the settings, the steps, an estimate of the memory and the captions of a first batch, whose maps are shown in PICTURE.
@@ -43,10 +44,10 @@ def dry_run(
     from jointnet.errors import DataFolderError
     from jointnet.machine.processes import num_processes, rank
     from jointnet.training.feed import share_of
-    from jointnet.training.stage import of_pipeline, stage_feed, stage_objective
+    from jointnet.training.stage import of_pipeline, open_teacher, stage_feed, stage_objective
 
     config = of_pipeline(config, pipeline)
-    objective = stage_objective(pipeline, config)
+    objective = stage_objective(pipeline, config, None if teacher is None else open_teacher(teacher, pipeline))
     read = replace(config, caches_latents=False, caches_text=False)  # nothing is encoded ahead
     feed = stage_feed(pipeline, source, read, objective.rule, run_dir, known_by={}, labels=labels, max_bad=1)
     share = share_of(config.optim.batch_size, options.micro_batch_size, rank(), num_processes())

@@ -306,11 +306,11 @@ def train(
     """Train one stage of a joint network; a run that was stopped resumes."""
     check_folder(output)
     start_folder = model_folder(start).resolve()
-    check_apart(output, start_folder, Path(data))
+    teacher_folder = None if teacher is None else joint_model_folder(teacher)
+    check_apart(output, start_folder, Path(data), *([] if teacher_folder is None else [teacher_folder]))
     check_source(data)
     if not is_base(start_folder):
         joint_model_folder(start_folder)
-    teacher_folder = None if teacher is None else joint_model_folder(teacher)
 
     streamed = {"caches_latents": "false", "caches_text": "false"} if is_streamed(data) else {}
     name, config = configure(recipe, changes, settings or (), streamed)
@@ -344,7 +344,7 @@ def train(
         pipeline.scheduler = with_fixed_variance(pipeline.scheduler)
         source = open_source(data, size, depth_unit, output)
         if is_dry_run:
-            dry_run(pipeline, source, config, output, labels=labels, options=options, as_json=as_json)
+            dry_run(pipeline, source, config, output, labels=labels, options=options, teacher=teacher_folder, as_json=as_json)
             return
         model = train_stage(
             pipeline,
@@ -366,11 +366,11 @@ def train(
     print_written([model], output, as_json=as_json)
 
 
-def check_apart(output: Path, start: Path, data: Path) -> None:
+def check_apart(output: Path, start: Path, data: Path, *others: Path) -> None:
     """Raises: OutputError if a run would write among the files that it reads: into its start, its data, or a model that it replaces."""
-    run, data = output.resolve(), data.resolve()
+    run, data, other = output.resolve(), data.resolve(), [folder.resolve() for folder in others]
     replaced = [(run / name).resolve() for name in ("model", "latents")]
-    if run == data or run.is_relative_to(start) or any(read.is_relative_to(place) for read in (start, data) for place in replaced):
+    if run == data or run.is_relative_to(start) or any(read.is_relative_to(place) for read in (start, data, *other) for place in replaced):
         raise OutputError(f"got {str(output)!r} as run folder, which holds what the run reads; choose a new folder with -o")
 
 

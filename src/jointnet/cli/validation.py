@@ -50,7 +50,8 @@ class ContactSheets:
         from jointnet.tasks.options import SamplingOptions
 
         generator = torch.Generator().manual_seed(SEED)
-        options = SamplingOptions(num_inference_steps=STEPS, generator=generator)
+        steps = None if self.pipeline.config.default_steps is not None else STEPS
+        options = SamplingOptions(num_inference_steps=steps, generator=generator)
         result = self.pipeline.run(Generate(prompt=prompt, height=self.size, width=self.size, options=options))
         return [picture_of(name, maps[0]) for name, maps in result.maps.items()]
 

@@ -42,8 +42,8 @@ class DispatchedAttention:
         return hidden_states
 
 
-def dispatch_attention(network: nn.Module) -> None:
-    """Let the attention layers of a network ask for a backend.
+def dispatch_attention(network: nn.Module) -> bool:
+    """Let the attention layers of a network ask for a backend. Returns: True if they did so before.
 
     Raises: UnsupportedBaseError for layers that no backend can compute, or whose processors somebody else has set.
     """
@@ -53,11 +53,13 @@ def dispatch_attention(network: nn.Module) -> None:
             continue
         if type(layer.processor) is not AttnProcessor2_0 or not _is_plain(layer):
             raise UnsupportedBaseError(
-                f"got attention of {type(layer.processor).__name__} in {name}; a backend can be chosen for diffusers' own, plain attention "
-                "only: undo what set it (adapters, fuse_qkv_projections), or do without"
+                f"got attention of {type(layer.processor).__name__} in {name}; backends are for diffusers' plain attention only: "
+                "undo what has set another (fuse_qkv_projections, a processor of your own), or do without"
             )
+    was_chosen = all(isinstance(layer.processor, DispatchedAttention) for _, layer in layers)
     for _, layer in layers:
         layer.set_processor(DispatchedAttention())  # pyright: ignore[reportArgumentType] - it names its own processors only
+    return was_chosen
 
 
 def withdraw_attention(network: nn.Module) -> None:

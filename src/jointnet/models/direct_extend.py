@@ -40,14 +40,15 @@ class DirectExtend(ModelMixin, ConfigMixin):
         has_masked_input: bool = False,
         has_independent_timesteps: bool = False,
         low_res_channels: int = 0,
+        branch: str = "full",
         depth_near_m: float | None = None,  # noqa: ARG002 - read from the config
         default_guidance: float | None = None,  # noqa: ARG002 - read from the config
         default_steps: int | None = None,  # noqa: ARG002 - read from the config
         force_zeros_for_empty_prompt: bool | None = None,  # noqa: ARG002 - read from the config
     ) -> None:
         super().__init__()
-        if has_masked_input or has_independent_timesteps or low_res_channels:
-            raise ShapeError("got Direct Extend with a way to condition, or an upscaling base; it has none: use JointUNet")
+        if has_masked_input or has_independent_timesteps or low_res_channels or branch != "full":
+            raise ShapeError("got Direct Extend with a way to condition, another kind of branch or an upscaling base; use JointUNet")
         whole = whole_config(unet_config)
         self.register_to_config(unet_config=whole)
         channels = {name: len(modalities) * whole[name] for name in ("in_channels", "out_channels")}

@@ -39,6 +39,8 @@ def zero_conv(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn.C
     return conv
 
 
+_CPU = torch.device("cpu")
+
 EXCHANGED = ("input", "skips", "mid")
 """What a branch sends to another: its noisy map, its skips, its mid block's output."""
 
@@ -118,6 +120,17 @@ class JointUNet(ModelMixin, ConfigMixin):
     def _group_offload_block_modules(self) -> list[str]:
         """The modules that diffusers' block-level offloading enters: every branch is one group, all between them another."""
         return ["branches", *self.modalities]
+
+    @wraps(ModelMixin.enable_group_offload, assigned=())
+    def enable_group_offload(  # pyright: ignore[reportIncompatibleMethodOverride] - the same, by its signature
+        self, onload_device: torch.device, offload_device: torch.device = _CPU, offload_type: str = "block_level", **kwargs: Any
+    ) -> None:
+        """As ModelMixin's. Raises: UnsupportedBaseError by blocks for branches that run another's layers, which may lie elsewhere then."""
+        if offload_type == "block_level" and BranchKind.parse(self.config.branch).rank:
+            raise UnsupportedBaseError(
+                f"got branches {self.config.branch} to be offloaded by blocks; they run RGB's layers: use offload_type='leaf_level'"
+            )
+        super().enable_group_offload(onload_device, offload_device, offload_type, **kwargs)
 
     @register_to_config
     def __init__(
@@ -264,7 +277,12 @@ class JointUNet(ModelMixin, ConfigMixin):
             super().save_pretrained(save_directory, *arguments, **kwargs)
 
     def fuse_qkv_projections(self) -> None:
-        """Compute queries, keys and values at once, in every branch; as UNet2DConditionModel's method of the name."""
+        """Compute queries, keys and values at once, in every branch; as UNet2DConditionModel's method of the name.
+
+        Raises: UnsupportedBaseError for branches that run another's layers.
+        """
+        if BranchKind.parse(self.config.branch).rank:
+            raise UnsupportedBaseError(f"got branches {self.config.branch}, whose layers are the RGB branch's too; they cannot be fused")
         for name in self.modalities:
             self.branch(name).fuse_qkv_projections()
 
@@ -283,8 +301,13 @@ class JointUNet(ModelMixin, ConfigMixin):
 
         Raises: UnsupportedBaseError for attention that no backend can be chosen for; ValueError for an unknown name.
         """
-        dispatch_attention(self)
-        super().set_attention_backend(backend)
+        was_chosen = dispatch_attention(self)
+        try:
+            super().set_attention_backend(backend)
+        except Exception:
+            if not was_chosen:
+                withdraw_attention(self)
+            raise
 
     def reset_attention_backend(self) -> None:
         """Undo ``set_attention_backend``; diffusers' method of the name would go on with the backend that was chosen last."""

@@ -55,14 +55,21 @@ class LowRank(nn.Module):
 def sharing(unet: UNet2DConditionModel, rank: int) -> UNet2DConditionModel:
     """A U-Net that runs another's layers, each with a change of low rank.
 
-    First and last layer, norms and whatever else has weights are copies: they are small, and another kind of map passes through them.
+    First and last layer, norms and whatever else has weights are copies: they are small, and another kind of map passes through them. The
+    changes are drawn from a seed of their own, so that a base gives the same branch each time.
     """
     with torch.device("meta"):
         shared = cast(UNet2DConditionModel, UNet2DConditionModel.from_config(unet.config))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        changes = {
+            name: LowRank(module, rank)
+            for name, module in unet.named_modules()
+            if isinstance(module, nn.Linear | nn.Conv2d) and name not in ("conv_in", "conv_out")
+        }
     for name, module in list(unet.named_modules()):
-        is_end = name in ("conv_in", "conv_out")
-        if isinstance(module, nn.Linear | nn.Conv2d) and not is_end:
-            shared.set_submodule(name, LowRank(module, rank))
+        if name in changes:
+            shared.set_submodule(name, changes[name])
             continue
         own = shared.get_submodule(name)
         for key, value in module.named_parameters(recurse=False):
@@ -100,11 +107,11 @@ def thinned(unet: UNet2DConditionModel, share: float) -> UNet2DConditionModel:
 
     Sums over fewer channels are scaled up to what they were. It is a start for distillation, and draws little by itself.
     """
-    thin = cast(UNet2DConditionModel, UNet2DConditionModel.from_config(thin_config(unet.config, share)))
-    nn.Module.to(thin, device=unet.device, dtype=unet.dtype)  # diffusers' own warns of types that are the other network's already
+    with torch.device("meta"):
+        thin = cast(UNet2DConditionModel, UNet2DConditionModel.from_config(thin_config(unet.config, share)))
     whole = unet.state_dict()
     picked = {name: _picked(whole[name], value.shape, name.endswith("weight")) for name, value in thin.state_dict().items()}
-    thin.load_state_dict(picked, assign=unet.device.type == "meta")
+    thin.load_state_dict({name: value.clone() for name, value in picked.items()}, assign=True)
     return thin.requires_grad_(True).train(unet.training)
 
 

@@ -20,13 +20,13 @@ PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 def use_openvino(network: JointUNet, dtype: torch.dtype = torch.float32) -> JointUNet:
     """Let a network's calls run on OpenVINO, in place; each size of its inputs is compiled in its first call, which takes minutes.
 
-    Calls with a speed's shortcuts, with a scale for adapters, or of upscaling bases go on in torch. Weights are those of the first call:
-    after loading an adapter, call this again.
+    Calls with a speed's shortcuts, with a scale for adapters, with gradients, or of upscaling bases go on in torch; all of them do where
+    the network was moved to another type or device. A size has the weights of its first call: after loading an adapter, call this again.
 
     Args:
         network: float32, on the CPU.
         dtype: float32, or bfloat16 to compute in it where the processor can.
-    Raises: MissingPackageError without the package openvino; UnsupportedBaseError for another type or device.
+    Raises: MissingPackageError without the package openvino; UnsupportedBaseError for another type or device, or a network with hooks.
     """
     try:
         import openvino  # pyright: ignore[reportMissingImports] # noqa: F401 - an extra
@@ -37,6 +37,8 @@ def use_openvino(network: JointUNet, dtype: torch.dtype = torch.float32) -> Join
             f"got a network in {network.dtype} on {network.device} to be run in {dtype}; expected float32 on the CPU, run in "
             f"{' or '.join(str(one).removeprefix('torch.') for one in PRECISIONS)}: load the model so"
         )
+    if not isinstance(network.__dict__.get("forward", None), _Calls | None):
+        raise UnsupportedBaseError("got a network with hooks (offloading, casting) on its calls; remove them first")
     network.forward = _Calls(network, PRECISIONS[dtype])
     return network
 
@@ -67,7 +69,8 @@ class _Calls:
         **others: Any,
     ) -> Any:
         added = dict(added_cond_kwargs or {})
-        if torch.is_grad_enabled() or any(value is not None for value in others.values()):
+        is_moved = self.network.dtype != torch.float32 or self.network.device.type != "cpu"
+        if is_moved or torch.is_grad_enabled() or any(value is not None for value in others.values()):
             return type(self.network).forward(
                 self.network,
                 sample,

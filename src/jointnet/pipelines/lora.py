@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
 
 from jointnet.errors import UnknownNameError, UnsupportedBaseError
+from jointnet.models.branch_kinds import BranchKind
 from jointnet.models.joint_unet import JointUNet
 
 OF_A_BRANCH = "_unet"
@@ -36,18 +39,56 @@ class BranchLoraLoader(StableDiffusionXLLoraLoaderMixin):
         if branch not in ("all", *self.joint_unet.modalities):
             raise UnknownNameError(f"got branch {branch!r}; expected all, or one of {', '.join(self.joint_unet.modalities)}")
         chosen = self.joint_unet.modalities if branch == "all" else (branch,)
-        kind = self.joint_unet.config.branch
-        if kind != "full" and chosen != ("rgb",):
-            raise UnsupportedBaseError(f"got a LoRA of the base for branches of the kind {kind}, which it does not fit; leave branch out")
-        if "rgb" in chosen:
-            super().load_lora_weights(pretrained_model_name_or_path_or_dict, adapter_name, **kwargs)
-        options = {name: kwargs.pop(name) for name in ("low_cpu_mem_usage", "hotswap") if name in kwargs}
-        for name in chosen:
-            if name != "rgb":
-                read: Any = self.lora_state_dict(
-                    pretrained_model_name_or_path_or_dict, unet_config=self.unet.config, **{**kwargs, "return_lora_metadata": True}
-                )
-                state, alphas, metadata = read
-                self.load_lora_into_unet(
-                    state, alphas, self.joint_unet.branch(name), adapter_name=adapter_name, metadata=metadata, _pipeline=self, **options
-                )
+        kind = BranchKind.parse(self.joint_unet.config.branch)
+        if not kind.is_full and chosen != ("rgb",):
+            raise UnsupportedBaseError(
+                f"got a LoRA of the base for branches of the kind {self.joint_unet.config.branch}, which it does not fit; leave branch out"
+            )
+        if chosen == ("rgb",):
+            super().load_lora_weights(_copied(pretrained_model_name_or_path_or_dict), adapter_name, **kwargs)
+            return
+        name = adapter_name or self._free_name()
+        try:
+            for modality in chosen:
+                self._load_into(modality, _copied(pretrained_model_name_or_path_or_dict), name, kwargs)
+        except Exception:
+            if any(name in names for names in self.get_list_adapters().values()) and adapter_name is None:
+                self.delete_adapters(name)
+            raise
+
+    def fuse_lora(self, components: Sequence[str] | None = None, *arguments: Any, **kwargs: Any) -> None:
+        """As diffusers' method of the name; by default in all that has an adapter, dense branches included.
+
+        Raises: UnsupportedBaseError for RGB layers that other branches run too.
+        """
+        chosen = list(self._lora_loadable_modules if components is None else components)
+        if "unet" in chosen and BranchKind.parse(self.joint_unet.config.branch).rank:
+            raise UnsupportedBaseError(
+                f"got an adapter to be fused into layers that {self.joint_unet.config.branch} branches run too; leave it loaded"
+            )
+        super().fuse_lora(chosen, *arguments, **kwargs)
+
+    def unfuse_lora(self, components: Sequence[str] | None = None, **kwargs: Any) -> None:
+        """As diffusers' method of the name; by default in all that ``fuse_lora`` fuses."""
+        super().unfuse_lora(list(self._lora_loadable_modules if components is None else components), **kwargs)
+
+    def _load_into(self, modality: str, source: Any, name: str, options: dict[str, Any]) -> None:
+        if modality == "rgb":
+            super().load_lora_weights(source, name, **options)
+            return
+        of_loading = {key: value for key, value in options.items() if key in ("low_cpu_mem_usage", "hotswap")}
+        of_reading = {key: value for key, value in options.items() if key not in of_loading}
+        read: Any = self.lora_state_dict(source, unet_config=self.unet.config, **{**of_reading, "return_lora_metadata": True})
+        state, alphas, metadata = read
+        unet = self.joint_unet.branch(modality)
+        self.load_lora_into_unet(state, alphas, unet, adapter_name=name, metadata=metadata, _pipeline=self, **of_loading)
+
+    def _free_name(self) -> str:
+        """The first of diffusers' names for adapters that no part has."""
+        taken = {name for names in self.get_list_adapters().values() for name in names}
+        return next(name for number in count() if (name := f"default_{number}") not in taken)
+
+
+def _copied(source: Any) -> Any:
+    """Weights in a dict are taken out of it while they are read."""
+    return dict(source) if isinstance(source, dict) else source

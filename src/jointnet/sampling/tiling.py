@@ -93,7 +93,7 @@ class Tiled:
         windows = self.tiling.on((x.shape[-2], x.shape[-1]))
         if not any(windows.is_cut):
             return self.denoiser(x, step, conditioning)
-        if self._is_in_first(self.tiling.alone_share, step):
+        if step.index < first_share(self.tiling.alone_share, step.count):
             return self.denoiser(x, step, conditioning)
         weights = windows.weights().to(x.device)
         mean = _RunningMean(x)
@@ -105,12 +105,10 @@ class Tiled:
             at_rows = replace(step, t=step.t[rows], place=tuple((row, *window.corner) for row, window in some))
             for place, tile in zip(some, self.denoiser(_cut(x, some), at_rows, cropped), strict=True):
                 mean.add(place, tile, weights)
-        if self._is_in_first(self.tiling.whole_share, step) and step.index % self.tiling.whole_every == 0:
+        share = self.tiling.whole_share
+        if share > 0 and step.index < self.count_whole_steps(share, step.count) and step.index % self.tiling.whole_every == 0:
             mean.add_whole(self.denoiser(x, step, conditioning), self.tiling.whole_weight)
         return mean.value()
-
-    def _is_in_first(self, share: float, step: Step) -> bool:
-        return share > 0 and step.index < self.count_whole_steps(share, step.count)
 
     def _offsets(self, windows: Windows, batch: int, step: Step) -> list[tuple[int, int]]:
         if self.hold == 1:

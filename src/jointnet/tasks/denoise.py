@@ -194,6 +194,8 @@ def denoise(
     """
     # 1. The run's noise levels
     batch, scheduler, speed = len(conditioning.text.embeds), copy.deepcopy(model.scheduler), options.chosen_speed
+    if speed is not None and model.default_steps is not None:
+        raise RangeError(f"got a speed for a model that was distilled to {model.default_steps} steps, and has its own; leave it out")
     if speed is not None:
         scheduler = speed.scheduler_for(scheduler, has_latents=model.vae is not None)
     canvas = (task.size[0] // codec.factor, task.size[1] // codec.factor)

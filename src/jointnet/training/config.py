@@ -109,6 +109,8 @@ class TrainConfig:
                 "takes a clean picture, and maps as they were encoded"
             )
         BranchKind.parse(self.branch)
+        if self.min_snr_gamma is not None and (self.teacher_steps is not None or self.predicts_in_one_step):
+            raise ValueError("got min_snr_gamma with teacher_steps or predicts_in_one_step, which weigh no errors so; leave it out")
         if not 0 <= self.text_drop <= 1:
             raise ValueError(f"got text_drop = {self.text_drop}, expected a share in [0, 1]")
         if self.has_aspect_buckets and self.crop != "centre":

@@ -13,7 +13,7 @@ from jointnet.errors import RangeError, UnsupportedBaseError
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.draws import Draws
 from jointnet.training.objective import JointObjective, check_teacher
-from jointnet.types import Known, Text
+from jointnet.types import Known, Text, empty_like
 
 SIGMA_DATA, TIMESTEP_SCALING = 0.5, 10.0
 """Of the boundary condition, as diffusers' LCMScheduler has them."""
@@ -79,8 +79,8 @@ class ConsistencyObjective(JointObjective):
         """Return "loss" and one entry a modality; arguments as ``JointObjective.forward``."""
         device = next(self.network.parameters()).device
         x0, noise, is_clean = x0.to(device), draws.noise.to(device), draws.levels.is_clean.to(device)
-        text, empty = (part.map(lambda v: v.to(device, x0.dtype)) for part in (text, self.unconditional))
-        empty = empty.map(lambda v: v.expand(len(x0), *v.shape[1:]))
+        text = text.map(lambda v: v.to(device, x0.dtype))
+        empty = empty_like(text, self.unconditional)
         known = None if draws.asked is None else Known(x0, draws.asked.to(device))
         start, end = (t.masked_fill(is_clean, 0) for t in self.steps.at(draws.levels.t.to(device)))
         shown = is_clean[:, :, None, None, None]

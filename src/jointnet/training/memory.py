@@ -58,7 +58,7 @@ def estimate_memory(
     share = processes if options.is_sharded else 1
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return Memory(
-        weights=others + bytes_of(network) // share,
+        weights=others + bytes_of(network) // share + (0 if objective.teacher is None else bytes_of(objective.teacher)),
         optimizer=trained * _MOMENT_BYTES[config.optimizer] // share,
         average=trained * 4 // share if config.ema_decay is not None else 0,
         step=_peak_of_step(objective, x0, text, draws, config, options),

@@ -55,6 +55,11 @@ class JointObjective(nn.Module):
             has_independent_timesteps=bool(network.config.has_independent_timesteps),
         )
 
+    @property
+    def teacher(self) -> JointUNet | None:
+        """The network that this one learns from."""
+        return self._teacher[0]
+
     def draw(self, x0: Tensor, generator: torch.Generator) -> Draws:
         """Draw a step for clean states (B, M, C, H, W), of which only the shape is read; see ``DrawRule.draw``."""
         return self.rule.draw(x0.shape, generator)

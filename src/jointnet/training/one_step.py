@@ -16,7 +16,7 @@ from jointnet.modalities.modality import get_modality
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.draws import Draws
 from jointnet.training.objective import JointObjective
-from jointnet.types import Known, Text
+from jointnet.types import Known, Text, empty_like
 
 
 class OneStepObjective(JointObjective):
@@ -43,7 +43,7 @@ class OneStepObjective(JointObjective):
     def forward(
         self,
         x0: Tensor,
-        text: Text,  # noqa: ARG002 - nothing but the picture is read
+        text: Text,
         draws: Draws,
         *,
         is_good: Tensor | None = None,
@@ -60,7 +60,7 @@ class OneStepObjective(JointObjective):
         draws = self._at_the_end(draws)
         x0, noise, t, is_clean = (v.to(device) for v in (x0, draws.noise, draws.levels.t, draws.levels.is_clean))
         x = torch.where(is_clean[:, :, None, None, None], x0, self.process.add_noise(x0, noise, t))
-        words = self.unconditional.map(lambda v: v.to(device, x0.dtype).expand(len(x0), *v.shape[1:]))
+        words = empty_like(text.map(lambda v: v.to(device, x0.dtype)), self.unconditional)
         asked = (~is_clean)[:, :, None, None, None].expand(-1, -1, 1, *x0.shape[-2:])
         known = Known(x0, asked) if self.network.config.has_masked_input else None
 

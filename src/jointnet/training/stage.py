@@ -17,6 +17,7 @@ from diffusers import DDIMScheduler, LCMScheduler
 from jointnet.checkpoints.card import write_card
 from jointnet.checkpoints.folder import contents_of_model, replacing, save_half
 from jointnet.checkpoints.index import pipeline_class, provenance_of, stages_of
+from jointnet.checkpoints.weight_files import variant_of
 from jointnet.codecs.codec import Codec
 from jointnet.data.bad_samples import BadSamples
 from jointnet.data.folder import FolderSource
@@ -26,6 +27,7 @@ from jointnet.data.sample import Source
 from jointnet.diffusion.schedule import forward_process
 from jointnet.errors import DataFolderError, UnsupportedBaseError
 from jointnet.files.fingerprints import of_networks
+from jointnet.files.json_files import read_named_values
 from jointnet.machine.origin import code_commit
 from jointnet.machine.processes import is_main_process, num_processes, on_main, process_device
 from jointnet.models.joint_unet import JointUNet
@@ -110,8 +112,11 @@ def train_stage(
             return run_dir / MODEL
 
         # 2. Encode and train
-        network = None if teacher is None else JointUNet.from_pretrained(teacher / "joint_unet").to(device)
-        objective = stage_objective(pipeline, config, network)
+        if pipeline.config.default_steps is not None:
+            raise UnsupportedBaseError(
+                f"got a model that was distilled to {pipeline.config.default_steps} steps; start from the one that it was distilled from"
+            )
+        objective = stage_objective(pipeline, config, None if teacher is None else open_teacher(teacher, pipeline))
         if config.teacher_steps is not None:
             draws_in_few_steps(pipeline, config.teacher_steps)
         elif config.predicts_in_one_step:
@@ -167,6 +172,20 @@ def train_stage(
     return run_dir / MODEL
 
 
+_OF_A_PREDICTION = ("prediction_type", "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "rescale_betas_zero_snr")
+"""What a scheduler's config says of the prediction of a network."""
+
+
+def open_teacher(folder: Path, pipeline: Any) -> JointUNet:
+    """Open a trained model's network on a pipeline's device. Raises: UnsupportedBaseError if it predicts another quantity."""
+    theirs = read_named_values(folder / "scheduler" / "scheduler_config.json")
+    for name in _OF_A_PREDICTION:
+        ours = pipeline.scheduler.config.get(name)
+        if name in theirs and theirs[name] != ours:
+            raise UnsupportedBaseError(f"got a teacher with {name} = {theirs[name]} in its scheduler; expected {ours}, as of this base")
+    return JointUNet.from_pretrained(folder / "joint_unet", variant=variant_of(folder)).to(pipeline.device)
+
+
 def of_pipeline(config: TrainConfig, pipeline: Any) -> TrainConfig:
     """Return a stage with the modalities of a pipeline, its size where the recipe has none, and the abilities that its network has."""
     branch = pipeline.joint_unet.config.branch
@@ -180,10 +199,13 @@ def stage_objective(pipeline: Any, config: TrainConfig, teacher: JointUNet | Non
     low_res, network = pipeline.image_noising_scheduler, pipeline.joint_unet
     process = forward_process(pipeline.scheduler, (side, side))
     if config.predicts_in_one_step:
+        if teacher is not None or pipeline.vae is None:
+            raise UnsupportedBaseError("got a teacher, or a base without an autoencoder; one step learns from maps, behind a decoder")
         prepare_network(network, config)
         pipeline.vae.requires_grad_(False)
         codec = pipeline.joint_model().codec(read=three_channels)
-        return OneStepObjective(network, process, codec=codec, unconditional=pipeline.training_text()[1])
+        words = pipeline.training_text()[1]
+        return OneStepObjective(network, process, codec=codec, unconditional=words, noise_offset=config.noise_offset)
     if config.teacher_steps is None:
         return joint_objective(network, process, config, None if low_res is None else forward_process(low_res), teacher)
     taught = copy.deepcopy(network) if teacher is None else teacher

@@ -247,7 +247,8 @@ def _checked_progress(run_dir: Path, metadata: Mapping[str, str], facts: Mapping
             f"got {str(run_dir)!r}, a run of an earlier version, which did not keep its settings; pass another folder, or delete it"
         )
     known, now = _flat(json.loads(metadata["facts"])), _flat(json.loads(json.dumps(dict(facts))))
-    other = [f"{name} {known.get(name, 'not known')}, now {value}" for name, value in now.items() if known.get(name) != value]
+    names = [*now, *(name for name in known if name not in now and facts)]
+    other = [f"{name} {known.get(name, 'not known')}, now {now.get(name, 'none')}" for name in names if known.get(name) != now.get(name)]
     if other:
         raise RunFolderError(f"got {str(run_dir)!r}, which holds another run ({'; '.join(other)}); pass another folder, or delete it")
     return progress
