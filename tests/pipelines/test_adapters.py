@@ -159,6 +159,7 @@ def test_leaving_adapters_out_is_logged(tmp_path: Path, monkeypatch: pytest.Monk
     assert "without the adapters style; fuse_lora() first" in lines[0]
 
 
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # of the second adapter
 def test_adapters_of_all_branches_have_one_name_and_fuse_together(tmp_path: Path) -> None:
     save_style(tmp_path / "lora")
     weights = load_file(next((tmp_path / "lora").glob("*.safetensors")))

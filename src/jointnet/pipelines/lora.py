@@ -9,6 +9,7 @@ from typing import Any
 from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
 
 from jointnet.errors import UnknownNameError, UnsupportedBaseError
+from jointnet.models.adapters import adapter_names
 from jointnet.models.branch_kinds import BranchKind
 from jointnet.models.joint_unet import JointUNet
 
@@ -52,8 +53,9 @@ class BranchLoraLoader(StableDiffusionXLLoraLoaderMixin):
             for modality in chosen:
                 self._load_into(modality, _copied(pretrained_model_name_or_path_or_dict), name, kwargs)
         except Exception:
-            if any(name in names for names in self.get_list_adapters().values()) and adapter_name is None:
-                self.delete_adapters(name)
+            for modality in chosen if adapter_name is None else ():
+                if name in adapter_names(unet := self.joint_unet.branch(modality)):
+                    unet.delete_adapters(name)
             raise
 
     def fuse_lora(self, components: Sequence[str] | None = None, *arguments: Any, **kwargs: Any) -> None:
