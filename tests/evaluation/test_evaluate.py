@@ -14,6 +14,7 @@ from PIL import Image
 
 from jointnet.cli.main import main
 from jointnet.evaluation.bulk import BulkFolder, generate_all
+from jointnet.evaluation.data.readers import open_truth
 
 PEER = '''
 import torch
@@ -43,6 +44,50 @@ class OtherShape:
 
 class NoMethods:
     pass
+
+class Bare:
+    def predict(self, rgb, seeds):
+        return rgb[:, 0]
+
+class Nothing:
+    def predict(self, rgb, seeds):
+        pass
+
+class OneArgument:
+    def predict(self, rgb):
+        return {}
+
+class Raises:
+    def predict(self, rgb, seeds):
+        raise RuntimeError("out of memory\\nsecond line")
+
+class InfiniteSky:
+    """Exact, and infinite in the upper rows."""
+    def predict(self, rgb, seeds):
+        depth = 1 / rgb[:, 0].clamp(min=0.05)
+        depth[:, :4] = float("inf")
+        return {"depth_metric": depth}
+
+class NoPicture:
+    def generate(self, prompts, seeds):
+        return {"depth": torch.zeros(len(seeds), 1, 16, 16)}
+
+class Listed:
+    def generate(self, prompts, seeds):
+        return {"rgb": [None for _ in seeds]}
+
+class Fewer:
+    def generate(self, prompts, seeds):
+        return {"rgb": torch.zeros(1, 3, 16, 16)}
+
+class ChannelsLast:
+    def generate(self, prompts, seeds):
+        return {"rgb": torch.zeros(len(seeds), 16, 16, 3)}
+
+class WideGrey:
+    """Panoramas without depth."""
+    def generate(self, prompts, seeds):
+        return {"rgb": torch.full((len(seeds), 3, 32, 64), 0.5)}
 
 class Noise:
     def generate(self, prompts, seeds):
@@ -159,6 +204,10 @@ def test_two_processes_give_the_numbers_of_one(place: Path) -> None:
         (("midas:nowhere", "--data", "folder:data"), "which is no folder"),
         (("peer.py:NotFinite", "--data", "folder:data"), "10 with a prediction that is not finite"),
         (("peer.py:OtherShape", "--data", "folder:data"), "got depth_metric of (4, 3, 16, 24); expected (4, H, W)"),
+        (("peer.py:Bare", "--data", "folder:data"), "got a Tensor from predict of peer.py:Bare; expected predict(rgb, seeds)"),
+        (("peer.py:Nothing", "--data", "folder:data"), "got a NoneType from predict of peer.py:Nothing"),
+        (("peer.py:OneArgument", "--data", "folder:data"), "peer.py:OneArgument: predict ends in TypeError"),
+        (("peer.py:Raises", "--data", "folder:data"), "predict ends in RuntimeError: out of memory; correct it"),
         (("peer.py:Exact", "--data", "folder:data", "--alignment", "median"), "for predicted disparity; expected disparity or paper"),
         (("peer.py:Exact", "--data", "data"), "expected NAME:FOLDER"),
         (("peer.py:Exact", "--data", "folder:."), "in which there is no sample"),
@@ -178,6 +227,65 @@ def test_samples_without_ground_truth_are_counted() -> None:
     assert depth("peer.py:Exact", "--data", "folder:data", "-o", "out") == 0
     assert result("out")["figures"]["left_out"] == {"no pixel with ground truth": 1}
     assert result("out")["figures"]["images"] == 9
+
+
+@pytest.mark.usefixtures("place")
+def test_an_infinite_sky_without_ground_truth_costs_nothing_and_with_it_the_picture() -> None:
+    assert depth("peer.py:InfiniteSky", "--data", "folder:data", "-o", "all") == 2
+    for file in Path("data").glob("*.depth.npy"):
+        known = np.load(file)
+        known[:4] = np.inf
+        np.save(file, known)
+    assert depth("peer.py:InfiniteSky", "--data", "folder:data", "-o", "out") == 0
+    assert result("out")["figures"]["images"] == 10
+    assert result("out")["figures"]["depth"]["abs_rel"] < 1e-4
+
+
+@pytest.mark.usefixtures("place")
+def test_a_class_that_was_corrected_is_measured_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    assert depth("peer.py:Smooth", "--data", "folder:data", "-o", "out") == 0
+    Path("peer.py").write_text(PEER.replace("rgb[:, 0].mean(-1, keepdim=True).expand_as(rgb[:, 0])", "rgb[:, 0]"))
+    assert depth("peer.py:Smooth", "--data", "folder:data", "-o", "out") == 2
+    assert "of another model_file" in capsys.readouterr().err
+    assert depth("peer.py:Smooth", "--data", "folder:data", "-o", "new") == 0
+    assert result("new")["figures"]["depth"]["abs_rel"] < 1e-4
+
+
+@pytest.mark.usefixtures("place")
+def test_disparity_of_demo_scenes_is_read_as_what_it_is() -> None:
+    assert main(["demo", "scene", "--num", "2", "--size", "32", "-o", "scenes"]) == 0
+    sample = open_truth("folder:scenes").read(0)
+    disparity = np.load(sorted(Path("scenes").glob("*.depth.npy"))[0])
+    valid = sample.valid.numpy()
+    assert valid.any()
+    assert np.allclose(sample.depth_m.numpy()[valid], 1.5 / disparity[valid], rtol=1e-4)
+    assert not valid[disparity == 0].any()
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("NoPicture", "got depth from peer.py:NoPicture; expected generate(prompts, seeds)"),
+        ("Listed", "got rgb of list from peer.py:Listed; expected (9, 3, H, W)"),
+        ("Fewer", "got rgb of (1, 3, 16, 16) from peer.py:Fewer; expected (9, 3, H, W)"),
+        ("ChannelsLast", "got rgb of (9, 16, 16, 3)"),
+    ],
+)
+def test_pictures_of_another_form_are_one_line(name: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["evaluate", "generation", f"peer.py:{name}", "--prompts", "prompts.txt", "--batch", "9", "-o", "out"]
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert words in line
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("place")
+def test_panoramas_without_depth_are_measured_by_their_pictures() -> None:
+    assert main(["evaluate", "panorama", "peer.py:WideGrey", "--prompts", "prompts.txt", "--num", "2", "-o", "out"]) == 0
+    found = result("out")["figures"]
+    assert found["panoramas"] == 2
+    assert not [name for name in found if "depth" in name]
 
 
 @pytest.mark.usefixtures("place")

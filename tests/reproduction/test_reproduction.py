@@ -141,6 +141,11 @@ def test_unknown_parts_and_other_budgets_are_refused(tmp_path: Path, capsys: pyt
     assert not Path(page).exists()
 
 
+def test_options_of_a_public_base_need_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "--captions", "prompts.txt", "--dry-run", "-o", str(tmp_path / "page.md")]) == 2
+    assert "got --captions without --base" in capsys.readouterr().err
+
+
 def record_in(folder: Path) -> Record:
     return Record(folder / "page.json", Budget(), ("base", "stage 2"), folder / "work")
 

@@ -144,7 +144,7 @@ def depth(
     stated = stated_protocol(protocol, truth)
     claim(
         output,
-        {"evaluated": "depth", "model": model, "sampling": vars(sampling.settings()), "data": data, "count": count, "protocol": stated},
+        {"evaluated": "depth", **_named(model), "sampling": vars(sampling.settings()), "data": data, "count": count, "protocol": stated},
     )
     units = Units(output / "units", count, _UNIT)
     _join()
@@ -153,7 +153,7 @@ def depth(
         print(f"{min((unit + 1) * _UNIT, count)} of {count}", file=sys.stderr, flush=True)
     figures = after_all(lambda: summarise(units.read(), protocol))
     _report(
-        output, {"evaluated": "depth", "model": model, "sampling": vars(sampling.settings()), "data": truth.name}, figures, stated, as_json
+        output, {"evaluated": "depth", **_named(model), "sampling": vars(sampling.settings()), "data": truth.name}, figures, stated, as_json
     )
 
 
@@ -194,7 +194,7 @@ def generation(
     for extractor in extractors if real is not None else ():
         protocol_of.check_enough(extractor, {"of the model": len(chosen), f"in {reference}": len(real or ())}, protocol)
     opened = sampling.open(model, "generate")
-    about = {"evaluated": "generation", "model": model, "sampling": vars(sampling.settings()), "prompts": chosen.name}
+    about = {"evaluated": "generation", **_named(model), "sampling": vars(sampling.settings()), "prompts": chosen.name}
     claim(output, {**about, "seed": drawing.seed, "batch": sampling.batch, "num": len(chosen)})
     _join()
 
@@ -273,7 +273,7 @@ def panorama(
         real = of.RealViews(list_pictures(reference), open_extractor(features).to(chosen_device(sampling.device)))
         counts = {"of the model": len(texts), f"in {reference}": len(real.pictures)}
         check_enough(real.extractor, counts, GenerationProtocol(allows_few=drawing.few))
-    opened, tile, has_depth = of.panoramas_by(
+    opened, tile = of.panoramas_by(
         sampling.open(model, "generate"),
         size=sampling.size,
         span_deg=span,
@@ -283,12 +283,12 @@ def panorama(
     )
     protocol = of.PanoramaProtocol(span_deg=span, projection=projection, tile=tile)
     stated = of.stated_protocol(protocol, measure, None if real is None else real.extractor)
-    about = {"evaluated": "panorama", "model": model, "sampling": vars(sampling.settings()), "prompts": chosen.name, "seeds": seeds}
+    about = {"evaluated": "panorama", **_named(model), "sampling": vars(sampling.settings()), "prompts": chosen.name, "seeds": seeds}
     claim(output, {**about, "seed": drawing.seed, "batch": sampling.batch, "num": len(texts), "protocol": stated})
     _join()
 
     # 2. Panoramas, the errors of each, figures
-    pictures = BulkFolder(output / "pictures", ("depth",) if has_depth else ())
+    pictures = BulkFolder(output / "pictures", ("depth",))
     generate_all(
         opened,
         texts,
@@ -299,9 +299,17 @@ def panorama(
         progress=lambda done: print(f"{done} of {len(texts)} panoramas", file=sys.stderr, flush=True),
     )
     after_all(lambda: None)
-    units = Units(output / "units", len(texts), _UNIT)
+    units, has_depth = Units(output / "units", len(texts), _UNIT), pictures.map_file(0, "depth").exists()
     figures = of.measure_panoramas(pictures, units, measure, protocol, real, has_depth=has_depth)
     _report(output, {**about, "reference": None if reference is None else str(reference)}, figures, stated, as_json)
+
+
+def _named(model: str) -> dict[str, str]:
+    """A model's name and, of a class, the content of its file: after a change of it nothing of before is taken."""
+    from jointnet.evaluation.models.choose import contents_of
+
+    found = contents_of(model)
+    return {"model": model, **({} if found is None else {"model_file": found})}
 
 
 def _join() -> None:

@@ -112,12 +112,17 @@ def reproduce(
 ) -> None:
     """Train the baselines and test the paper's claims, on the demo world or on a public base.
 
-    A stopped run goes on; several at once, with one --work, share the parts.
+    A stopped run goes on; several at once, with one --work, share the parts. What the file beside the page holds is not run again: to check
+    every figure, choose a new --output and a new --work (about ten hours of two cores). When all is done, the page is written anew.
     """
     from jointnet.reproduction.page import write_reproduction
     from jointnet.reproduction.public_page import write_public
     from jointnet.reproduction.record import Record
 
+    of_a_base = ("data", "label", "captions", "reference", "features", "truth")
+    ignored = [name for name in of_a_base if public.base is None and getattr(public, name)]
+    if ignored:
+        raise UnknownNameError(f"got --{ignored[0]} without --base; the demo world has its own: pass --base too, or leave it out")
     page = output or (Path("docs/reproduction.md") if public.base is None else work / "reproduction.md")
     reproduction = _demo(sizes, work, device) if public.base is None else _public(public, sizes, work, device, is_planned=dry_run)
     unknown = [name for name in parts or () if name not in reproduction.names]
@@ -129,6 +134,12 @@ def reproduce(
         _list(reproduction, done, public)
         return
 
+    def write(known: dict[str, Any]) -> None:
+        if public.base is None:
+            write_reproduction(known, page, work / "pictures")
+        else:
+            write_public(known, page, public.base)
+
     waiting = list(parts or [name for name in reproduction.names if name not in done])
     for number, name in enumerate(waiting, 1):
         with record.taking(name) as is_ours:
@@ -137,10 +148,9 @@ def reproduce(
                 continue
             print(f"== {name} ({number} of {len(waiting)})", file=sys.stderr, flush=True)
             with record.adding(name, reproduction.run(name)) as known:
-                if public.base is None:
-                    write_reproduction(known, page, work / "pictures")
-                else:
-                    write_public(known, page, public.base)
+                write(known)
+    if not waiting:
+        write(record.read())
     print_written([page, record.path], page, as_json=False)
 
 

@@ -30,7 +30,7 @@ class BulkFolder:
     """Where pictures lie: NNN/NNNNNN.png with NNNNNN.MODALITY.png or .npy, by the prompt's number.
 
     Attributes:
-        extra: modalities that are kept besides the picture.
+        extra: modalities that are kept besides the picture, of a model that makes them.
     """
 
     folder: Path
@@ -96,7 +96,7 @@ def _write(folder: BulkFolder, number: int, maps: Mapping[str, Tensor]) -> None:
         with replacing_file(picture) as temporary:
             rgb = maps["rgb"].clamp(0, 1).permute(1, 2, 0).mul(255).round().byte().numpy()
             Image.fromarray(rgb).save(temporary, "PNG")
-        for name in folder.extra:
+        for name in (name for name in folder.extra if name in maps):
             kind, path = get_modality(name), folder.map_file(number, name)
             low, high = kind.limits
             value = maps[name].clamp(low, high)

@@ -143,10 +143,14 @@ def compare(predicted: Mapping[str, Tensor], sample: TruthSample, cap_m: float, 
     """Compare one prediction with the truth, at the truth's size."""
     key = next((key for key in DEPTH_KEYS if key in predicted), None)
     errors: dict[str, float] = {}
-    if any(not bool(value.isfinite().all()) for value in predicted.values()):
-        return DepthRow(sample.id, {}, "a prediction that is not finite")
+    size = sample.depth_m.shape
     if key is not None:
-        size = sample.depth_m.shape
+        is_finite = predicted[key].isfinite()
+        at_truth = interpolate(is_finite[None, None].float(), size=size, mode="nearest")[0, 0] > 0.5
+        if not bool(at_truth[sample.valid].all()):
+            return DepthRow(sample.id, {}, "a prediction that is not finite")
+        largest = predicted[key][is_finite].max()  # an infinite sky, where there is no ground truth, says nothing
+        predicted = {**predicted, key: torch.where(is_finite, predicted[key], largest)}
         p = interpolate(predicted[key][None, None], size=size, mode="bilinear", antialias=False)[0, 0]
         alignment = protocol.of(key)
         try:

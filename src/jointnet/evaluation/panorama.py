@@ -67,19 +67,19 @@ class JointPanorama:
 
 def panoramas_by(
     model: Any, *, size: tuple[int, int] | None, span_deg: float, projection: str, steps: int, guidance: float | None
-) -> tuple[Any, int | None, bool]:
-    """Return a ``Generator`` of panoramas, the width of what it makes at once (None: not known), and whether it makes depth.
+) -> tuple[Any, int | None]:
+    """Return a ``Generator`` of panoramas, and the width of what it makes at once (None: not known).
 
     A peer's ``generate`` is taken as it is. Of a joint model the panorama task is: ``size`` None is one window high and four wide.
     """
     pipeline: Any = getattr(model, "pipeline", None)
     if not hasattr(pipeline, "joint_unet"):
-        return model, None, True
+        return model, None
     tile = pipeline.default_size
     made = JointPanorama(
         pipeline=pipeline, size=size or (tile, 4 * tile), span_deg=span_deg, projection=projection, steps=steps, guidance=guidance
     )
-    return made, tile, "depth" in pipeline.modalities
+    return made, tile
 
 
 @dataclass(frozen=True, kw_only=True)

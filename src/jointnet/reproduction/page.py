@@ -117,9 +117,11 @@ def _networks(parts: Figures) -> str:
             )
     head = ["network", "claims found", "FD-EffLite0", "KID x 1000", "depth against picture, AbsRel", "trained"]
     return (
-        "## Generation (Table 1)\n\nPictures of held-out prompts; mean +- standard deviation over seeds where there are several. The base "
-        "and the RGB of two branches without exchange are the same network from the same noise: what differs between their rows is "
-        "rounding, and says how much of a difference means nothing.\n\n" + table(head, rows)
+        "## Generation (Table 1)\n\nPictures of held-out prompts; mean +- standard deviation over seeds where there are several. Claims "
+        "found: of what a prompt says (shapes, colours, sizes, sides, floor, sky), the share that a judge finds in the picture; what it "
+        "finds in renders, from which it learned, is its limit. The base and the RGB of two branches without exchange are the same network "
+        "from the same noise: what differs between their rows is rounding, the least that any difference must exceed.\n\n"
+        + table(head, rows)
     )
 
 
@@ -251,7 +253,8 @@ def _panoramas(parts: Figures) -> str:
     head = ["method", "panoramas", "time of one", "intra-distance", "seams, RGB", "seams, depth", "KID x 1000"]
     return (
         "## Panoramas (Table 2)\n\n128 x 512 px with the bundled model. Intra-distance: mean of "
-        f"{first['distance']} between the four squares, low for a picture of one piece; a non-tiled one repeats content, which is low too. "
+        f"{first['distance']} between the four squares, low for a picture of one piece, and also for an empty or a blurred "
+        "one: a non-tiled panorama shows a small part of the scene, magnified. "
         "Seams: how much stronger gradients are across the edges of windows (every 16 px) than beside them; "
         "in the non-tiled row no windows meet there. Time: median of panoramas made in turn by each method, alone on the machine, and "
         "its ratio to the non-tiled one of the same round. KID: of the squares against renders. "
@@ -264,13 +267,13 @@ def _refinement(parts: Figures) -> str:
     """Table 6."""
     if "refinement" not in parts:
         return ""
-    rows = [
-        [name, f"{of['abs_rel']:.4f}", f"{of['rmse_disparity']:.4f}", f"{of['delta1']:.4f}"]
-        for name, of in parts["refinement"]["rows"].items()
-    ]
+    found = parts["refinement"]["rows"]
+    rows = [[name, f"{of['abs_rel']:.4f}", f"{of['rmse_disparity']:.4f}", f"{of['delta1']:.4f}"] for name, of in found.items()]
+    refined, alone = found["regressor at a quarter, refined by JointNet"]["abs_rel"], found["JointNet, image to depth"]["abs_rel"]
+    note = "" if refined < alone else " The coarse map adds nothing here to what JointNet sees in the picture alone."
     return (
         "## Image to depth, and refinement (Table 6)\n\nA regressor that sees a quarter of the resolution stands in MiDaS's place; "
-        "JointNet is the bundled demo-tasks.\n\n" + table(["method", "AbsRel (depth)", "RMSE (disparity)", "delta1"], rows)
+        f"JointNet is the bundled demo-tasks.{note}\n\n" + table(["method", "AbsRel (depth)", "RMSE (disparity)", "delta1"], rows)
     )
 
 

@@ -16,6 +16,7 @@ import torch
 
 from jointnet.errors import DataFolderError, UnknownNameError
 from jointnet.evaluation.data.sample import Camera, Files, TruthData, TruthSample, h5, integers_of, rgb_of, truth
+from jointnet.files.result_facts import facts_beside
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
@@ -193,6 +194,7 @@ def ibims(folder: Path) -> Files:
 def plain(folder: Path, cap_m: float = inf) -> Files:
     """A plain folder: NAME.png (or .jpg) with NAME.depth.npy, metres, not finite or 0 where there is none.
 
+    Where a result.json beside it, as ``jointnet demo scene`` writes it, states ``depth_near_m``, the map is disparity: that over depth.
     NAME.normal.npy (H, W, 3) is read where it is there: unit vectors in our axes.
     """
     pictures = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in _PICTURES} if folder.is_dir() else {}
@@ -201,6 +203,8 @@ def plain(folder: Path, cap_m: float = inf) -> Files:
     def load(id_: str, paths: tuple[Path, ...]) -> TruthSample:
         depth = np.load(paths[1], allow_pickle=False).astype(np.float64)
         depth = depth[..., 0] if depth.ndim == 3 else depth
+        if (near_m := facts_beside(paths[1]).get("depth_near_m")) is not None:
+            depth = np.divide(near_m, depth, out=np.full_like(depth, inf), where=depth > 0)
         normal_file = folder / f"{id_}.normal.npy"
         normal = np.load(normal_file, allow_pickle=False).transpose(2, 0, 1) if normal_file.is_file() else None
         return truth(id_, rgb_of(paths[0]), depth, depth < cap_m, normal)

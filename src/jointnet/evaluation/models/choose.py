@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jointnet.errors import InputFileError, ModelFolderError, UnknownNameError
+from jointnet.errors import InputFileError, JointNetError, ModelFolderError, ShapeError, UnknownNameError
+from jointnet.files.fingerprints import of_content
 
 if TYPE_CHECKING:
     from torch import device
@@ -55,6 +56,8 @@ def open_evaluated(text: str, ability: Ability, settings: ModelSettings, device:
         model = _peer(name, Path(rest), settings, device)
     elif colon and not Path(text).exists():
         model = _own_class(name, rest)
+        _check_method(text, model, ability)
+        return OwnModel(model, text)
     else:
         from jointnet.evaluation.models.adapters import JointNet
 
@@ -63,9 +66,61 @@ def open_evaluated(text: str, ability: Ability, settings: ModelSettings, device:
         model = JointNet(
             pipeline=pipeline, steps=settings.steps, ensemble=settings.ensemble, size=settings.size, guidance=settings.guidance
         )
+    _check_method(text, model, ability)
+    return model
+
+
+def contents_of(text: str) -> str | None:
+    """Changes with the file of a user's class; None for other models, and for classes of packages."""
+    place, _, _ = text.partition(":")
+    return of_content(Path(place)) if place.endswith(".py") and Path(place).is_file() else None
+
+
+def _check_method(text: str, model: Any, ability: Ability) -> None:
+    """Raises: UnknownNameError."""
     if not callable(getattr(model, ability, None)):
         raise UnknownNameError(f"got {text!r}, a {type(model).__name__} without {ability}; expected a method {_EXPECTED[ability]}")
-    return model
+
+
+@dataclass(frozen=True, eq=False)
+class OwnModel:
+    """An object of a user's class: whatever its methods raise, or return that is none of what is expected, is said in a line.
+
+    Attributes:
+        text: as the user named it.
+    """
+
+    model: Any
+    text: str
+
+    def predict(self, rgb: Any, seeds: Sequence[int]) -> Mapping[str, Any]:
+        """See ``Predictor``. Raises: InputFileError."""
+        return self._checked("predict", rgb, seeds)
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> Mapping[str, Any]:
+        """See ``Generator``. Raises: InputFileError, ShapeError."""
+        made = self._checked("generate", prompts, seeds)
+        shapes = {"rgb": 3, "depth": 1, "normal": 3}
+        for name, value in made.items():
+            shape = tuple(getattr(value, "shape", ()))
+            if name in shapes and (len(shape) != 4 or shape[:2] != (len(prompts), shapes[name])):
+                got = shape or type(value).__name__
+                raise ShapeError(f"got {name} of {got} from {self.text}; expected ({len(prompts)}, {shapes[name]}, H, W), a tensor")
+        if "rgb" not in made:
+            raise InputFileError(f"got {', '.join(map(str, made)) or 'nothing'} from {self.text}; expected {_EXPECTED['generate']}")
+        return made
+
+    def _checked(self, ability: Ability, *inputs: Any) -> Mapping[str, Any]:
+        try:
+            found = getattr(self.model, ability)(*inputs)
+        except JointNetError:
+            raise
+        except Exception as error:  # whatever the user's code raises
+            said = (str(error).splitlines() or [""])[0]
+            raise InputFileError(f"{self.text}: {ability} ends in {type(error).__name__}: {said}; correct it") from error
+        if not isinstance(found, Mapping):
+            raise InputFileError(f"got a {type(found).__name__} from {ability} of {self.text}; expected {_EXPECTED[ability]}")
+        return found
 
 
 def _peer(name: str, folder: Path, settings: ModelSettings, device: device) -> Any:
