@@ -68,7 +68,7 @@ def test_every_option_of_the_first_command_line_is_accepted(command: str) -> Non
         "panorama": {"depth_file"},
         "demo scene": {"num"},
         "demo build": {"device"},
-        "train": {"label", "settings", "validation", "micro_batch", "trackers", "hub"},
+        "train": {"label", "settings", "validation", "micro_batch", "trackers", "hub", "teacher"},
     }.get(path, set())
     new = {"as_json", "map_", "mask_of", "prompt_option", *maps}
     missing = {name for name, value in values.items() if value is None or value in ((), [])}

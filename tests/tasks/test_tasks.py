@@ -396,7 +396,7 @@ def test_bad_tasks_are_refused() -> None:
         pipeline.predict(picture(32, 32), stride=64)
     with pytest.raises(RangeError, match="stride of 15 px"):
         pipeline.panorama("grass", stride=15)
-    with pytest.raises(RangeError, match="batches of 0"):
+    with pytest.raises(RangeError, match="batch_size = 0"):
         pipeline.tiling(batch_size=0)
     with pytest.raises(RangeError, match="covers no pixel"):
         pipeline.panorama("grass", height=32, width=128, span_deg=360, image=picture(), image_fov_deg=1)

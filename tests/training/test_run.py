@@ -82,7 +82,9 @@ def test_a_finished_run_is_not_taken_for_one_on_other_data(more: dict[str, Any],
 def test_a_stage_is_known_by_all_its_settings_but_the_number_of_steps() -> None:
     config = demo_stage1()
     settings = settings_of(config)
-    assert set(settings) == {*vars(config), *vars(config.optim)} - {"optim", "steps"}
+    later = {"branch", "teacher_steps", "teacher_guidance", "predicts_in_one_step"}
+    assert set(settings) == {*vars(config), *vars(config.optim)} - {"optim", "steps"} - later
+    assert settings_of(replace(config, branch="thin:0.5", teacher_steps=50)).keys() - settings.keys() == {"branch", "teacher_steps"}
     assert settings["text_drop"] == 0.15
     assert settings_of(config.optim).items() <= settings.items()
 

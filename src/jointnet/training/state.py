@@ -239,6 +239,10 @@ def _opened(run_dir: Path) -> Iterator[Any]:
         raise RunFolderError(f"got {str(path)!r}, which is no whole state of a run; {remedy}") from error
 
 
+_THERE_IF_CHOSEN = ("branch", "teacher", "teacher_steps", "teacher_guidance", "predicts_in_one_step", "labels")
+"""Facts that are known of a run only if they were chosen: one that is gone makes another run, too."""
+
+
 def _checked_progress(run_dir: Path, metadata: Mapping[str, str], facts: Mapping[str, Any]) -> Progress:
     """Raises: RunFolderError."""
     progress = Progress(**json.loads(metadata["progress"]))
@@ -247,7 +251,7 @@ def _checked_progress(run_dir: Path, metadata: Mapping[str, str], facts: Mapping
             f"got {str(run_dir)!r}, a run of an earlier version, which did not keep its settings; pass another folder, or delete it"
         )
     known, now = _flat(json.loads(metadata["facts"])), _flat(json.loads(json.dumps(dict(facts))))
-    names = [*now, *(name for name in known if name not in now and facts)]
+    names = [*now, *(name for name in known if name not in now and facts and name.split(".")[0] in _THERE_IF_CHOSEN)]
     other = [f"{name} {known.get(name, 'not known')}, now {now.get(name, 'none')}" for name in names if known.get(name) != now.get(name)]
     if other:
         raise RunFolderError(f"got {str(run_dir)!r}, which holds another run ({'; '.join(other)}); pass another folder, or delete it")
