@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
 from torch.utils.flop_counter import FlopCounterMode
 
 from jointnet.models.joint_unet import JointUNet
@@ -20,6 +21,7 @@ MAPS = (("rgb", "depth"), ("rgb", "depth", "normal"))
 
 def main() -> None:
     """Count on tensors without data."""
+    share_of_text()
     with torch.device("meta"):
         unet = UNet2DConditionModel(**UNET)
         base = operations(JointUNet.from_unet(unet, ("rgb",)))
@@ -29,6 +31,16 @@ def main() -> None:
                 network = JointUNet.from_unet(unet, modalities, branch=kind)
                 new = sum(p.numel() for name, p in network.named_parameters() if not name.startswith("branches.rgb."))
                 print(f"{len(modalities):4} {kind:10} {operations(network) / base:8.2f} x {new / 1e6:10.1f} M")
+
+
+def share_of_text() -> None:
+    """Print what keys and values of the text, the same in every step, are of a guided call of the base."""
+    from benchmarks.speed import counters
+
+    for name, counter in counters().items():
+        layers = [layer for layer in counter.unet.modules() if isinstance(layer, Attention) and layer.is_cross_attention]
+        of_text = sum(2 * 2 * 77 * (layer.to_k.weight.numel() + layer.to_v.weight.numel()) for layer in layers)
+        print(f"keys and values of the text, {name}: {of_text / counter.base(2):.1%}")
 
 
 def operations(network: JointUNet) -> int:

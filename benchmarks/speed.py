@@ -142,11 +142,11 @@ def measure(names: Sequence[str], work: Path) -> None:
 
 def costs(speed: Speed) -> dict[str, float]:
     """Shares of the base's operations."""
-    return {name: operations(speed, counter) for name, counter in _counters().items()}
+    return {name: operations(speed, counter) for name, counter in counters().items()}
 
 
 @cache
-def _counters() -> dict[str, Counter]:
+def counters() -> dict[str, Counter]:
     demo = json.loads((bundled_folder("demo-base") / "unet" / "config.json").read_text(encoding="utf-8"))
     plain = {key: value for key, value in demo.items() if not key.startswith("_")}
     return {"demo": Counter(plain, 16), "sd21": Counter(UNET, 64)}

@@ -61,6 +61,12 @@ class Raises:
     def predict(self, rgb, seeds):
         raise RuntimeError("out of memory\\nsecond line")
 
+class BrokenNormals:
+    def predict(self, rgb, seeds):
+        normal = torch.zeros(len(rgb), 3, *rgb.shape[-2:])
+        normal[..., 0, 0] = float("nan")
+        return {"depth_metric": 1 / rgb[:, 0].clamp(min=0.05), "normal": normal}
+
 class InfiniteSky:
     """Exact, and infinite in the upper rows."""
     def predict(self, rgb, seeds):
@@ -203,6 +209,7 @@ def test_two_processes_give_the_numbers_of_one(place: Path) -> None:
         (("none.py:Exact", "--data", "folder:data"), "which is no file"),
         (("midas:nowhere", "--data", "folder:data"), "which is no folder"),
         (("peer.py:NotFinite", "--data", "folder:data"), "10 with a prediction that is not finite"),
+        (("peer.py:BrokenNormals", "--data", "folder:data"), "10 with a prediction that is not finite"),
         (("peer.py:OtherShape", "--data", "folder:data"), "got depth_metric of (4, 3, 16, 24); expected (4, H, W)"),
         (("peer.py:Bare", "--data", "folder:data"), "got a Tensor from predict of peer.py:Bare; expected predict(rgb, seeds)"),
         (("peer.py:Nothing", "--data", "folder:data"), "got a NoneType from predict of peer.py:Nothing"),

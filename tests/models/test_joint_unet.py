@@ -41,9 +41,10 @@ def test_odd_sizes_are_preserved_too(base: str) -> None:
 
 
 @torch.no_grad()
-def test_trained_exchanges_join_every_pair() -> None:
-    joint = perturbed(JointUNet.from_unet(tiny_unet("sd1"), ("rgb", "depth", "normal")))
-    inputs = network_inputs("sd1", 1, 3)
+@pytest.mark.parametrize(("base", "branch"), [("sd1", "full"), ("sd2", "lora:4"), ("sd2", "thin:0.5")])
+def test_trained_exchanges_join_every_pair(base: str, branch: str) -> None:
+    joint = perturbed(JointUNet.from_unet(tiny_unet(base), ("rgb", "depth", "normal"), branch=branch))
+    inputs = network_inputs(base, 1, 3)
     before = joint(**inputs).sample
     for changed in range(3):
         sample = inputs["sample"].clone()

@@ -135,15 +135,10 @@ def test_thinner_branches_compute_and_weigh_less() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
-def test_exchanges_join_them(kind: str) -> None:
+def test_masked_input_that_is_added_changes_nothing_at_first(kind: str) -> None:
     joint = perturbed(light("sd2", kind, ("rgb", "depth", "normal")))
     inputs = network_inputs("sd2", 1, 3)
     before = joint(**inputs).sample
-    for changed in range(3):
-        sample = inputs["sample"].clone()
-        sample[:, changed] += 1
-        moved = (joint(**{**inputs, "sample": sample}).sample - before).abs().amax((0, 2, 3, 4))
-        assert (moved > 1e-4).all()
     masked = joint.add_masked_input()
     assert torch.allclose(masked(**inputs).sample, before, atol=1e-6)
 

@@ -113,7 +113,7 @@ def reproduce(
     """Train the baselines and test the paper's claims, on the demo world or on a public base.
 
     A stopped run goes on; several at once, with one --work, share the parts. What the file beside the page holds is not run again: to check
-    every figure, choose a new --output and a new --work (about ten hours of two cores). When all is done, the page is written anew.
+    every figure, choose a new --output and a new --work; the page says how long it took. When all is done, the page is written anew.
     """
     from jointnet.reproduction.page import write_reproduction
     from jointnet.reproduction.public_page import write_public

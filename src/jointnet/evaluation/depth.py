@@ -143,6 +143,8 @@ def compare(predicted: Mapping[str, Tensor], sample: TruthSample, cap_m: float, 
     """Compare one prediction with the truth, at the truth's size."""
     key = next((key for key in DEPTH_KEYS if key in predicted), None)
     errors: dict[str, float] = {}
+    if "normal" in predicted and not bool(predicted["normal"].isfinite().all()):
+        return DepthRow(sample.id, {}, "a prediction that is not finite")
     size = sample.depth_m.shape
     if key is not None:
         is_finite = predicted[key].isfinite()

@@ -12,7 +12,7 @@ from jointnet.diffusion.schedule import DiscreteProcess
 from jointnet.errors import RangeError, UnsupportedBaseError
 from jointnet.models.joint_unet import JointUNet
 from jointnet.training.draws import Draws
-from jointnet.training.objective import JointObjective, check_teacher
+from jointnet.training.objective import JointObjective
 from jointnet.types import Known, Text, empty_like
 
 SIGMA_DATA, TIMESTEP_SCALING = 0.5, 10.0
@@ -68,9 +68,7 @@ class ConsistencyObjective(JointObjective):
     ) -> None:
         if not isinstance(process, DiscreteProcess) or network.config.low_res_channels:
             raise UnsupportedBaseError("got a base of flow matching, or one that upscales; few steps are distilled from others only")
-        super().__init__(network, process, **more)
-        check_teacher(teacher, network)
-        self._teacher = (teacher.requires_grad_(False).eval(),)  # a module in a tuple is no child
+        super().__init__(network, process, teacher=teacher, **more)
         self.steps, self.guidance, self.unconditional = TeacherSteps(process, steps), guidance, unconditional
 
     def forward(
@@ -90,7 +88,8 @@ class ConsistencyObjective(JointObjective):
             return predicted.sample[:, :, : x0.shape[2]].float()
 
         # One guided step of the teacher
-        (teacher,), process = self._teacher, self.steps.process
+        teacher, process = self.teacher, self.steps.process
+        assert teacher is not None, "built with it"
         x = torch.where(shown, x0, process.add_noise(x0, noise, start))
         with torch.no_grad():
             guided = self._guided(predict, teacher, x, start, text, empty)
