@@ -28,7 +28,7 @@ from jointnet.files.result_facts import PROGRAM
 from jointnet.files.result_set import filling
 from jointnet.files.write_errors import naming_write_errors, reason
 from jointnet.training.config import OptimConfig, TrainConfig
-from jointnet.training.state import STATE_FILE, Progress, read_progress
+from jointnet.training.state import CHOSEN_LATER, STATE_FILE, Progress, read_progress
 from jointnet.training.stopping import tidy_termination
 
 RUN_FILE = "run.json"
@@ -116,10 +116,6 @@ def _removing_what_nobody_needs(run_dir: Path) -> Iterator[None]:
         raise
 
 
-_CHOSEN_LATER = {"branch": "full", "teacher_steps": None, "teacher_guidance": None, "predicts_in_one_step": False}
-"""Settings that earlier versions had not, as they then were."""
-
-
 def settings_of(config: TrainConfig | OptimConfig) -> dict[str, Any]:
     """Return the settings that a run is known by: all but the number of steps, which may grow.
 
@@ -128,7 +124,7 @@ def settings_of(config: TrainConfig | OptimConfig) -> dict[str, Any]:
     settings = asdict(config)
     settings = {**settings.pop("optim", {}), **settings}
     del settings["steps"]
-    return {name: value for name, value in settings.items() if name not in _CHOSEN_LATER or value != _CHOSEN_LATER[name]}
+    return {name: value for name, value in settings.items() if name not in CHOSEN_LATER or value != CHOSEN_LATER[name]}
 
 
 def claim(

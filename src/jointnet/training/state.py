@@ -239,7 +239,10 @@ def _opened(run_dir: Path) -> Iterator[Any]:
         raise RunFolderError(f"got {str(path)!r}, which is no whole state of a run; {remedy}") from error
 
 
-_THERE_IF_CHOSEN = ("branch", "teacher", "teacher_steps", "teacher_guidance", "predicts_in_one_step", "labels")
+CHOSEN_LATER = {"branch": "full", "teacher_steps": None, "teacher_guidance": None, "predicts_in_one_step": False}
+"""Settings that earlier versions had not, as they then were: so they are stated only where they are others."""
+
+_THERE_IF_CHOSEN = (*CHOSEN_LATER, "teacher", "labels")
 """Facts that are known of a run only if they were chosen: one that is gone makes another run, too."""
 
 
