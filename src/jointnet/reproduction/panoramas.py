@@ -20,6 +20,7 @@ from jointnet.evaluation.models.adapters import generators_of
 from jointnet.evaluation.perceptual import Distance, open_distance
 from jointnet.evaluation.sync_diffusion import SyncDiffusion
 from jointnet.files.atomic import replacing_file
+from jointnet.files.fingerprints import of_networks, of_texts
 from jointnet.reproduction.measure import FIRST_SEED, Judges, keep
 from jointnet.reproduction.setting import Budget
 from jointnet.sampling.speed import Speed
@@ -28,6 +29,9 @@ from jointnet.tasks.options import SamplingOptions
 from jointnet.tasks.panorama import Panorama
 
 _WINDOW = 16
+_EDGE = 16
+"""Pixels between the places where windows at rest can begin and end."""
+
 _SQUARE = 128
 """Pixels a side of the parts that are compared."""
 
@@ -77,6 +81,10 @@ weaker one was added after a first look at it, and no claim is judged by it.
 """
 
 
+FIGURES = ("intra_distance", "seams_rgb", "seams_depth", "between_rgb", "between_depth")
+"""Of each panorama. The score of seams rises with sharpness of any kind, so it is also taken midway between the edges of windows."""
+
+
 def measure_panoramas(
     pipeline: Any, name: str, judges: Judges, budget: Budget, work: Path, methods: Mapping[str, Method] = PANORAMAS
 ) -> dict[str, Any]:
@@ -88,7 +96,7 @@ def measure_panoramas(
     distance = open_distance("eff-lite0")
     method, (num_prompts, num_seeds) = methods[name], budget.panoramas
     options = _options(pipeline, method, distance, budget)
-    kept = work / "panoramas" / f"{name}, {budget.sampling_steps} steps"
+    kept = work / "panoramas" / f"{name} {_known_by(pipeline, method, budget)}"
     kept.mkdir(parents=True, exist_ok=True)
     measured: list[dict[str, Tensor]] = []
     for number, caption in enumerate(judges.scenes.captions[:num_prompts]):
@@ -102,7 +110,7 @@ def measure_panoramas(
                 with replacing_file(file) as beside:
                     save_file(_measure(maps, judges, distance), beside)
             measured.append(load_file(file))
-    values = {figure: [float(of[figure]) for of in measured] for figure in ("intra_distance", "seams_rgb", "seams_depth")}
+    values = {figure: [float(of[figure]) for of in measured] for figure in FIGURES}
     features = torch.cat([of["features"] for of in measured]).numpy()
     kid, _ = kernel_distance(judges.reference, features, num_subsets=50, subset=min(len(judges.reference), len(features)))
     return {
@@ -149,14 +157,19 @@ def _make(pipeline: Any, text: str, seed: int, options: dict[str, Any]) -> dict[
 def _measure(maps: Mapping[str, Tensor], judges: Judges, distance: Distance) -> dict[str, Tensor]:
     """Figures of a panorama, and ``features`` (4, D) of its squares."""
     rgb, depth = maps["rgb"][0], maps["depth"][0]
-    columns = list(range(_WINDOW, rgb.shape[-1] - 3, _WINDOW))
-    figures = {
-        "intra_distance": intra_distance(rgb, distance),
-        "seams_rgb": discontinuity_at_columns(rgb, columns),
-        "seams_depth": discontinuity_at_columns(depth, columns),
-    }
+    edges, between = (list(range(start, rgb.shape[-1] - 3, _EDGE)) for start in (_EDGE, _EDGE // 2))
+    values = (
+        intra_distance(rgb, distance),
+        *(discontinuity_at_columns(map_, columns) for columns in (edges, between) for map_ in (rgb, depth)),
+    )
     features = judges.extractor(torch.stack(rgb.split(_SQUARE, -1))).double()
-    return {"features": features, **{name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()}}
+    return {"features": features, **{name: torch.tensor(value, dtype=torch.float64) for name, value in zip(FIGURES, values, strict=True)}}
+
+
+def _known_by(pipeline: Any, method: Method, budget: Budget) -> str:
+    """Changes with what a panorama of a prompt and a seed depends on."""
+    networks = {name: pipeline.components[name] for name in ("joint_unet", "vae", "text_encoder")}
+    return of_texts([of_networks(networks), repr(method), str(budget.sampling_steps)])
 
 
 def _options(pipeline: Any, method: Method, distance: Distance, budget: Budget) -> dict[str, Any]:
