@@ -74,6 +74,19 @@ class InfiniteSky:
         depth[:, :4] = float("inf")
         return {"depth_metric": depth}
 
+class Turned:
+    """Exact, but with its sides exchanged."""
+    def predict(self, rgb, seeds):
+        return {"disparity_affine_invariant": rgb[:, 0].transpose(1, 2)}
+
+class BelowZero:
+    def predict(self, rgb, seeds):
+        return {"depth_metric": 1 / rgb[:, 0].clamp(min=0.05) - 5}
+
+class Bytes:
+    def generate(self, prompts, seeds):
+        return {"rgb": torch.full((len(seeds), 3, 16, 16), 255.0)}
+
 class NoPicture:
     def generate(self, prompts, seeds):
         return {"depth": torch.zeros(len(seeds), 1, 16, 16)}
@@ -215,6 +228,14 @@ def test_two_processes_give_the_numbers_of_one(place: Path) -> None:
         (("peer.py:Nothing", "--data", "folder:data"), "got a NoneType from predict of peer.py:Nothing"),
         (("peer.py:OneArgument", "--data", "folder:data"), "peer.py:OneArgument: predict ends in TypeError"),
         (("peer.py:Raises", "--data", "folder:data"), "predict ends in RuntimeError: out of memory; correct it"),
+        (("peer.py:Turned", "--data", "folder:data"), "of 24x16 for pictures of 16x24; expected their aspect"),
+        (("peer.py:BelowZero", "--data", "folder:data"), "10 with a predicted depth below 0"),
+        (("peer.py:Exact", "--data", "folder:data", "--num", "11"), "got 10 samples in folder:data; expected 11"),
+        (("peer.py:Exact", "--data", "folder:data", "--steps", "5"), "got --steps for 'peer.py:Exact', which takes no setting"),
+        (("demo", "--data", "folder:data", "--guidance", "5"), "got --guidance for 'demo', which takes --steps and --ensemble to predict"),
+        (("peer.py", "--data", "folder:data"), "got model 'peer.py' without a class; expected peer.py:CLASS"),
+        (("peer.py:Exact", "--data", "folder:"), "got '', which is no folder"),
+        (("midas:", "--data", "folder:data"), "got midas:, which is no folder"),
         (("peer.py:Exact", "--data", "folder:data", "--alignment", "median"), "for predicted disparity; expected disparity or paper"),
         (("peer.py:Exact", "--data", "data"), "expected NAME:FOLDER"),
         (("peer.py:Exact", "--data", "folder:."), "in which there is no sample"),
@@ -253,9 +274,41 @@ def test_a_class_that_was_corrected_is_measured_anew(capsys: pytest.CaptureFixtu
     assert depth("peer.py:Smooth", "--data", "folder:data", "-o", "out") == 0
     Path("peer.py").write_text(PEER.replace("rgb[:, 0].mean(-1, keepdim=True).expand_as(rgb[:, 0])", "rgb[:, 0]"))
     assert depth("peer.py:Smooth", "--data", "folder:data", "-o", "out") == 2
-    assert "of another model_file" in capsys.readouterr().err
+    assert "of another model_contents" in capsys.readouterr().err
     assert depth("peer.py:Smooth", "--data", "folder:data", "-o", "new") == 0
     assert result("new")["figures"]["depth"]["abs_rel"] < 1e-4
+
+
+@pytest.mark.usefixtures("place")
+def test_truth_that_was_changed_is_compared_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    assert depth("peer.py:Metric", "--data", "folder:data", "-o", "out") == 0
+    np.save("data/0.depth.npy", 2 * np.load("data/0.depth.npy"))
+    assert depth("peer.py:Metric", "--data", "folder:data", "-o", "out") == 2
+    assert "of another data_contents" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("place")
+def test_a_class_that_was_wrong_leaves_its_folder_free() -> None:
+    assert depth("peer.py:Raises", "--data", "folder:data", "-o", "out") == 2
+    assert depth("peer.py:Exact", "--data", "folder:data", "-o", "out") == 0
+
+
+@pytest.mark.usefixtures("place")
+def test_figures_that_not_all_images_have_say_how_many_do() -> None:
+    """Edges are compared only where the truth has hardly a hole."""
+    holed = np.load("data/0.depth.npy")
+    holed[:8] = np.inf
+    np.save("data/0.depth.npy", holed)
+    Path("data/1.normal.npy").unlink()
+    assert depth("peer.py:Metric", "--data", "folder:data", "-o", "out") == 0
+    assert result("out")["figures"]["images_of"] == {"boundary_f1": 9, "normal": 9}
+
+
+@pytest.mark.usefixtures("place")
+def test_normals_with_channels_first_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("data/3.normal.npy", np.zeros((3, 16, 24), np.float32))
+    assert depth("peer.py:Metric", "--data", "folder:data", "-o", "out") == 2
+    assert "got normals of shape (24, 3, 16); expected (3, H, W)" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("place")
@@ -277,6 +330,7 @@ def test_disparity_of_demo_scenes_is_read_as_what_it_is() -> None:
         ("Listed", "got rgb of list from peer.py:Listed; expected (9, 3, H, W)"),
         ("Fewer", "got rgb of (1, 3, 16, 16) from peer.py:Fewer; expected (9, 3, H, W)"),
         ("ChannelsLast", "got rgb of (9, 16, 16, 3)"),
+        ("Bytes", "got rgb from 255 to 255 of peer.py:Bytes; expected numbers in [0, 1]"),
     ],
 )
 def test_pictures_of_another_form_are_one_line(name: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -312,6 +366,8 @@ def test_a_folder_of_another_evaluation_or_of_the_users_is_refused(capsys: pytes
         (("--prompts", "prompts.txt", "--reference", "units"), "without a picture"),
         (("--prompts", "none.txt"), "cannot read prompts"),
         (("--prompts", "prompts.txt", "--num", "100"), "got 9 prompts"),
+        (("--prompts", "coco:"), "expected COCO's captions"),
+        (("--prompts", "prompts.txt", "--num", "1", "--reference", "data", "--few"), "got 1 picture of the model"),
         (("--prompts", "coco:."), "expected COCO's captions"),
         (("--prompts", "prompts.txt", "--features", "vgg"), "expected one of eff-lite0"),
         (("--prompts", "prompts.txt", "--features", "clip"), "expected clip:FOLDER"),
@@ -336,6 +392,7 @@ def test_panoramas_of_a_peer_are_measured_at_wrap_tiles_and_poles() -> None:
     assert flat["panoramas"] == 2
     assert flat["seams_tiles_rgb"] > 10
     assert flat["intra_distance"] > 0
+    assert flat["between_tiles_rgb"] < 2
     assert {"seam_wrap_rgb", "seam_wrap_depth", "seams_poles_rgb", "OmniFD-EffLite0"} <= round_.keys()
     assert round_["OmniFD-EffLite0"] == pytest.approx(0, abs=1e-3)  # the reference are the same pictures
 

@@ -10,7 +10,10 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionLDM3DPipeline, StableDiffusionPipeline
 
 import jointnet
-from jointnet.evaluation.models.choose import ModelSettings, open_evaluated
+from jointnet.cli.evaluate import DATA_SETS
+from jointnet.evaluation.data.readers import READERS
+from jointnet.evaluation.models.adapters import JointNet
+from jointnet.evaluation.models.choose import ModelSettings, contents_of, open_evaluated, stated_settings
 from jointnet.evaluation.models.protocol import DEPTH_KEYS, Generator, Predictor
 from tests.bases import tiny_base
 from tests.data.labelers.networks import pictures, save_depth_anything, save_dpt, save_marigold
@@ -25,7 +28,8 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(text: str, ability: Any) -> Any:
-    return open_evaluated(text, ability, ModelSettings(steps=2), torch.device("cpu"), jointnet.load)
+    steps = None if text.startswith(("midas:", "depth-anything:")) else 2
+    return open_evaluated(text, ability, ModelSettings(steps=steps), torch.device("cpu"), jointnet.load)
 
 
 @pytest.mark.parametrize(("name", "save"), [("midas", save_dpt), ("depth-anything", save_depth_anything), ("marigold", save_marigold)])
@@ -49,6 +53,29 @@ def test_a_joint_model_predicts_and_generates(model_folder: Path) -> None:
     one, two = (generates.generate(["a ball", "a box"][:count], [3, 4][:count]) for count in (1, 2))
     assert torch.allclose(one["rgb"][0], two["rgb"][0], atol=1e-4)
     assert one["depth"].shape[1] == 1
+
+
+def test_settings_are_the_models_own_and_are_stated(model_folder: Path, tmp_path: Path) -> None:
+    """What a model was distilled to counts, and a peer's steps are its folder's."""
+    pipeline = jointnet.load(str(model_folder))
+    pipeline.register_to_config(default_steps=3)
+    own = JointNet.opened(pipeline, ModelSettings())
+    assert own.steps == 3
+    assert stated_settings(str(model_folder), "predict", own) == {"steps": 3, "ensemble": 1}
+    text = f"marigold:{save_marigold(tmp_path)}"
+    assert stated_settings(text, "predict", opened(text, "predict")) == {"steps": 2}
+
+
+def test_contents_change_with_any_weight(model_folder: Path) -> None:
+    first = opened(str(model_folder), "predict")
+    before = contents_of(str(model_folder), first)
+    with torch.no_grad():
+        next(first.pipeline.joint_unet.parameters()).add_(1)
+    assert contents_of(str(model_folder), first) != before
+
+
+def test_readers_are_those_that_the_help_lists() -> None:
+    assert tuple(READERS) == DATA_SETS
 
 
 @pytest.mark.parametrize("channels", [4, 6])

@@ -31,6 +31,9 @@ jointnet evaluate panorama demo --prompts prompts.txt --size 128x512 --steps 20 
 jointnet evaluate panorama peer.py:Peer --prompts prompts.txt --span 360 --projection equirectangular --reference spheres -o eval/peer
 """
 _ALIGNMENTS = ("auto", "none", "scale", "median", "depth", "disparity", "paper")
+DATA_SETS = ("megadepth", "nyu", "kitti", "diode", "scannet", "eth3d", "ibims", "folder")
+"""``evaluation.data.readers.READERS``, which is not imported for a help text."""
+
 PROTOCOL = "Protocol"
 _UNIT = 16
 
@@ -45,10 +48,14 @@ Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="fol
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How a model of ours or of the libraries samples."""
+    """How a model of ours or of the libraries samples; what a model does not take is refused."""
 
-    steps: Annotated[int, _option("--steps", whole_number(1, 1000), "N", "denoising steps", SAMPLING)] = 50
-    ensemble: Annotated[int, _option("--ensemble", whole_number(1, 1000), "N", "samples a prediction is merged from", SAMPLING)] = 1
+    steps: Annotated[int | None, _option("--steps", whole_number(1, 1000), "N", "denoising steps", SAMPLING, "the model's own, or 50")] = (
+        None
+    )
+    ensemble: Annotated[
+        int | None, _option("--ensemble", whole_number(1, 1000), "N", "samples a joint model's prediction is merged from", SAMPLING, "1")
+    ] = None
     size: Annotated[tuple | None, _option("--size", parse_size, "HxW", "of what is made", SAMPLING, "the model's own")] = None
     guidance: Annotated[float | None, _option("--guidance", number(0, 100), "S", "guidance scale", SAMPLING, "the model's own")] = None
     batch: Annotated[int, _option("--batch", whole_number(1, 1024), "N", "pictures at once", SAMPLING)] = 4
@@ -101,7 +108,12 @@ def _evaluate() -> None:
 def depth(
     sampling: Sampling,
     model: Model,
-    data: Annotated[str, typer.Option("--data", metavar="NAME:DIR", help="ground truth as its owner ships it", rich_help_panel=PROTOCOL)],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", metavar="NAME:DIR", help=f"ground truth as its owner ships it; NAME: {', '.join(DATA_SETS)}", rich_help_panel=PROTOCOL
+        ),
+    ],
     output: Output,
     alignment: Annotated[
         str, choice("--alignment", names=_ALIGNMENTS, panel=PROTOCOL, help_="of predictions; auto: what the model leaves open")
@@ -139,22 +151,20 @@ def depth(
         pooling=pooling,  # pyright: ignore[reportArgumentType] - one of the names
         fov_deg=fov,
     )
-    count = len(truth) if num is None else min(num, len(truth))
+    if num is not None and num > len(truth):
+        raise RangeError(f"got {len(truth)} samples in {data}; expected {num}: ask for fewer with --num")
+    count = num or len(truth)
     opened = sampling.open(model, "predict")
     stated = stated_protocol(protocol, truth)
-    claim(
-        output,
-        {"evaluated": "depth", **_named(model), "sampling": vars(sampling.settings()), "data": data, "count": count, "protocol": stated},
-    )
+    about = {"evaluated": "depth", **_known_by(model, "predict", opened)}
+    claim(output, {**about, "data": data, "data_contents": truth.fingerprint(), "count": count, "protocol": stated})
     units = Units(output / "units", count, _UNIT)
     _join()
     for unit in units.mine():
         units.write(unit, evaluate_unit(opened, truth, protocol, units.rows(unit)))
         print(f"{min((unit + 1) * _UNIT, count)} of {count}", file=sys.stderr, flush=True)
     figures = after_all(lambda: summarise(units.read(), protocol))
-    _report(
-        output, {"evaluated": "depth", **_named(model), "sampling": vars(sampling.settings()), "data": truth.name}, figures, stated, as_json
-    )
+    _report(output, {**about, "data": truth.name}, figures, stated, as_json)
 
 
 @takes(sampling=Group.of(Sampling), drawing=Group.of(Drawing))
@@ -194,7 +204,7 @@ def generation(
     for extractor in extractors if real is not None else ():
         protocol_of.check_enough(extractor, {"of the model": len(chosen), f"in {reference}": len(real or ())}, protocol)
     opened = sampling.open(model, "generate")
-    about = {"evaluated": "generation", **_named(model), "sampling": vars(sampling.settings()), "prompts": chosen.name}
+    about = {"evaluated": "generation", **_known_by(model, "generate", opened), "prompts": chosen.name}
     claim(output, {**about, "seed": drawing.seed, "batch": sampling.batch, "num": len(chosen)})
     _join()
 
@@ -273,17 +283,11 @@ def panorama(
         real = of.RealViews(list_pictures(reference), open_extractor(features).to(chosen_device(sampling.device)))
         counts = {"of the model": len(texts), f"in {reference}": len(real.pictures)}
         check_enough(real.extractor, counts, GenerationProtocol(allows_few=drawing.few))
-    opened, tile = of.panoramas_by(
-        sampling.open(model, "generate"),
-        size=sampling.size,
-        span_deg=span,
-        projection=projection,
-        steps=sampling.steps,
-        guidance=sampling.guidance,
-    )
+    model_of_pictures = sampling.open(model, "generate")
+    opened, tile = of.panoramas_by(model_of_pictures, span_deg=span, projection=projection)
     protocol = of.PanoramaProtocol(span_deg=span, projection=projection, tile=tile)
     stated = of.stated_protocol(protocol, measure, None if real is None else real.extractor)
-    about = {"evaluated": "panorama", **_named(model), "sampling": vars(sampling.settings()), "prompts": chosen.name, "seeds": seeds}
+    about = {"evaluated": "panorama", **_known_by(model, "generate", model_of_pictures), "prompts": chosen.name, "seeds": seeds}
     claim(output, {**about, "seed": drawing.seed, "batch": sampling.batch, "num": len(texts), "protocol": stated})
     _join()
 
@@ -304,12 +308,11 @@ def panorama(
     _report(output, {**about, "reference": None if reference is None else str(reference)}, figures, stated, as_json)
 
 
-def _named(model: str) -> dict[str, str]:
-    """A model's name and, of a class, the content of its file: after a change of it nothing of before is taken."""
-    from jointnet.evaluation.models.choose import contents_of
+def _known_by(model: str, ability: Ability, opened: Any) -> dict[str, Any]:
+    """A model's name, its weights or its class's file, and its settings: after a change of one nothing of before is taken."""
+    from jointnet.evaluation.models.choose import contents_of, stated_settings
 
-    found = contents_of(model)
-    return {"model": model, **({} if found is None else {"model_file": found})}
+    return {"model": model, "model_contents": contents_of(model, opened), "sampling": stated_settings(model, ability, opened)}
 
 
 def _join() -> None:

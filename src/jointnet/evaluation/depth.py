@@ -40,6 +40,9 @@ _MEANING = {
     "paper": "medians of least-squares scale and shift in disparity on random samples (Sec. 5.2); RMSE in disparity",
 }
 _FLOOR_M = 1e-6
+_ROUNDED_ASPECT = 0.1
+"""By which the aspect of a prediction may differ from its picture's: a network's sides are multiples of a patch."""
+
 _MOST_MISSING = 0.01
 """Of a map without ground truth, where its occlusion edges can still be compared."""
 
@@ -110,7 +113,7 @@ def evaluate_rows(model: Predictor, data: TruthData, protocol: DepthProtocol, ro
         if waiting:
             rgb = torch.stack([sample.rgb for _, sample in waiting])
             predicted = model.predict(rgb, [protocol.seed + row for row, _ in waiting])
-            check_prediction(predicted, len(waiting))
+            check_prediction(predicted, rgb)
             for number, (_, sample) in enumerate(waiting):
                 yield compare({key: value[number].float().cpu() for key, value in predicted.items()}, sample, data.cap_m, protocol)
         waiting.clear()
@@ -127,8 +130,9 @@ def evaluate_rows(model: Predictor, data: TruthData, protocol: DepthProtocol, ro
     yield from done()
 
 
-def check_prediction(predicted: Mapping[str, Tensor], count: int) -> None:
-    """Raises: UnknownNameError, ShapeError."""
+def check_prediction(predicted: Mapping[str, Tensor], rgb: Tensor) -> None:
+    """Check what a model says of pictures (B, 3, H, W). Raises: UnknownNameError, ShapeError."""
+    count, (height, width) = len(rgb), rgb.shape[-2:]
     known = (*DEPTH_KEYS, "normal")
     if not predicted or not predicted.keys() <= set(known):
         raise UnknownNameError(f"got a prediction of {', '.join(map(str, predicted)) or 'nothing'}; expected some of {', '.join(known)}")
@@ -137,6 +141,9 @@ def check_prediction(predicted: Mapping[str, Tensor], count: int) -> None:
         if not isinstance(value, Tensor) or tuple(value.shape[:-2]) != shape:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ShapeError(f"got {key} of {got}; expected ({', '.join(map(str, shape))}, H, W)")
+        h, w = value.shape[-2:]
+        if min(h, w) < 1 or abs(h * width / (w * height) - 1) > _ROUNDED_ASPECT:
+            raise ShapeError(f"got {key} of {h}x{w} for pictures of {height}x{width}; expected their aspect: resize it back to the picture")
 
 
 def compare(predicted: Mapping[str, Tensor], sample: TruthSample, cap_m: float, protocol: DepthProtocol) -> DepthRow:
@@ -151,6 +158,8 @@ def compare(predicted: Mapping[str, Tensor], sample: TruthSample, cap_m: float, 
         at_truth = interpolate(is_finite[None, None].float(), size=size, mode="nearest")[0, 0] > 0.5
         if not bool(at_truth[sample.valid].all()):
             return DepthRow(sample.id, {}, "a prediction that is not finite")
+        if key in ("depth_metric", "depth_scale_invariant") and bool((predicted[key][is_finite] < 0).any()):
+            return DepthRow(sample.id, {}, "a predicted depth below 0")
         largest = predicted[key][is_finite].max()  # an infinite sky, where there is no ground truth, says nothing
         predicted = {**predicted, key: torch.where(is_finite, predicted[key], largest)}
         p = interpolate(predicted[key][None, None], size=size, mode="bilinear", antialias=False)[0, 0]
@@ -214,6 +223,7 @@ def evaluate_unit(model: Predictor, data: TruthData, protocol: DepthProtocol, ro
 def summarise(units: Iterable[Mapping[str, Any]], protocol: DepthProtocol) -> dict[str, Any]:
     """Return the figures over all units.
 
+    ``images_of`` counts the images of figures that not all of them have.
     Raises: NonFiniteError if no sample could be compared.
     """
     rows: list[Mapping[str, Any]] = []
@@ -232,7 +242,14 @@ def summarise(units: Iterable[Mapping[str, Any]], protocol: DepthProtocol) -> di
     if normal and protocol.pooling == "pixel":
         normal = totals.errors()
     found = {"depth": _means(row["depth"] for row in kept), "normal": normal}
-    return {"images": len(kept), "left_out": dict(left_out), **{name: figures for name, figures in found.items() if figures}}
+    counts = Counter(name for row in kept for name in row["depth"]) + Counter({"normal": sum(bool(row["normal"]) for row in kept)})
+    fewer = {name: count for name, count in counts.items() if count < len(kept)}
+    return {
+        "images": len(kept),
+        "left_out": dict(left_out),
+        **{name: figures for name, figures in found.items() if figures},
+        **({"images_of": fewer} if fewer else {}),
+    }
 
 
 def _means(errors: Iterable[Mapping[str, float]]) -> dict[str, float]:

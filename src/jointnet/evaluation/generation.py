@@ -133,8 +133,10 @@ class StoredFeatures:
 
 
 def check_enough(extractor: Extractor, counts: dict[str, int], protocol: GenerationProtocol) -> None:
-    """Raises: RangeError if a covariance cannot be of full rank, and that was not asked for."""
+    """Raises: RangeError if a covariance cannot be of full rank, and that was not asked for; or if there is none."""
     for name, count in counts.items():
+        if count < 2:
+            raise RangeError(f"got {count} picture {name}; a distance of distributions needs two at least")
         if count <= extractor.dimension and not protocol.allows_few:
             raise RangeError(
                 f"got {count} pictures {name}; a Frechet distance on {extractor.name} needs more than its {extractor.dimension} "

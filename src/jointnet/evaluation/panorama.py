@@ -27,7 +27,7 @@ from jointnet.evaluation.metrics.panorama import (
     intra_distance,
     omni_frechet,
 )
-from jointnet.evaluation.models.adapters import generators_of
+from jointnet.evaluation.models.adapters import JointNet, generators_of
 from jointnet.evaluation.perceptual import Distance
 from jointnet.evaluation.work import Units
 from jointnet.machine.processes import after_all
@@ -65,19 +65,21 @@ class JointPanorama:
         return self.pipeline.run(request).maps
 
 
-def panoramas_by(
-    model: Any, *, size: tuple[int, int] | None, span_deg: float, projection: str, steps: int, guidance: float | None
-) -> tuple[Any, int | None]:
+def panoramas_by(model: Any, *, span_deg: float, projection: str) -> tuple[Any, int | None]:
     """Return a ``Generator`` of panoramas, and the width of what it makes at once (None: not known).
 
-    A peer's ``generate`` is taken as it is. Of a joint model the panorama task is: ``size`` None is one window high and four wide.
+    A peer's ``generate`` is taken as it is. Of a joint model the panorama task is: without a size, one window high and four wide.
     """
-    pipeline: Any = getattr(model, "pipeline", None)
-    if not hasattr(pipeline, "joint_unet"):
+    if not isinstance(model, JointNet):
         return model, None
-    tile = pipeline.default_size
+    tile = model.pipeline.default_size
     made = JointPanorama(
-        pipeline=pipeline, size=size or (tile, 4 * tile), span_deg=span_deg, projection=projection, steps=steps, guidance=guidance
+        pipeline=model.pipeline,
+        size=model.size or (tile, 4 * tile),
+        span_deg=span_deg,
+        projection=projection,
+        steps=model.steps,
+        guidance=model.guidance,
     )
     return made, tile
 
@@ -112,10 +114,11 @@ def panorama_errors(rgb: Tensor, depth: Tensor | None, distance: Distance, proto
     device = next(distance.network.parameters()).device
     errors = {"intra_distance": intra_distance(rgb.to(device), distance)}
     step = max(1, (protocol.tile or height) // 2)
-    columns = [column for column in range(step, width - 2, step) if column >= 3]
+    edges, between = ([column for column in range(start, width - 2, step) if column >= 3] for start in (step, step // 2))
     for name, map_ in {"rgb": rgb, **({} if depth is None else {"depth": depth})}.items():
-        if columns:
-            errors[f"seams_tiles_{name}"] = discontinuity_at_columns(map_, columns)
+        if edges:
+            errors[f"seams_tiles_{name}"] = discontinuity_at_columns(map_, edges)
+            errors[f"between_tiles_{name}"] = discontinuity_at_columns(map_, between)
         if protocol.span_deg == 360:
             errors[f"seam_wrap_{name}"] = discontinuity_at_wrap(map_)
         if protocol.is_sphere:

@@ -38,7 +38,7 @@ def open_prompts(text: str, num: int | None, seed: int = 0) -> Prompts:
     """
     name, colon, folder = text.partition(":")
     if colon and name == "coco":
-        return _coco(Path(folder), num, seed)
+        return _coco(Path(folder or "coco:"), num, seed)
     return _lines(Path(text), num)
 
 
@@ -72,5 +72,5 @@ def _coco(folder: Path, num: int | None, seed: int) -> Prompts:
 
 def _enough(prompts: Prompts, num: int | None, place: str) -> Prompts:
     if not len(prompts) or (num is not None and len(prompts) < num):
-        raise DataFolderError(f"got {len(prompts)} prompts in {place!r}; expected {num or 'at least 1'}: ask for fewer with --num")
+        raise DataFolderError(f"got {len(prompts)} prompts in {place!r}; expected {num or 'at least 1'}: ask for fewer, or add some")
     return prompts

@@ -20,6 +20,7 @@ PLAN_FILE, RESULT_FILE = "plan.json", "result.json"
 def claim(folder: Path, plan: Mapping[str, Any]) -> None:
     """Note in PLAN_FILE what a folder is filled with; a folder with the same plan is gone on with. Every process may do so.
 
+    A plan of which nothing was done yet gives way to another.
     Raises: OutputError if the folder holds something else.
     """
     path, stated = folder / PLAN_FILE, json.loads(json_text(dict(plan)))
@@ -29,6 +30,9 @@ def claim(folder: Path, plan: Mapping[str, Any]) -> None:
             earlier = read_named_values(path)
         except ValueError as error:
             raise OutputError(f"got a damaged {str(path)!r}; choose another folder, or remove this one") from error
+        if earlier and not any(place.is_file() and place.name != PLAN_FILE for place in folder.rglob("*")):
+            write_json(path, stated)
+            return
         if earlier and earlier != stated:
             other = sorted(name for name in stated.keys() | earlier.keys() if stated.get(name) != earlier.get(name))
             raise OutputError(f"got {str(folder)!r}, which is of another {', '.join(other)}; choose another folder, or remove it")

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from jointnet.errors import DataFolderError, UnknownNameError
-from jointnet.evaluation.data.sample import Camera, Files, TruthData, TruthSample, h5, integers_of, rgb_of, truth
+from jointnet.evaluation.data.sample import Camera, Files, TruthData, TruthSample, h5, integers_of, rgb_of, stat_of, truth
+from jointnet.files.fingerprints import of_texts
 from jointnet.files.result_facts import facts_beside
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
@@ -92,6 +93,10 @@ class NyuLabeled:
             valid &= inside
         camera = _NYU_CAMERA if depth.shape == (480, 640) else None
         return truth(f"{number:04d}", rgb, depth, valid, camera=camera)
+
+    def fingerprint(self) -> str:
+        """As ``TruthData``."""
+        return of_texts([str(self.rows), stat_of(self._file)])
 
 
 def kitti(folder: Path) -> Files:
@@ -206,7 +211,7 @@ def plain(folder: Path, cap_m: float = inf) -> Files:
         if (near_m := facts_beside(paths[1]).get("depth_near_m")) is not None:
             depth = np.divide(near_m, depth, out=np.full_like(depth, inf), where=depth > 0)
         normal_file = folder / f"{id_}.normal.npy"
-        normal = np.load(normal_file, allow_pickle=False).transpose(2, 0, 1) if normal_file.is_file() else None
+        normal = np.moveaxis(np.load(normal_file, allow_pickle=False), -1, 0) if normal_file.is_file() else None
         return truth(id_, rgb_of(paths[0]), depth, depth < cap_m, normal)
 
     return _found(Files(folder.name, cap_m, rows, load), folder, "NAME.png with NAME.depth.npy")
@@ -232,7 +237,7 @@ def open_truth(text: str, cap_m: float | None = None) -> TruthData:
         raise UnknownNameError(f"got data {text!r}; expected NAME:FOLDER with NAME one of {', '.join(READERS)}")
     if name not in READERS:
         raise UnknownNameError(f"got data set {name!r}; expected one of {', '.join(READERS)}")
-    if not Path(folder).is_dir():
+    if not folder or not Path(folder).is_dir():
         raise DataFolderError(f"got {folder!r}, which is no folder; expected {name}'s data there")
     reader = partial(plain, cap_m=cap_m) if name == "folder" and cap_m is not None else READERS[name]
     data = reader(Path(folder))

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from jointnet.errors import DataFolderError
+from jointnet.files.fingerprints import of_texts
 from jointnet.geometry.projection import Pinhole
 
 Array = np.ndarray
@@ -86,6 +87,10 @@ class TruthData(Protocol):
         """Read a sample. Raises: DataFolderError if a file is missing or damaged, or sizes differ."""
         ...
 
+    def fingerprint(self) -> str:
+        """Changes with the samples and with the sizes and dates of their files, which are not read."""
+        ...
+
 
 @dataclass(frozen=True)
 class Files:
@@ -113,7 +118,21 @@ class Files:
         try:
             return self.load(id_, paths)
         except (OSError, ValueError, KeyError) as error:
-            raise DataFolderError(f"cannot read {id_!r} of {self.name}: {error}; fetch {str(paths[-1])!r} anew") from error
+            files = ", ".join(map(str, paths))
+            raise DataFolderError(f"cannot read {id_!r} of {self.name}: {error}; fetch it anew: {files}") from error
+
+    def fingerprint(self) -> str:
+        """As ``TruthData``."""
+        return of_texts(f"{id_} {' '.join(map(stat_of, paths))}" for id_, paths in self.rows)
+
+
+def stat_of(path: Path) -> str:
+    """A file's name, size and date, the same on every machine that sees it."""
+    try:
+        found = path.stat()
+    except OSError:
+        return f"{path.name} -"
+    return f"{path.name} {found.st_size} {found.st_mtime_ns}"
 
 
 def rgb_of(path: Path) -> Tensor:
@@ -136,6 +155,8 @@ def truth(id_: str, rgb: Tensor, depth_m: Array, valid: Array, normal: Array | N
     if abs(height / width - depth_m.shape[0] / depth_m.shape[1]) > 0.02:
         raise ValueError(f"got a picture of {height}x{width} with depth of {depth_m.shape[0]}x{depth_m.shape[1]}; expected one shape")
     is_valid = valid.astype(bool) & np.isfinite(depth_m) & (depth_m > 0)
+    if normal is not None and (normal.ndim != 3 or len(normal) != 3):
+        raise ValueError(f"got normals of shape {normal.shape}; expected (3, H, W)")
     kept = np.where(is_valid, depth_m, 1).astype(np.float32)
     return TruthSample(
         id_,

@@ -15,8 +15,9 @@ from jointnet.checkpoints.folder import BROKEN, first_line
 from jointnet.data.labelers.marigold import Marigold
 from jointnet.data.labelers.network import NetworkLabeler
 from jointnet.errors import ModelFolderError
+from jointnet.evaluation.models.choose import ModelSettings
 from jointnet.tasks.generate import Generate
-from jointnet.tasks.options import SamplingOptions
+from jointnet.tasks.options import DEFAULT_STEPS, SamplingOptions
 from jointnet.tasks.predict import Predict
 
 
@@ -42,6 +43,17 @@ class JointNet:
     ensemble: int = 1
     size: tuple[int, int] | None = None
     guidance: float | None = None
+
+    @classmethod
+    def opened(cls, pipeline: Any, settings: ModelSettings) -> JointNet:
+        """With the model's own settings where none was chosen."""
+        return cls(
+            pipeline=pipeline,
+            steps=settings.steps or pipeline.config.default_steps or DEFAULT_STEPS,
+            ensemble=settings.ensemble or 1,
+            size=settings.size,
+            guidance=settings.guidance,
+        )
 
     def predict(self, rgb: Tensor, seeds: Sequence[int]) -> dict[str, Tensor]:
         """See ``Predictor``: depth is disparity up to scale and shift, as labels leave it."""

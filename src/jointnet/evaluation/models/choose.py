@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jointnet.errors import InputFileError, JointNetError, ModelFolderError, ShapeError, UnknownNameError
-from jointnet.files.fingerprints import of_content
+from jointnet.errors import InputFileError, JointNetError, ModelFolderError, RangeError, ShapeError, UnknownNameError
+from jointnet.files.fingerprints import of_content, of_networks
 
 if TYPE_CHECKING:
     from torch import device
@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 Ability = Literal["generate", "predict"]
 PEERS = ("midas", "depth-anything", "omnidata", "marigold", "marigold-normals", "ldm3d", "diffusers")
 """Before a colon: models of the libraries, from a folder."""
+
+_TAKEN: Mapping[str, Mapping[Ability, tuple[str, ...]]] = {
+    "joint": {"predict": ("steps", "ensemble"), "generate": ("steps", "size", "guidance")},
+    "marigold": {"predict": ("steps",)},
+    "marigold-normals": {"predict": ("steps",)},
+    "ldm3d": {"generate": ("steps", "size", "guidance")},
+    "diffusers": {"generate": ("steps", "size", "guidance")},
+}
+"""Settings that a kind of model takes; the others have none."""
+
+_ROUNDING = 0.01
+"""By which a picture's numbers may lie beyond their range, which are cut off."""
 
 GRAMMAR = (
     f"a joint model's name, folder or hub id, NAME:FOLDER with NAME one of {', '.join(PEERS)}, or FILE.py:CLASS or package.module:CLASS"
@@ -32,13 +44,13 @@ _EXPECTED: Mapping[Ability, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """How a model of this package or of the libraries samples; a class of a user's own has its own settings.
+    """How a model of this package or of the libraries samples, where it is not as the model has it; a class of a user's has its own.
 
     Attributes: as ``evaluation.models.adapters.JointNet``'s.
     """
 
-    steps: int = 50
-    ensemble: int = 1
+    steps: int | None = None
+    ensemble: int | None = None
     size: tuple[int, int] | None = None
     guidance: float | None = None
 
@@ -51,10 +63,14 @@ def open_evaluated(text: str, ability: Ability, settings: ModelSettings, device:
         joint: opens a joint model by its name (``jointnet.load``, which stands above this part).
     Raises: UnknownNameError, ModelFolderError, InputFileError; also if the model has no method of the name ``ability``.
     """
-    name, colon, rest = text.partition(":")
-    if colon and name in PEERS:
-        model = _peer(name, Path(rest), settings, device)
-    elif colon and not Path(text).exists():
+    kind, (name, _, rest) = _kind_of(text), text.partition(":")
+    taken = _TAKEN.get(kind, {}).get(ability, ())
+    ignored = [setting for setting, value in vars(settings).items() if value is not None and setting not in taken]
+    if ignored:
+        raise UnknownNameError(f"got --{ignored[0]} for {text!r}, which takes {_options(taken)} to {ability}; leave it out")
+    if kind in PEERS:
+        model = _peer(name, rest, settings, device)
+    elif kind == "own":
         model = _own_class(name, rest)
         _check_method(text, model, ability)
         return OwnModel(model, text)
@@ -63,17 +79,37 @@ def open_evaluated(text: str, ability: Ability, settings: ModelSettings, device:
 
         pipeline = joint(text).to(device)
         pipeline.set_progress_bar_config(disable=True)
-        model = JointNet(
-            pipeline=pipeline, steps=settings.steps, ensemble=settings.ensemble, size=settings.size, guidance=settings.guidance
-        )
+        model = JointNet.opened(pipeline, settings)
     _check_method(text, model, ability)
     return model
 
 
-def contents_of(text: str) -> str | None:
-    """Changes with the file of a user's class; None for other models, and for classes of packages."""
-    place, _, _ = text.partition(":")
-    return of_content(Path(place)) if place.endswith(".py") and Path(place).is_file() else None
+def _kind_of(text: str) -> str:
+    """One of PEERS, "own" or "joint". Raises: UnknownNameError."""
+    name, colon, _ = text.partition(":")
+    if colon and name in PEERS:
+        return name
+    if not colon and text.endswith(".py"):
+        raise UnknownNameError(f"got model {text!r} without a class; expected {text}:CLASS")
+    return "own" if colon and not Path(text).exists() else "joint"
+
+
+def _options(names: Sequence[str]) -> str:
+    return " and ".join(f"--{name}" for name in names) or "no setting"
+
+
+def stated_settings(text: str, ability: Ability, model: Any) -> dict[str, Any]:
+    """The settings that an opened model samples with, by name; None: as its files have it."""
+    taken = _TAKEN.get(_kind_of(text), {}).get(ability, ())
+    return {name: getattr(getattr(model, "labeler", model), name) for name in taken}
+
+
+def contents_of(text: str, model: Any) -> str | None:
+    """Changes with the weights of an opened model, or with the file of a user's class; None for classes of packages."""
+    if isinstance(model, OwnModel):
+        place = Path(text.partition(":")[0])
+        return of_content(place) if place.is_file() else None
+    return model.labeler.fingerprint() if hasattr(model, "labeler") else of_networks(model.pipeline.components)
 
 
 def _check_method(text: str, model: Any, ability: Ability) -> None:
@@ -106,6 +142,10 @@ class OwnModel:
             if name in shapes and (len(shape) != 4 or shape[:2] != (len(prompts), shapes[name])):
                 got = shape or type(value).__name__
                 raise ShapeError(f"got {name} of {got} from {self.text}; expected ({len(prompts)}, {shapes[name]}, H, W), a tensor")
+            low, high = -1 if name == "normal" else 0, 1
+            if float(value.min()) < low - _ROUNDING or float(value.max()) > high + _ROUNDING:
+                found = f"{float(value.min()):.3g} to {float(value.max()):.3g}"
+                raise RangeError(f"got {name} from {found} of {self.text}; expected numbers in [{low}, {high}]")
         if "rgb" not in made:
             raise InputFileError(f"got {', '.join(map(str, made)) or 'nothing'} from {self.text}; expected {_EXPECTED['generate']}")
         return made
@@ -123,10 +163,11 @@ class OwnModel:
         return found
 
 
-def _peer(name: str, folder: Path, settings: ModelSettings, device: device) -> Any:
+def _peer(name: str, place: str, settings: ModelSettings, device: device) -> Any:
     """Raises: ModelFolderError."""
-    if not folder.exists():
-        raise ModelFolderError(f"got {name}:{folder}, which is no folder; expected the weights of {name} there")
+    folder = Path(place)
+    if not place or not folder.exists():
+        raise ModelFolderError(f"got {name}:{place}, which is no folder; expected the weights of {name} there")
     from jointnet.data.labelers.depth_anything import depth_anything
     from jointnet.data.labelers.marigold import marigold
     from jointnet.data.labelers.midas import midas
@@ -138,11 +179,15 @@ def _peer(name: str, folder: Path, settings: ModelSettings, device: device) -> A
         open_, modality = networks[name]
         return adapters.Network(labeler=open_(modality, folder).to(device))
     if name.startswith("marigold"):
-        return adapters.MarigoldModel(labeler=marigold("normal" if name.endswith("normals") else "depth", folder).to(device))
+        labeler = marigold("normal" if name.endswith("normals") else "depth", folder).to(device)
+        return adapters.MarigoldModel(labeler=labeler if settings.steps is None else replace(labeler, steps=settings.steps))
     from diffusers import DiffusionPipeline, StableDiffusionLDM3DPipeline
 
+    from jointnet.tasks.options import DEFAULT_STEPS
+
     pipeline = adapters.open_text_to_image(folder, StableDiffusionLDM3DPipeline if name == "ldm3d" else DiffusionPipeline)
-    return adapters.TextToImage(pipeline=pipeline.to(device), steps=settings.steps, size=settings.size, guidance=settings.guidance)
+    steps = settings.steps or DEFAULT_STEPS
+    return adapters.TextToImage(pipeline=pipeline.to(device), steps=steps, size=settings.size, guidance=settings.guidance)
 
 
 def _own_class(place: str, name: str) -> Any:
