@@ -115,6 +115,7 @@ def reproduce(
     A stopped run goes on; several at once, with one --work, share the parts. What the file beside the page holds is not run again: to check
     every figure, choose a new --output and a new --work; the page says how long it took. When all is done, the page is written anew.
     """
+    from jointnet.reproduction.claims import verdicts
     from jointnet.reproduction.page import write_reproduction
     from jointnet.reproduction.public_page import write_public
     from jointnet.reproduction.record import Record
@@ -127,7 +128,8 @@ def reproduce(
     reproduction = _demo(sizes, work, device) if public.base is None else _public(public, sizes, work, device, is_planned=dry_run)
     unknown = [name for name in parts or () if name not in reproduction.names]
     if unknown:
-        raise UnknownNameError(f"got part {unknown[0]!r}; expected some of {', '.join(reproduction.names)}")
+        listed = ", ".join(f'"{name}"' for name in reproduction.names)
+        raise UnknownNameError(f"got part {unknown[0]!r}; expected some of {listed}: with the quotes, names have spaces")
     record = Record(page.with_suffix(".json"), reproduction.budget, reproduction.names, work)
     done = record.read()["parts"]
     if dry_run:
@@ -152,6 +154,9 @@ def reproduce(
     if not waiting:
         write(record.read())
     print_written([page, record.path], page, as_json=False)
+    if public.base is None:
+        for claim, verdict, words in verdicts(record.read()["parts"]):
+            print(f"{verdict}: {claim.text} ({claim.source}){': ' if words else ''}{words}")
 
 
 def _demo(sizes: Sizes, work: Path, device: str | None) -> Reproduction:
@@ -226,6 +231,7 @@ def _list(reproduction: Reproduction, done: dict[str, Any], public: Public) -> N
         print(f"{name:28} {samples:12,} {each:11.2f} {hours:13,.1f} {hours / 64:8.2f}{'  done' if name in done else ''}")
     samples, hours = sum(row[1] for row in rows), sum(row[3] for row in rows)
     print(f"{'all trainings':28} {samples:12,} {'':11} {hours:13,.1f} {hours / 64:8.2f}")
+    print(f"on the demo world only: {', '.join(reproduction.left_out)}")
 
 
 def _factor(base: Path) -> int:

@@ -58,16 +58,19 @@ def _never_loses(parts: Figures) -> tuple[bool, str]:
 
 
 def _direct_loses(parts: Figures) -> tuple[bool, str]:
-    lost, words = [], []
+    lost, words, start = [], [], _progress_of(parts, "jointnet")[0]
     for name in ("direct-copy", "direct-zeros", "direct-random"):
         steps = _progress_of(parts, name)
         early = {step: of for step, of in steps.items() if 0 < step <= 200}
         worst = min(early, key=lambda step: early[step]["claims"])
-        start = _progress_of(parts, "jointnet")[0]["claims"]
-        lost.append(early[worst]["claims"] < start - 0.1)
-        words.append(f"{name.removeprefix('direct-')}: {percent(early[worst]['claims'])} at step {worst}")
-    start = _progress_of(parts, "jointnet")[0]["claims"]
-    return all(lost), f"{'; '.join(words)}; the base {percent(start)} (10 points lost in 200 steps)"
+        lost.append(early[worst]["claims"] < start["claims"] - 0.1)
+        words.append(f"{name.removeprefix('direct-')}: {_found(early[worst])} at step {worst}")
+    return all(lost), f"{'; '.join(words)}; the base {_found(start)} (in brackets: pictures with every claim; 10 points lost in 200 steps)"
+
+
+def _found(of: Figures) -> str:
+    """Claims found and, in brackets, pictures in which every one is."""
+    return f"{percent(of['claims'])} ({percent(of['pictures_with_every_claim'])})"
 
 
 def _better_depth(parts: Figures) -> tuple[bool, str]:
@@ -84,7 +87,9 @@ def _exchange_needed(parts: Figures) -> tuple[bool, str]:
 
 def _blending_is_not_enough(parts: Figures) -> tuple[bool, str]:
     trained, blended = parts["conditions"]["predicted"]["abs_rel"], parts_of(parts, "jointnet")["predicted by blending"]["abs_rel"]
-    return trained < blended, f"image -> depth AbsRel {trained:.4f} trained, {blended:.4f} by blending"
+    samples = sum(of_seeds(parts, "jointnet", "samples")[:1])
+    after = f"{samples + parts['conditions']['samples']:,.0f} samples, {blended:.4f} by blending, after the first {samples:,.0f} of them"
+    return trained < blended, f"image -> depth AbsRel {trained:.4f} trained, after {after}"
 
 
 def _faster_than_sync(parts: Figures) -> tuple[bool, str]:
@@ -123,6 +128,20 @@ CLAIMS = (
     Claim("Its panoramas are more of one piece than theirs", "Sec. 5.3, Tab. 2", _more_coherent),
     Claim("Refinement by JointNet betters a coarse estimate", "Sec. 5.2, Tab. 6", _refinement_helps),
 )
+
+
+def verdicts(parts: Figures) -> list[tuple[Claim, str, str]]:
+    """Each claim with "held", "not held" or "not yet run", and the figures that say so."""
+    found = []
+    for claim in CLAIMS:
+        try:
+            judged = claim.judge(parts)
+        except (KeyError, IndexError, ValueError):  # a part is missing
+            judged = None
+        found.append((claim, "not yet run", "") if judged is None else (claim, "held" if judged[0] else "not held", judged[1]))
+    return found
+
+
 NOT_MEASURABLE = (
     ("FID, IS and CLIP score on COCO 30k", "Tab. 1", "no public weights here; `jointnet evaluate generation` computes them"),
     (

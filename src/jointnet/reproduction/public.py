@@ -131,6 +131,12 @@ class PublicReproduction(Reproduction):
         kept = [name for name, variant in VARIANTS.items() if variant.kind == "joint" and not (variant.is_inverse and self.labels)]
         return ["base", *(f"train {name} {seed}" for seed in self.budget.seeds[:1] for name in kept), "stage 2", "conditions"]
 
+    @property
+    def left_out(self) -> list[str]:
+        """Parts that the demo world has and a public base has not."""
+        variants = [f"train {name}" for name in VARIANTS if f"train {name} {self.budget.seeds[0]}" not in self.names]
+        return [*variants, "depth -> image judged by its depth", "panoramas (jointnet evaluate panorama)", "refinement"]
+
     @cached_property
     def setting(self) -> Setting:
         """Base, data and budget."""
