@@ -24,7 +24,7 @@ def write(figures: Mapping[str, Any]) -> None:
         FIGURES.with_suffix(".md"),
         [
             "# Performance",
-            "Written by `inference.py`, `speed.py` and `panoramas.py` of benchmarks/. Times are medians of runs in turn; a ratio is the "
+            "Written by `inference.py`, `speed.py`, `trained.py`, `panoramas.py` and `growth.py` of benchmarks/. Times are medians of runs in turn; a ratio is the "
             "median over rounds of a time to the base's in the same round. The base is diffusers' pipeline alone, eager, in 50 guided DDIM "
             "steps.",
             *(_calls(name.removeprefix("calls, "), of) for name, of in times.items() if name.startswith("calls, ")),
@@ -32,6 +32,7 @@ def write(figures: Mapping[str, Any]) -> None:
             _pictures(times["pictures"]) if "pictures" in times else "",
             _memory(times["memory"]) if "memory" in times else "",
             _speeds(figures["speeds"]) if "speeds" in figures else "",
+            _trained(figures["trained"]) if "trained" in figures else "",
             _panoramas(figures["panoramas"]) if "panoramas" in figures else "",
             _growth(figures["growth"]) if "growth" in figures else "",
         ],
@@ -117,6 +118,30 @@ def _speeds(speeds: Mapping[str, Any]) -> str:
     )
 
 
+def _trained(models: Mapping[str, Any]) -> str:
+    drawn, predicted = [], []
+    for name, of in models.items():
+        samples = f"{of['samples']:,}" if "samples" in of else "as bundled"
+        for way, one in of["figures"].items():
+            row = [name, samples, f"{of['new_weights_m']:.2f} M", way.split(" in ")[1], f"{one['cost']:.3f}"]
+            if way.startswith("drawn"):
+                drawn.append([*row, percent(one["claims"]), f"{one['fd']:.1f}", f"{one['kid_x1000']:.1f}", f"{one['depth_abs_rel']:.4f}"])
+            else:
+                predicted.append([*row, f"{one['abs_rel']:.4f}", f"{one['delta1']:.4f}"])
+    head = ["model", "trained on samples", "new weights", "steps", "cost"]
+    at_sd21 = [f"{name} {of['cost_sd21']:.2f} x" for name, of in models.items() if "cost_sd21" in of]
+    origins = dict.fromkeys(origin(of) for of in models.values())
+    return (
+        "## Trained to cost less\n\nShort trainings on the demo world (`benchmarks/trained.py`): few-steps and one-step distil the bundled "
+        "models; full, lora and thin extend the bundled base anew by branches of that kind, the last two taught by the bundled demo. Cost: "
+        f"of one picture, or of one prediction, 1 being the base alone in 50 steps; measured as the speeds are.\n\n"
+        f"{table([*head, 'claims found', 'FD-EffLite0', 'KID x 1000', 'depth against picture, AbsRel'], drawn)}\n\n"
+        f"{table([*head, 'image -> depth, AbsRel', 'delta1'], predicted)}\n\n"
+        + (f"A call at Stable Diffusion 2.1's size, to the base's: {', '.join(at_sd21)}.\n\n" if at_sd21 else "")
+        + f"*{'; '.join(origins)}.*"
+    )
+
+
 def _panoramas(ways: Mapping[str, Any]) -> str:
     times = ways.get("times")
     rows = [
@@ -124,14 +149,14 @@ def _panoramas(ways: Mapping[str, Any]) -> str:
             name,
             "-" if times is None else f"{times['seconds'][name]:.2f} s ({times['ratios'][name]:.2f} x)",
             f"{of['intra_distance']:.3f} +- {of['intra_spread']:.3f}",
-            f"{of['seams_rgb']:.2f}",
-            f"{of['seams_depth']:.2f}",
+            f"{of['seams_rgb']:.2f} ({of['between_rgb']:.2f})",
+            f"{of['seams_depth']:.2f} ({of['between_depth']:.2f})",
             f"{of['kid_x1000']:.1f}",
         ]
         for name, of in ways.items()
         if name != "times"
     ]
-    head = ["way", "time, to the non-tiled one", "intra-distance", "seams, RGB", "seams, depth", "KID x 1000"]
+    head = ["way", "time, to the non-tiled one", "intra-distance", "seams, RGB (between)", "seams, depth (between)", "KID x 1000"]
     first = next(of for name, of in ways.items() if name != "times")
     origins = dict.fromkeys(origin(of) for of in ways.values())
     return (

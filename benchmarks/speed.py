@@ -81,7 +81,7 @@ class Counter:
     def base(self, rows: int) -> int:
         """Of the base's network."""
         x, text = self._inputs(rows)
-        return _counted(lambda: self.unet(x, torch.zeros(rows, device="meta"), text))
+        return counted(lambda: self.unet(x, torch.zeros(rows, device="meta"), text))
 
     def call(self, call: Call) -> int:
         """Of the joint network; what a shortcut takes over was computed before."""
@@ -89,7 +89,7 @@ class Counter:
             x, text = self._inputs(call.rows)
             inputs = torch.stack([x, x], 1), torch.zeros(call.rows, 2, device="meta"), text
             ready = prepare(self.network, call, *inputs)
-            self.known[call] = _counted(lambda: run(self.network, ready, *inputs))
+            self.known[call] = counted(lambda: run(self.network, ready, *inputs))
         return self.known[call]
 
     def _inputs(self, rows: int) -> tuple[Tensor, Tensor]:
@@ -98,7 +98,8 @@ class Counter:
             return torch.empty(rows, config.in_channels, self.side, self.side), torch.empty(rows, 77, config.cross_attention_dim)
 
 
-def _counted(run: Any) -> int:
+def counted(run: Any) -> int:
+    """Operations of what a function runs, on tensors without data."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         run()
     return counter.get_total_flops()
