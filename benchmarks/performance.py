@@ -24,14 +24,15 @@ def write(figures: Mapping[str, Any]) -> None:
         FIGURES.with_suffix(".md"),
         [
             "# Performance",
-            "Written by `inference.py`, `speed.py`, `trained.py`, `panoramas.py` and `growth.py` of benchmarks/. Times are medians of runs in turn; a ratio is the "
-            "median over rounds of a time to the base's in the same round. The base is diffusers' pipeline alone, eager, in 50 guided DDIM "
-            "steps.",
+            "Written by `inference.py`, `speed.py`, `trained.py`, `panoramas.py` and `growth.py` of benchmarks/. Times "
+            "are medians of runs in turn; a ratio is the median over rounds of a time to the base's in the same round. The base is "
+            "diffusers' pipeline alone, eager, in 50 guided DDIM steps.",
             *(_calls(name.removeprefix("calls, "), of) for name, of in times.items() if name.startswith("calls, ")),
             _backends(times["backends"]) if "backends" in times else "",
             _pictures(times["pictures"]) if "pictures" in times else "",
             _memory(times["memory"]) if "memory" in times else "",
             _speeds(figures["speeds"]) if "speeds" in figures else "",
+            _counted(figures["counted"]) if "counted" in figures else "",
             _trained(figures["trained"]) if "trained" in figures else "",
             _panoramas(figures["panoramas"]) if "panoramas" in figures else "",
             _growth(figures["growth"]) if "growth" in figures else "",
@@ -115,6 +116,20 @@ def _speeds(speeds: Mapping[str, Any]) -> str:
         "## What speed costs in quality\n\nCost: operations of the networks for one guided picture, counted, 1 being the base alone in 50 "
         f"steps. Quality: the bundled models on {PICTURES} held-out scenes, every speed with the same prompts, seeds and judges. On the "
         f"front: no other speed costs less and is as good in every figure.\n\n{table(head, rows)}\n\n*{'; '.join(origins)}.*"
+    )
+
+
+def _counted(of: Mapping[str, Any]) -> str:
+    branches = [[str(row["maps"]), row["branch"], f"{row['operations']:.2f} x", f"{row['new_weights_m']:.1f} M"] for row in of["branches"]]
+    parts = list(next(iter(of["shares"].values())))
+    shares = [[part, *(percent(shares[part]) for shares in of["shares"].values())] for part in parts]
+    return (
+        "## Branches that weigh less\n\nOf a call at Stable Diffusion 2.1's size, to the base's; counted (`benchmarks/light.py`). Aim: two "
+        f"maps at 1.3 x, three at 1.6 x.\n\n{table(['maps', 'branch', 'operations', 'new weights'], branches)}\n\n"
+        "## What could be taken over from earlier steps\n\nShares of a guided call of the base: the most that could be saved if all of a "
+        "part were free. So cross-attention is not kept after it converges (Zhang et al., 2024, T-GATE), attention is not broadcast over steps "
+        "(Zhao et al., 2024, PAB), and the text's keys and values are computed anew: deep features that are taken over leave out most of "
+        f"the same layers, and more.\n\n{table(['part', *of['shares']], shares)}\n\n*{origin(dict(of))}.*"
     )
 
 

@@ -104,6 +104,8 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "no modalities": (stated("joint_unet/config.json", modalities=None), "joint_unet/config.json states no modalities"),
     "fewer modalities": (stated("joint_unet/config.json", modalities=["rgb"]), "joint_unet has weights of depth, rgb, its config.json"),
     "numbers": (stated("joint_unet/config.json", modalities=["rgb", 3]), "states modalities ['rgb', 3], expected different names"),
+    "unknown branch": (stated("joint_unet/config.json", branch="wide"), "states branch 'wide', expected one of full, lora:RANK"),
+    "no branch": (stated("joint_unet/config.json", branch=[16]), "states branch [16], expected one of full, lora:RANK"),
     "no U-Net": (stated("joint_unet/config.json", unet_config=[]), "states unet_config [], expected the settings of a U-Net"),
     **{
         f"{name} near {value}": (stated(name, depth_near_m=value), f"{name} states depth_near_m {value!r}, expected a positive number")

@@ -12,8 +12,9 @@ from typing import Any
 
 from jointnet.checkpoints.index import COMPONENTS, INDEX_FILE, listed_components, pipeline_class, read_side_file
 from jointnet.checkpoints.weight_files import check_weight_file, naming_damage, read_header, variant_of, weight_files
-from jointnet.errors import ModelFolderError
+from jointnet.errors import ModelFolderError, UnknownNameError
 from jointnet.files.json_files import read_named_values
+from jointnet.models.branch_kinds import BRANCH_KINDS, BranchKind
 
 _NETWORK, _CLASS = "joint_unet", "JointUNet"
 _PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow_prediction")
@@ -142,6 +143,11 @@ def _check_joint(settings: Mapping[str, Any], name: str) -> None:
     for flag in ("has_masked_input", "has_independent_timesteps"):
         if not isinstance(settings.get(flag, False), bool):
             raise ModelFolderError(f"{name} states {flag} {settings[flag]!r}, expected true or false")
+    branch = settings.get("branch", "full")
+    try:
+        BranchKind.parse(str(branch))
+    except UnknownNameError as error:
+        raise ModelFolderError(f"{name} states branch {branch!r}, expected one of {', '.join(BRANCH_KINDS)}") from error
     _check_facts(settings, name)
 
 
