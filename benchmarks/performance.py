@@ -127,9 +127,9 @@ def _counted(of: Mapping[str, Any]) -> str:
         "## Branches that weigh less\n\nOf a call at Stable Diffusion 2.1's size, to the base's; counted (`benchmarks/light.py`). Aim: two "
         f"maps at 1.3 x, three at 1.6 x.\n\n{table(['maps', 'branch', 'operations', 'new weights'], branches)}\n\n"
         "## What could be taken over from earlier steps\n\nShares of a guided call of the base: the most that could be saved if all of a "
-        "part were free. So cross-attention is not kept after it converges (Zhang et al., 2024, T-GATE), attention is not broadcast over steps "
-        "(Zhao et al., 2024, PAB), and the text's keys and values are computed anew: deep features that are taken over leave out most of "
-        f"the same layers, and more.\n\n{table(['part', *of['shares']], shares)}\n\n*{origin(dict(of))}.*"
+        "part were free. So cross-attention is not kept after it converges (Zhang et al., 2024, T-GATE), attention is not broadcast over "
+        "steps (Zhao et al., 2024, PAB), and the text's keys and values are computed anew: deep features that are taken over leave out "
+        f"most of the same layers, and more.\n\n{table(['part', *of['shares']], shares)}\n\n*{origin(dict(of))}.*"
     )
 
 

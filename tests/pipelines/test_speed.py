@@ -18,6 +18,7 @@ from jointnet.cli.main import main
 from jointnet.errors import UnknownNameError
 from jointnet.sampling.speed import Speed
 from jointnet.sampling.tiling import Tiling
+from jointnet.tasks.options import SamplingOptions
 
 DEEP = Speed(steps=4, deep_every=2, layers=1, guides_dense=False)
 PICTURE = Image.new("RGB", (64, 64), "olive")
@@ -83,6 +84,32 @@ def test_windows_that_move_stay_as_long_as_something_is_kept_of_them(pipeline: J
         return counter.get_total_flops()
 
     assert operations(Speed(deep_every=2), moving) < 0.8 * operations("exact", moving)
+
+
+def test_a_speed_brings_its_windows_unless_they_are_said(pipeline: JointNetPipeline) -> None:
+    def tiling(**options: Any) -> Tiling:
+        found = pipeline.joint_model().tiling(SamplingOptions(tiled=True, **options), (64, 256))
+        assert found is not None
+        return found
+
+    wide = Speed(stride=0.75, alone_share=0.4)
+    window, factor = tiling().window, pipeline.codec.factor
+    assert tiling().stride is None
+    assert (tiling(speed=wide).stride, tiling(speed=wide).alone_share) == (round(0.75 * window), 0.4)
+    assert tiling(speed=wide, stride=2 * factor).stride == 2
+    asked = Tiling(window=window, stride=3)
+    assert pipeline.joint_model().tiling(SamplingOptions(tiled=asked, speed=wide), (64, 256)) == asked
+
+
+def test_windows_far_apart_and_a_whole_canvas_first_cost_less(pipeline: JointNetPipeline) -> None:
+    def operations(**speed: Any) -> int:
+        with FlopCounterMode(display=False) as counter:
+            pipeline.panorama("a ball", width=256, generator=seeded(), speed=Speed(steps=4, **speed), output_type="pt")
+        return counter.get_total_flops()
+
+    paper = operations()
+    assert operations(stride=1.0) < 0.8 * paper
+    assert operations(alone_share=0.5) < 0.8 * paper
 
 
 def test_an_unknown_speed_is_one_line(pipeline: JointNetPipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

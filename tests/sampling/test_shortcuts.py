@@ -99,7 +99,10 @@ def test_guidance_ends_where_its_share_of_the_steps_does() -> None:
     assert rows == [1, 1, 2, 2, 2, 2, 1, 1]
 
 
-@pytest.mark.parametrize("wrong", [{"guided": (0.5, 0.2)}, {"deep_every": 0}, {"steps": 0}, {"rests_every": -1}, {"layers": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"guided": (0.5, 0.2)}, {"deep_every": 0}, {"steps": 0}, {"rests_every": -1}, {"layers": 0}, {"stride": 1.5}, {"alone_share": 2}],
+)
 def test_settings_out_of_range_are_refused(wrong: dict) -> None:
     with pytest.raises(RangeError, match="expected"):
         Speed(**wrong)

@@ -24,6 +24,8 @@ class Speed:
         layers: upward layers that count as shallow.
         tolerance: the deep layers also run where the first layers' output has changed by more than this share of it since they last did.
         rests_every: branches that may rest run every so many steps: those that are wholly known, or else the dense ones.
+        stride: of a large canvas's windows, as a share of a window, where a run does not say; None: half a window (Sec. 4.2).
+        alone_share: of the first steps, in which a large canvas is denoised at once, without windows.
     Raises: RangeError, UnknownNameError.
     """
 
@@ -35,12 +37,16 @@ class Speed:
     layers: int = 1
     tolerance: float | None = None
     rests_every: int = 1
+    stride: float | None = None
+    alone_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.solver is not None and self.solver not in SCHEDULERS:
             raise UnknownNameError(f"got solver {self.solver!r}; expected one of {', '.join(SCHEDULERS)}")
         if not 0 <= self.guided[0] <= self.guided[1] <= 1:
             raise RangeError(f"got guided = {self.guided}; expected two shares of the steps, such as (0, 0.8)")
+        if not (self.stride is None or 0 < self.stride <= 1) or not 0 <= self.alone_share <= 1:
+            raise RangeError(f"got stride = {self.stride}, alone_share = {self.alone_share}; expected shares of a window and of the steps")
         counts = {"steps": self.steps, "deep_every": self.deep_every, "layers": self.layers, "rests_every": self.rests_every}
         for name, value in counts.items():
             if value < 1:

@@ -154,15 +154,19 @@ class JointModel:
             return None
         height, width = self.working_size(size, options.processing_size, tiled=True)
         is_large = height * width > WHOLE_IMAGE_LIMIT * self.default_size**2
-        return self.tiles(options, **{"wraps": options.wraps, **({"whole_share": 0.0} if is_large else {}), **changes})
+        alone = 0.0 if options.chosen_speed is None else options.chosen_speed.alone_share
+        of_the_whole = {"whole_share": 0.0} if is_large else {"alone_share": alone}
+        return self.tiles(options, **{"wraps": options.wraps, **of_the_whole, **changes})
 
     def tiles(self, options: SamplingOptions, **changes: Any) -> Tiling:
-        """Tiles of the model's size at the options' stride. Raises: RangeError."""
-        factor, window_px = self.codec().factor, self.default_size
+        """Tiles of the model's size at the options' stride, or at their speed's. Raises: RangeError."""
+        factor, window_px, speed = self.codec().factor, self.default_size, options.chosen_speed
         if options.stride is not None:
             if options.stride % factor or not 0 < options.stride <= window_px:
                 raise RangeError(f"got a stride of {options.stride} px; expected a multiple of {factor} up to a tile's {window_px} px")
             changes["stride"] = options.stride // factor
+        elif speed is not None and speed.stride is not None:
+            changes["stride"] = max(1, round(speed.stride * self.window))
         return Tiling(**{"window": self.window, **changes})
 
     def working_size(self, size: Sequence[int], processing_size: int | None, *, tiled: bool) -> tuple[int, int]:
