@@ -10,15 +10,14 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
+
 from jointnet.demo.measure.page import load_figures, save_figures
-from jointnet.demo.measure.pictures import held_out, precision_name
-from jointnet.demo.training.chain import Chain
-from jointnet.evaluation.features import open_extractor
+from jointnet.demo.measure.pictures import precision_name
 from jointnet.loading import load
 from jointnet.machine.origin import code_commit, machine
-from jointnet.reproduction.measure import Judges
 from jointnet.reproduction.panoramas import Method, measure_panoramas, time_panoramas
-from jointnet.reproduction.parts import install_judges
+from jointnet.reproduction.parts import Reproduction
 from jointnet.reproduction.setting import Budget
 from jointnet.sampling.speed import Speed
 from jointnet.sampling.tiling import Tiling
@@ -54,10 +53,7 @@ WAYS = {
 
 def measure(names: list[str], work: Path) -> None:
     """Measure ways, and write the page after each."""
-    chain = Chain(work)
-    install_judges(work)
-    attributes, depth = chain.judges()
-    judges = Judges.of(attributes, depth, open_extractor("eff-lite0"), held_out(BUDGET.prompts))
+    judges = Reproduction(work, BUDGET, torch.device("cpu")).judges
     for name in names:
         print(f"== {name}", file=sys.stderr, flush=True)
         known_by = {"commit": code_commit(), "machine": machine(), "precision": precision_name()}

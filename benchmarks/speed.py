@@ -23,15 +23,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from jointnet.demo.bundled import GUIDANCE, TASK_MODEL, bundled_folder
 from jointnet.demo.measure.page import load_figures, save_figures
-from jointnet.demo.measure.pictures import held_out, precision_name
-from jointnet.demo.training.chain import Chain
-from jointnet.evaluation.features import open_extractor
+from jointnet.demo.measure.pictures import precision_name
 from jointnet.evaluation.models.adapters import generators_of
 from jointnet.loading import load
 from jointnet.machine.origin import code_commit, machine
 from jointnet.models.joint_unet import JointUNet
 from jointnet.reproduction.measure import Judges, joint_figures, made_by, truth_figures
-from jointnet.reproduction.parts import install_judges
+from jointnet.reproduction.parts import Reproduction
+from jointnet.reproduction.setting import Budget
 from jointnet.sampling.speed import SPEEDS, Speed
 from jointnet.tasks.generate import Generate
 from jointnet.tasks.options import SamplingOptions
@@ -127,10 +126,7 @@ def quality(speed: Speed, judges: Judges) -> dict[str, Any]:
 
 def measure(names: Sequence[str], work: Path) -> None:
     """Measure speeds, and write the figures after each."""
-    chain = Chain(work)
-    install_judges(work)
-    attributes, depth = chain.judges()
-    judges = Judges.of(attributes, depth, open_extractor("eff-lite0"), held_out(PICTURES))
+    judges = Reproduction(work, Budget(prompts=PICTURES), torch.device("cpu")).judges
     for number, name in enumerate(names, 1):
         print(f"== {name} ({number} of {len(names)})", file=sys.stderr, flush=True)
         known_by = {"commit": code_commit(), "machine": machine(), "precision": precision_name()}

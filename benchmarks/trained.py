@@ -22,10 +22,8 @@ from torch import Tensor
 
 from jointnet.demo.bundled import GUIDANCE, bundled_folder
 from jointnet.demo.measure.page import load_figures, save_figures
-from jointnet.demo.measure.pictures import held_out, precision_name
-from jointnet.demo.training.chain import Chain
+from jointnet.demo.measure.pictures import precision_name
 from jointnet.demo.training.source import SceneSource
-from jointnet.evaluation.features import open_extractor
 from jointnet.evaluation.models.adapters import generators_of
 from jointnet.loading import load
 from jointnet.machine.origin import code_commit, machine
@@ -33,7 +31,8 @@ from jointnet.models.joint_unet import JointUNet
 from jointnet.pipelines.joint_net import JointNetPipeline
 from jointnet.recipes import get_recipe
 from jointnet.reproduction.measure import Judges, joint_figures, made_by, truth_figures
-from jointnet.reproduction.parts import install_judges
+from jointnet.reproduction.parts import Reproduction
+from jointnet.reproduction.setting import Budget
 from jointnet.tasks.generate import Generate
 from jointnet.tasks.options import SamplingOptions
 from jointnet.tasks.predict import Predict
@@ -167,10 +166,8 @@ def _config() -> dict[str, Any]:
 
 def measure(names: Sequence[str], work: Path, steps: int) -> None:
     """Train and measure, and write the figures after each."""
-    chain = Chain(work, training_scenes=SCENES)
-    install_judges(work)
-    attributes, depth = chain.judges()
-    judges = Judges.of(attributes, depth, open_extractor("eff-lite0"), held_out(PICTURES))
+    place = Reproduction(work, Budget(prompts=PICTURES, scenes=SCENES), torch.device("cpu"))
+    judges = place.judges
     for number, name in enumerate(names, 1):
         print(f"== {name} ({number} of {len(names)})", file=sys.stderr, flush=True)
         known_by = {"commit": code_commit(), "machine": machine(), "precision": precision_name()}
@@ -179,7 +176,7 @@ def measure(names: Sequence[str], work: Path, steps: int) -> None:
             pipeline = load(training.start)
         else:
             training = TRAININGS[name]
-            pipeline, took = trained(training, work / "runs" / name.replace(":", "-"), steps, SceneSource(chain.scenes()))
+            pipeline, took = trained(training, work / "runs" / name.replace(":", "-"), steps, SceneSource(place.chain.scenes()))
         found = {**took, "new_weights_m": weight_of(pipeline), "figures": quality(pipeline, training, judges), **known_by}
         if training.branch is not None:
             found["cost_sd21"] = cost_at_sd21(training.branch)
