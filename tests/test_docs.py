@@ -84,6 +84,17 @@ def test_all_code_of_the_guide_runs(shortened: Path, registry: None, capsys: pyt
     capsys.readouterr()
 
 
+@pytest.mark.usefixtures("shortened")
+def test_all_code_of_the_page_of_speed_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = ROOT / "docs" / "speed.md"
+    for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.S | re.M):
+        for command in block.strip().splitlines():
+            execute(command)
+    exec(python_of(page), {})
+    assert Path("out/fast/scene.glb").exists()
+    capsys.readouterr()
+
+
 def test_all_code_of_the_page_of_labels_runs(shortened: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder that has the page's module."""
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "labels.md").read_text(), re.S | re.M)
