@@ -41,7 +41,7 @@ from jointnet.tasks.panorama import Panorama
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.calls import Call, calls_of, prepare, run
 from benchmarks.full_size import UNET, VAE
-from benchmarks.performance import FIGURES, write
+from benchmarks.performance import FIGURES, REFINED, write
 
 BASE_STEPS = 50
 """Of the base's picture, that all others are compared with."""
@@ -238,11 +238,11 @@ def time_pictures(rounds: int, device: torch.device) -> dict[str, Any]:
 
         return make
 
-    def panorama(speed: str, *, tiled: bool) -> Callable[[], object]:
+    def panorama(speed: str, *, tiled: bool = True, scale: int = 1) -> Callable[[], object]:
         def make() -> object:
             options = SamplingOptions(speed=speed, generator=generators_of([0]), **({} if tiled else {"tiled": False}))
             with in_fastest_precision(joint.joint_unet):
-                return joint.run(Panorama(prompt="red balls on a blue floor", options=options))
+                return joint.run(Panorama(prompt="red balls on a blue floor", scale=scale, options=options))
 
         return make
 
@@ -252,7 +252,7 @@ def time_pictures(rounds: int, device: torch.device) -> dict[str, Any]:
         taken = in_turn(runs, rounds, device)
         found[f"{count} of 128 x 128"] = {name: of(seconds, taken["base"]) for name, seconds in taken.items()}
     runs = {"base, non-tiled": picture(1, 512), "exact, non-tiled": panorama("exact", tiled=False)}
-    taken = in_turn({**runs, **{name: panorama(name, tiled=True) for name in COMPARED}}, rounds, device)
+    taken = in_turn({**runs, **{name: panorama(name) for name in COMPARED}, REFINED: panorama("fast", scale=2)}, rounds, device)
     found["panorama of 128 x 512"] = {name: of(seconds, taken["base, non-tiled"]) for name, seconds in taken.items()}
     return {"rounds": rounds, "loading": loading, "pictures": found}
 
