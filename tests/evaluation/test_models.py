@@ -13,8 +13,9 @@ import jointnet
 from jointnet.cli.evaluate import DATA_SETS
 from jointnet.evaluation.data.readers import READERS
 from jointnet.evaluation.models.adapters import JointNet
-from jointnet.evaluation.models.choose import ModelSettings, contents_of, open_evaluated, stated_settings
+from jointnet.evaluation.models.choose import contents_of, open_evaluated, stated_settings
 from jointnet.evaluation.models.protocol import DEPTH_KEYS, Generator, Predictor
+from jointnet.evaluation.models.settings import ModelSettings
 from tests.bases import tiny_base
 from tests.data.labelers.networks import pictures, save_depth_anything, save_dpt, save_marigold
 

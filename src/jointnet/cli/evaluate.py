@@ -15,7 +15,8 @@ from jointnet.errors import RangeError
 from jointnet.files.result_set import check_folder
 
 if TYPE_CHECKING:
-    from jointnet.evaluation.models.choose import Ability, ModelSettings
+    from jointnet.evaluation.models.choose import Ability
+    from jointnet.evaluation.models.settings import ModelSettings
 
 DEPTH_EXAMPLES = """
 jointnet evaluate depth demo-tasks --data nyu:NYU --steps 10 -o eval/nyu
@@ -63,7 +64,7 @@ class Sampling:
 
     def settings(self) -> ModelSettings:
         """As a model takes them."""
-        from jointnet.evaluation.models.choose import ModelSettings
+        from jointnet.evaluation.models.settings import ModelSettings
 
         return ModelSettings(steps=self.steps, ensemble=self.ensemble, size=self.size, guidance=self.guidance)
 

@@ -15,7 +15,7 @@ from jointnet.checkpoints.folder import BROKEN, first_line
 from jointnet.data.labelers.marigold import Marigold
 from jointnet.data.labelers.network import NetworkLabeler
 from jointnet.errors import ModelFolderError
-from jointnet.evaluation.models.choose import ModelSettings
+from jointnet.evaluation.models.settings import ModelSettings
 from jointnet.tasks.generate import Generate
 from jointnet.tasks.options import DEFAULT_STEPS, SamplingOptions
 from jointnet.tasks.predict import Predict

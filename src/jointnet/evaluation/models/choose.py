@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jointnet.errors import InputFileError, JointNetError, ModelFolderError, RangeError, ShapeError, UnknownNameError
+from jointnet.evaluation.models.settings import ModelSettings
 from jointnet.files.fingerprints import of_content, of_networks
 
 if TYPE_CHECKING:
@@ -40,19 +41,6 @@ _EXPECTED: Mapping[Ability, str] = {
     "generate": "generate(prompts, seeds) -> {'rgb': (B, 3, H, W), ...}",
     "predict": "predict(rgb, seeds) -> {'depth_metric': (B, H, W), ...}",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """How a model of this package or of the libraries samples, where it is not as the model has it; a class of a user's has its own.
-
-    Attributes: as ``evaluation.models.adapters.JointNet``'s.
-    """
-
-    steps: int | None = None
-    ensemble: int | None = None
-    size: tuple[int, int] | None = None
-    guidance: float | None = None
 
 
 def open_evaluated(text: str, ability: Ability, settings: ModelSettings, device: device, joint: Callable[[str], Any]) -> Any:
