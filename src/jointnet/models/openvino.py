@@ -96,7 +96,7 @@ class _Calls:
         import openvino  # pyright: ignore[reportMissingImports] - an extra
 
         example = tuple(torch.from_numpy(_array(value)) for value in inputs.values())
-        model = openvino.convert_model(_ByPosition(self.network, list(inputs)), example_input=example)
+        model = openvino.convert_model(torch.export.export(_ByPosition(self.network, list(inputs)), example))
         return openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": self.precision})
 
 
