@@ -56,6 +56,12 @@ SEARCHED: dict[str, Speed] = {
     "dpm++ 20, unguided dense": Speed(steps=20, **_DPM, **_ALONE),
     "dpm++ 20, unguided dense, deep every 2": Speed(steps=20, deep_every=2, **_DPM, **_ALONE),
     "dpm++ 20, unguided dense, deep every 2, 2 shallow": Speed(steps=20, deep_every=2, layers=2, **_DPM, **_ALONE),
+    **{
+        f"dpm++ {steps}, unguided dense, guided to 0.7, deep every 2, 2 shallow": Speed(
+            steps=steps, guided=(0.0, 0.7), deep_every=2, layers=2, **_DPM, **_ALONE
+        )
+        for steps in (10, 8)
+    },
     "dpm++ 12, unguided dense, guided to 0.7": Speed(steps=12, guided=(0.0, 0.7), **_DPM, **_ALONE),
     **SPEEDS,
 }
