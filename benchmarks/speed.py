@@ -45,7 +45,12 @@ _DPM: dict[str, Any] = {"solver": "dpm++"}
 _ALONE: dict[str, Any] = {"guides_dense": False}
 SEARCHED: dict[str, Speed] = {
     "exact": Speed(),
-    **{f"ddim {steps}": Speed(steps=steps) for steps in (25, 20)},
+    **{f"own solver {steps}": Speed(steps=steps) for steps in (25, 20, 15)},
+    **{f"dpm++-sde {steps}": Speed(steps=steps, solver="dpm++-sde") for steps in (25, 20, 15, 12)},
+    **{f"dpm++-sde {steps}, unguided dense": Speed(steps=steps, solver="dpm++-sde", **_ALONE) for steps in (25, 20)},
+    "dpm++-sde 12, unguided dense, guided to 0.7, deep every 2, 2 shallow": Speed(
+        steps=12, solver="dpm++-sde", guided=(0.0, 0.7), deep_every=2, layers=2, **_ALONE
+    ),
     **{f"dpm++ {steps}": Speed(steps=steps, **_DPM) for steps in (25, 20, 15, 10, 8)},
     **{f"unipc {steps}": Speed(steps=steps, solver="unipc") for steps in (20, 10)},
     "unguided dense": Speed(**_ALONE),

@@ -12,6 +12,7 @@ import torch
 from jointnet.diffusion.schedule import ScheduledProcess, flow_shift_mu
 from jointnet.errors import RangeError
 from jointnet.sampling.schedulers import needs_folding, seeded, seeded_generator, set_timesteps, shortened, step_scheduler
+from jointnet.sampling.solvers import scheduler_like
 
 NAMES = [
     "DDIMScheduler",
@@ -185,3 +186,11 @@ def test_every_bit_of_a_seed_counts_and_small_ones_stay_torchs_own() -> None:
     draws = [torch.randn(4, generator=seeded_generator(seed)) for seed in (5, 5 + 2**32, 5 + 2**40, 2**63 - 1)]
     assert len({tuple(draw.tolist()) for draw in draws}) == 4
     assert torch.equal(draws[0], torch.randn(4, generator=torch.Generator().manual_seed(5)))
+
+
+def test_a_name_may_be_a_class_with_a_setting() -> None:
+    own = diffusers.DDIMScheduler(prediction_type="v_prediction")
+    plain, stochastic = (scheduler_like(own, name) for name in ("dpm++", "dpm++-sde"))
+    assert type(plain) is type(stochastic)
+    assert (plain.config.algorithm_type, stochastic.config.algorithm_type) == ("dpmsolver++", "sde-dpmsolver++")
+    assert stochastic.config.prediction_type == "v_prediction"

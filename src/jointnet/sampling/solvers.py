@@ -12,6 +12,7 @@ SCHEDULERS = {
     "ddpm": "DDPMScheduler",
     "deis": "DEISMultistepScheduler",
     "dpm++": "DPMSolverMultistepScheduler",
+    "dpm++-sde": "DPMSolverMultistepScheduler",
     "euler": "EulerDiscreteScheduler",
     "euler-ancestral": "EulerAncestralDiscreteScheduler",
     "heun": "HeunDiscreteScheduler",
@@ -20,6 +21,9 @@ SCHEDULERS = {
     "unipc": "UniPCMultistepScheduler",
 }
 """Name on the command line -> diffusers' class; in Python any other serves as well."""
+
+_OF_A_NAME: dict[str, dict[str, str]] = {"dpm++-sde": {"algorithm_type": "sde-dpmsolver++"}}
+"""Settings that tell a name from others of its class; without any, a class's own."""
 
 _OF_LATENTS = {"clip_sample": False, "set_alpha_to_one": False}
 """What a scheduler needs to know of latents, where the configuration of the one it replaces leaves it open."""
@@ -44,7 +48,7 @@ def scheduler_like(own: Any, name: str, *, has_latents: bool = True) -> Any:
     defaults = {**_OF_STABLE_DIFFUSION, **(_OF_LATENTS if has_latents else {})}
     defaults = {key: value for key, value in defaults.items() if key in taken}
     try:
-        return kind.from_config({**defaults, **own.config})
+        return kind.from_config({**defaults, **own.config, **_OF_A_NAME.get(name, {})})
     except ImportError as error:
         needed = str(error).strip().splitlines()[0]
         raise MissingPackageError(f"got the scheduler {name}, which needs a package that is missing: {needed}") from error
