@@ -48,9 +48,13 @@ SEARCHED: dict[str, Speed] = {
     **{f"own solver {steps}": Speed(steps=steps) for steps in (25, 20, 15)},
     **{f"dpm++-sde {steps}": Speed(steps=steps, solver="dpm++-sde") for steps in (25, 20, 15, 12)},
     **{f"dpm++-sde {steps}, unguided dense": Speed(steps=steps, solver="dpm++-sde", **_ALONE) for steps in (25, 20)},
-    "dpm++-sde 12, unguided dense, guided to 0.7, deep every 2, 2 shallow": Speed(
-        steps=12, solver="dpm++-sde", guided=(0.0, 0.7), deep_every=2, layers=2, **_ALONE
-    ),
+    **{
+        f"dpm++-sde {steps}, unguided dense, guided to 0.7, deep every 2, 2 shallow": Speed(
+            steps=steps, solver="dpm++-sde", guided=(0.0, 0.7), deep_every=2, layers=2, **_ALONE
+        )
+        for steps in (16, 12)
+    },
+    "dpm++-sde 10, unguided dense": Speed(steps=10, solver="dpm++-sde", **_ALONE),
     **{f"dpm++ {steps}": Speed(steps=steps, **_DPM) for steps in (25, 20, 15, 10, 8)},
     **{f"unipc {steps}": Speed(steps=steps, solver="unipc") for steps in (20, 10)},
     "unguided dense": Speed(**_ALONE),
